@@ -1,0 +1,131 @@
+"""pfw: a cluster of worker processes for workflows of Python functions.
+
+>>> from pfw import Workflow, run, step
+>>> @step
+... def double(x):
+...     return 2 * x
+>>> with Workflow("doubles") as wf:
+...     doubled = double.map(range(3))
+>>> run(wf, mode="sequential").value
+[0, 2, 4]
+
+Importing this package loads none of its dependencies; they are loaded by what needs them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pfw.context import CancellationToken, StepContext, current
+from pfw.errors import (
+    ClusterError,
+    ConfigError,
+    CoordinatorLostError,
+    CycleError,
+    DuplicateStepError,
+    EmptyWorkflowError,
+    GraphError,
+    InternalError,
+    MissingModuleError,
+    OutputNotKeptError,
+    PfwError,
+    ProtocolError,
+    RetryExhaustedError,
+    RunCancelledError,
+    StalledError,
+    StepCrashedError,
+    StepFailedError,
+    StepInterrupt,
+    UnknownDependencyError,
+    UnknownRunError,
+    UnpicklableError,
+    VersionMismatchError,
+    WorkerLostError,
+)
+from pfw.retry import Retry
+from pfw.step import Step, StepFunction, step
+from pfw.workflow import ItemNode, MapNode, Node, Workflow
+
+if TYPE_CHECKING:
+    from pfw.client import Client
+    from pfw.cluster import LocalCluster
+    from pfw.events import Event
+    from pfw.futures import Future
+    from pfw.metrics import StepMetrics, WorkflowMetrics
+    from pfw.running import arun, run, start
+    from pfw.runs import Run
+
+__version__ = "0.1.0"
+
+#: Loaded when first used: they need the dependencies.
+_LAZY = {
+    "Client": "pfw.client",
+    "Event": "pfw.events",
+    "Future": "pfw.futures",
+    "LocalCluster": "pfw.cluster",
+    "Run": "pfw.runs",
+    "StepMetrics": "pfw.metrics",
+    "WorkflowMetrics": "pfw.metrics",
+    "arun": "pfw.running",
+    "run": "pfw.running",
+    "start": "pfw.running",
+}
+
+__all__ = [
+    "CancellationToken",
+    "Client",
+    "ClusterError",
+    "ConfigError",
+    "CoordinatorLostError",
+    "CycleError",
+    "DuplicateStepError",
+    "EmptyWorkflowError",
+    "Event",
+    "Future",
+    "GraphError",
+    "InternalError",
+    "ItemNode",
+    "LocalCluster",
+    "MapNode",
+    "MissingModuleError",
+    "Node",
+    "OutputNotKeptError",
+    "PfwError",
+    "ProtocolError",
+    "Retry",
+    "RetryExhaustedError",
+    "Run",
+    "RunCancelledError",
+    "StalledError",
+    "Step",
+    "StepContext",
+    "StepCrashedError",
+    "StepFailedError",
+    "StepFunction",
+    "StepInterrupt",
+    "StepMetrics",
+    "UnknownDependencyError",
+    "UnknownRunError",
+    "UnpicklableError",
+    "VersionMismatchError",
+    "WorkerLostError",
+    "Workflow",
+    "WorkflowMetrics",
+    "arun",
+    "current",
+    "run",
+    "start",
+    "step",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'pfw' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

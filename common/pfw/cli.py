@@ -1,0 +1,327 @@
+"""The command `pfw`: what can be said on its command line, and its exit codes."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pfw import __version__
+from pfw.errors import (
+    ClusterError,
+    ConfigError,
+    GraphError,
+    OutputNotKeptError,
+    RunCancelledError,
+    StepFailedError,
+    UnknownRunError,
+)
+from pfw.lifecycle import MODES, ON_FAILURE, STATE_NAMES
+from pfw.table import bytes_text, print_json, seconds_text, table, time_text
+
+if TYPE_CHECKING:
+    from pfw.replay import Replay
+    from pfw.workflow import Workflow
+
+#: Exit codes: what `pfw` says to scripts. 1 and 4 are also the ends of runs (pfw.launch).
+OK, USAGE, NOT_CONNECTED, CANCELLED, BUG, INTERRUPTED = 0, 2, 3, 4, 70, 130
+
+_CODES = """
+\b
+Exit codes: 0 succeeded, 1 a step failed, 2 usage, 3 could not connect,
+4 cancelled, 70 a bug in pfw, 130 interrupted.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    try:
+        code = cli.main(arguments, prog_name="pfw", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return USAGE
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except Exception as error:
+        code = code_of(error)
+        if code == BUG:
+            traceback.print_exception(error)
+        click.echo(f"pfw: {'a bug in pfw, please report it: ' if code == BUG else ''}{error}", err=True)
+    return int(code or OK)
+
+
+def code_of(error: Exception) -> int:
+    """The exit code for an error that no command has dealt with."""
+    if isinstance(error, RunCancelledError):
+        return CANCELLED
+    if isinstance(error, ClusterError):
+        return NOT_CONNECTED
+    # Steps that fail in a run are dealt with: what is left is a function or an argument that cannot be sent.
+    if isinstance(error, GraphError | ConfigError | UnknownRunError | OutputNotKeptError | StepFailedError):
+        return USAGE
+    return BUG
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_CODES)
+@click.version_option(__version__, prog_name="pfw")
+def cli() -> None:
+    """Workflows of plain Python functions, on local processes or a cluster."""
+
+
+Command = Callable[..., Any]
+
+
+def _on(command: Command) -> Command:
+    text = "The coordinator. Default: $PFW_ADDRESS, else this user's coordinator on this machine."
+    return click.option("--on", metavar="ADDRESS", help=text)(command)
+
+
+def _json(command: Command) -> Command:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def _progress(command: Command) -> Command:
+    text = "On stderr: each event, or nothing. Default: a counter, renewed in place on a terminal."
+    return click.option("--progress", type=click.Choice(["console", "none"]), help=text)(command)
+
+
+def _example(*lines: str) -> str:
+    return "\n".join(["\b", "Example:", *(f"  {line}" for line in lines)])
+
+
+# ---------------------------------------------------------------------------------------------------- pfw run
+
+
+_RUN_EXAMPLE = _example("pfw run examples/code_census.py -p limit=200", "pfw run montage.json --time-scale 0.01 --io 8")
+
+
+@cli.command(epilog=_RUN_EXAMPLE)
+@click.argument("file", metavar="FILE.py[:NAME]|FILE.json")
+@click.option("-p", "parameters", metavar="KEY=VALUE", multiple=True, help="A parameter of the function in FILE.py.")
+@click.option("--mode", type=click.Choice(MODES), default="parallel", show_default=True, help="How steps are ordered.")
+@click.option("--on", metavar="ADDRESS", help="Run on this coordinator. Default: a cluster of this command's own.")
+@click.option("--cpu", type=click.IntRange(1, 10_000), help="CPU slots. Default: the cores this process may use.")
+@click.option("--io", type=click.IntRange(1, 10_000), help="IO slots. Default: 4 for each CPU slot.")
+@click.option("--on-failure", type=click.Choice(ON_FAILURE), default="stop", show_default=True, help="What then.")
+@click.option("--keep", multiple=True, metavar="leaves|all|STEP", help="Outputs to keep; may be repeated.")
+@click.option("--detach", is_flag=True, help="Start it on the coordinator, print its id, and leave it there.")
+@click.option("--time-scale", type=float, help="FILE.json: recorded times are multiplied by this. Default: 1.")
+@click.option("--bytes-scale", type=float, help="FILE.json: recorded sizes are multiplied by this. Default: 0.")
+@click.option("--lane", type=click.Choice(["io", "cpu"]), help="FILE.json: all tasks wait (io), or burn CPU (cpu).")
+@_progress
+@_json
+def run(
+    file: str, parameters: tuple[str, ...], mode: str, on: str | None, cpu: int | None, io: int | None,
+    on_failure: str, keep: tuple[str, ...], detach: bool, time_scale: float | None, bytes_scale: float | None,
+    lane: str | None, progress: str | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Run the workflow in a Python file, or replay a recorded one.
+
+    FILE.py is imported as the module __pfw__. NAME is a Workflow or a function that returns one; default: main, make,
+    or the only one. -p values are converted by the annotations of its parameters; lists and dicts are written in JSON.
+
+    FILE.json is a recorded workflow in WfFormat (WfCommons 1.0 to 1.5). Each task waits (if it used less than half a
+    core, or with --lane io) or burns CPU for its recorded time, and passes on as many bytes as it wrote.
+    """
+    from pfw.launch import Order, launch
+
+    _check_place(mode, on, cpu, io, detach)
+    replay, workflow = _load(file, parameters, {"time_scale": time_scale, "bytes_scale": bytes_scale, "lane": lane})
+    return launch(
+        Order(
+            workflow, replay, mode, on, cpu, io, on_failure,
+            keep[0] if keep in (("leaves",), ("all",)) else keep or "leaves",
+            progress, as_json,
+        ),
+        detach=detach,
+    )  # fmt: skip
+
+
+def _check_place(mode: str, on: str | None, cpu: int | None, io: int | None, detach: bool) -> None:
+    is_elsewhere = on is not None or detach
+    if is_elsewhere and (cpu or io):
+        raise click.UsageError("--cpu and --io are for a cluster of this command's own; workers have their own sizes")
+    if mode == "sequential" and (is_elsewhere or cpu or io):
+        raise click.UsageError("--mode sequential runs in this process: leave out --on, --detach, --cpu and --io")
+
+
+def _load(file: str, parameters: tuple[str, ...], scales: dict[str, Any]) -> tuple[Replay | None, Workflow]:
+    path, name = Path(file), None
+    if not path.exists() and ":" in file:
+        head, _, name = file.rpartition(":")
+        path = Path(head)
+    given = {key: value for key, value in scales.items() if value is not None}
+    if path.suffix == ".json" and name is None:
+        if parameters:
+            raise click.UsageError("-p is for FILE.py: a recorded workflow has no parameters")
+        from pfw.replay import load_replay
+
+        replay = load_replay(path, **given)
+        return replay, replay.workflow()
+    if path.suffix != ".py":
+        raise click.UsageError(f"{file!r} is neither FILE.py, FILE.py:NAME nor FILE.json")
+    if given:
+        raise click.UsageError(f"--{next(iter(given)).replace('_', '-')} is for FILE.json, a recorded workflow")
+    from pfw.script import load_workflow
+
+    return None, load_workflow(path, name, _pairs(parameters))
+
+
+def _pairs(parameters: tuple[str, ...]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in parameters:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise click.UsageError(f"-p {text!r}: write -p KEY=VALUE")
+        if key in pairs:
+            raise click.UsageError(f"-p {key} is given twice")
+        pairs[key] = value
+    return pairs
+
+
+# ---------------------------------------------------------------------------------------------------- runs elsewhere
+
+
+@cli.command(epilog=_example("pfw attach 3f2a9c01de", "pfw attach 3f2a9c01de --progress console"))
+@click.argument("run_id", metavar="RUN")
+@_on
+@_progress
+@_json
+def attach(run_id: str, on: str | None, progress: str | None, as_json: bool) -> int:
+    """Follow a run to its end, then say how it went; the exit code is the run's. Ctrl-C leaves it running."""
+    from pfw.client import Client
+    from pfw.launch import attach_to
+
+    with Client(on) as client:
+        return attach_to(client, run_id, progress, as_json=as_json)
+
+
+@cli.command(epilog=_example("pfw output 3f2a9c01de total --json"))
+@click.argument("run_id", metavar="RUN")
+@click.argument("step", metavar="STEP")
+@_on
+@_json
+def output(run_id: str, step: str, on: str | None, as_json: bool) -> None:
+    """Print what a step returned, once it has ended. Only outputs that the run keeps are there (pfw run --keep)."""
+    from pfw.client import Client
+    from pfw.launch import output_of
+
+    with Client(on) as client:
+        value = output_of(client, run_id, step)
+    if as_json:
+        print_json(value)
+    else:
+        click.echo(repr(value))
+
+
+@cli.command(epilog=_example("pfw cancel 3f2a9c01de --reason 'wrong input'"))
+@click.argument("run_id", metavar="RUN")
+@click.option("--reason", default="cancelled with pfw cancel", help="Is part of the run's error.")
+@_on
+@_json
+def cancel(run_id: str, reason: str, on: str | None, as_json: bool) -> None:
+    """End a run: nothing starts any more, and what runs is stopped."""
+    from pfw.client import Client
+
+    with Client(on) as client:
+        client.cancel(run_id, reason)
+    if as_json:
+        print_json({"run": run_id, "reason": reason})
+    else:
+        click.echo(f"{run_id} is being cancelled")
+
+
+@cli.command(epilog=_example("pfw runs", "pfw runs --json"))
+@_on
+@_json
+def runs(on: str | None, as_json: bool) -> None:
+    """List the runs that the coordinator knows."""
+    from pfw.client import Client
+
+    with Client(on) as client:
+        found = client.runs()
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        [
+            run["id"], run["name"], run["status"], run["mode"], f"{run['steps']:,}", _states_text(run),
+            time_text(run["started_at"]), seconds_text(run["duration_s"]),
+        ]
+        for run in found
+    ]  # fmt: skip
+    click.echo(table(["run", "name", "status", "mode", "steps", "states", "started", "duration"], rows, "no runs"))
+
+
+def _states_text(run: dict[str, Any]) -> str:
+    states = (name.lower() for name in STATE_NAMES)
+    return ", ".join(f"{run[state]:,} {state}" for state in states if run.get(state))
+
+
+# ---------------------------------------------------------------------------------------------------- the cluster
+
+
+@cli.command(epilog=_example("pfw workers --on tcp://127.0.0.1:7700"))
+@_on
+@_json
+def workers(on: str | None, as_json: bool) -> None:
+    """List the workers of the coordinator."""
+    from pfw.client import Client
+
+    with Client(on) as client:
+        found = client.workers()
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        [
+            worker["name"], str(worker["pid"]), worker["state"], f"{worker['cpu']:,}", f"{worker['io']:,}",
+            f"{worker['held']:,}", bytes_text(worker["rss_bytes"]), f"{worker['cpu_percent']:.0f} %",
+            f"{worker['load']:.2f}", seconds_text(worker["seen_s"]),
+        ]
+        for worker in found
+    ]  # fmt: skip
+    header = ["worker", "pid", "state", "cpu slots", "io slots", "held steps", "memory", "cpu use", "load", "heard of"]
+    click.echo(table(header, rows, "no workers"))
+
+
+@cli.command(epilog=_example("pfw status", "pfw status --json"))
+@_on
+@_json
+def status(on: str | None, as_json: bool) -> None:
+    """Say in a few numbers how the coordinator is."""
+    from pfw.client import Client
+
+    with Client(on) as client:
+        found = {"address": client.address, **client.status()}
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        ["coordinator", f"{found['address']}, pfw {found['pfw']}, Python {found['python']}"],
+        ["workers", f"{found['workers']:,} with {found['cpu']:,} cpu and {found['io']:,} io slots"],
+        ["runs", f"{found['runs']:,} going on, workers hold {found['held']:,} steps"],
+        ["clients", f"{found['clients']:,}, this one included"],
+        ["odd messages", f"{found['oddities']:,}, which were dropped"],
+    ]
+    click.echo("\n".join(f"{label:<13} {text}" for label, text in rows))
+
+
+@cli.command(epilog=_example("pfw version --json"))
+@_json
+def version(as_json: bool) -> None:
+    """Say which versions of pfw, its protocol, Python and ZeroMQ these are."""
+    import zmq
+
+    from pfw.messages import PROTOCOL
+
+    python = ".".join(map(str, sys.version_info[:3]))
+    found = {"pfw": __version__, "protocol": PROTOCOL, "python": python, "zmq": zmq.zmq_version()}
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"pfw {__version__} (protocol {PROTOCOL}, Python {python}, ZeroMQ {found['zmq']})")

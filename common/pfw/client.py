@@ -1,0 +1,290 @@
+"""A client of a coordinator: runs, single calls, and what the cluster says of itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from pfw import codec
+from pfw import messages as m
+from pfw.call import Input, Inputs
+from pfw.connection import find_address
+from pfw.errors import ClusterError, ConfigError, UnknownDependencyError, UnknownRunError, did_you_mean
+from pfw.futures import Calls, Future
+from pfw.lifecycle import MODES, ON_FAILURE
+from pfw.link import Link
+from pfw.node import MapNode, Node
+from pfw.record import RunRecord
+from pfw.runs import Meaning, Run
+from pfw.session import answer_of
+from pfw.wire import pack_graph
+
+if TYPE_CHECKING:
+    from pfw.workflow import Compiled, Workflow
+
+Keep = str | Iterable[str | Node | MapNode]
+
+
+class Client:
+    """A connection to a coordinator; may be shared by threads. Use it in a `with` block, or `close` it."""
+
+    def __init__(self, address: str | None = None, *, timeout: float = 5.0) -> None:
+        """Connects.
+
+        Args:
+            address: "tcp://HOST:PORT" or "ipc://PATH"; None: $PFW_ADDRESS, else this user's coordinator.
+            timeout: Seconds to wait for the coordinator's answer.
+
+        Raises:
+            ClusterError: Nobody answers there.
+            VersionMismatchError: The coordinator runs another protocol or Python version.
+        """
+        self._link = Link(find_address(address))
+        self._calls: Calls | None = None
+        self._connect(timeout)
+
+    def _connect(self, timeout: float) -> None:
+        session = self._link.session
+        self._link.wait(lambda: session.is_welcome or session.error is not None, timeout)
+        if session.error is None and not session.is_welcome:
+            self._link.close()
+            raise ClusterError(
+                f"no coordinator answers at {self._link.address} within {timeout:g} s: "
+                f"is `pfw-coordinator` running there, and is the address right?"
+            )
+        if session.error is not None:
+            error = session.error
+            self._link.close()
+            raise error
+
+    @property
+    def address(self) -> str:
+        """Of the coordinator."""
+        return self._link.address
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection. Futures that are not done are cancelled; runs made by `start` go on."""
+        if self._calls is not None and not self._link.is_closed:
+            self._calls.close()
+        self._link.close()
+
+    # -- runs ------------------------------------------------------------------------------------------------------
+
+    def start(self, wf: Workflow, /, **options: Any) -> Run:
+        """Starts a workflow, which goes on without this process, and returns at once.
+
+        Args:
+            wf: The workflow.
+            options: mode, on_failure, keep, priority, progress: as for `pfw.run`.
+
+        Raises:
+            GraphError: The workflow is not valid.
+            UnpicklableError: A function or an argument cannot be sent.
+        """
+        return self.submit_run(wf, is_detached=True, **options)
+
+    def run(self, wf: Workflow, /, **options: Any) -> Run:
+        """Runs a workflow and waits for its end; options and errors as for `pfw.run`."""
+        from pfw.running import run
+
+        return run(wf, on=self, **options)
+
+    def submit_run(
+        self,
+        wf: Workflow,
+        *,
+        is_detached: bool = False,
+        mode: str = "parallel",
+        on_failure: str = "stop",
+        keep: Keep = "leaves",
+        priority: int = 0,
+        key: str | None = None,
+        progress: Any = None,
+    ) -> Run:
+        """As `start`; a run that is not detached is cancelled when this process has been gone for 30 s.
+
+        Args:
+            wf: The workflow.
+            is_detached: Whether the run goes on without this process.
+            mode: "parallel" or "waves".
+            on_failure: "stop", "continue" or "abort".
+            keep: Outputs to keep: "leaves", "all", or ids and nodes.
+            priority: Runs of a higher priority get free slots first, 0 or more.
+            key: The same key twice is one run; None: a random one.
+            progress: A function, or several, called with each event.
+        """
+        check_options(mode, on_failure, priority)
+        compiled = wf.compile()
+        kept = kept_steps(compiled, keep)
+        meaning = Meaning(compiled.value, compiled.leaves, compiled.maps)
+        record = RunRecord(wf.name, mode, compiled.graph, meaning)
+        message = m.Submit(
+            key.encode() if key else os.urandom(16),
+            wf.name,
+            mode,
+            on_failure,
+            int(kept is None),
+            kept or (),
+            0,
+            int(is_detached),
+            priority,
+            codec.dump(tuple(meaning)) if is_detached else b"",
+            pack_graph(compiled.graph),
+        )
+        self._link.call(lambda session, now: session.submit(message, record))
+        run = Run(record, meaning, self)
+        if progress is not None:
+            from pfw.progress import report
+
+            report(run, progress)
+        if is_detached:
+            self.wait(lambda: bool(record.run_id) or record.error is not None)
+            if record.error is not None:
+                raise record.error
+        return run
+
+    def attach(self, run_id: str) -> Run:
+        """The run of this id, with its history from the start.
+
+        Raises:
+            UnknownRunError: The coordinator has no such run (any more).
+        """
+        attached: m.Attached = self._ask(lambda number: m.Attach(number, run_id))
+        if not attached.graph:
+            raise UnknownRunError(f"run {run_id!r} cannot be attached to: it belongs to another client's own cluster")
+        record = self._link.session.attached.pop(attached.request)
+        meaning = Meaning(*codec.load(attached.meta)) if attached.meta else Meaning(None, (), {})
+        return Run(record, meaning, self)
+
+    def cancel(self, run_id: str, reason: str = "") -> None:
+        """Cancels a run by its id.
+
+        Raises:
+            UnknownRunError: The coordinator has no such run.
+        """
+        attached: m.Attached = self._ask(lambda number: m.Attach(number, run_id))
+        self._link.call(lambda session, now: session.cancel_by_number(attached.run, reason or "cancelled"))
+
+    def runs(self) -> list[dict[str, Any]]:
+        """The runs the coordinator knows: id, name, status, mode, steps, steps by state, started_at, duration_s."""
+        return list(self._ask(lambda number: m.Query(number, "runs")))
+
+    def workers(self) -> list[dict[str, Any]]:
+        """The workers: name, pid, state, cpu and io slots, held steps, rss_bytes, cpu_percent, load, seen_s."""
+        return list(self._ask(lambda number: m.Query(number, "workers")))
+
+    def status(self) -> dict[str, Any]:
+        """The coordinator in numbers: versions, workers, clients, runs, slots, held steps, odd messages."""
+        return dict(self._ask(lambda number: m.Query(number, "status")))
+
+    def _ask(self, make: Callable[[int], m.Message]) -> Any:
+        link = self._link
+        number = link.call(lambda session, now: session.ask(make))
+        answers = link.session.answers
+        link.wait(lambda: number in answers or link.is_closed)
+        if number not in answers:
+            raise link.session.error or ClusterError("the client was closed")
+        return answer_of(answers.pop(number))
+
+    # -- single calls ----------------------------------------------------------------------------------------------
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        """Calls a function on the cluster.
+
+        Args:
+            fn: A function or a step (whose options count).
+            args: Arguments; futures of this client among them stand for their results, also inside lists, tuples and
+                dict values, and are waited for on the cluster.
+            kwargs: As `args`.
+
+        Raises:
+            UnpicklableError: The function or an argument cannot be sent.
+        """
+        return self._need_calls().submit(fn, args, kwargs)
+
+    def map(self, fn: Callable[..., Any], /, *iterables: Iterable[Any]) -> list[Future]:
+        """Calls a function for each item (with several iterables: for each tuple of items); the futures, in order."""
+        return self._need_calls().submit_all(fn, list(zip(*iterables, strict=False)))
+
+    def gather(self, futures: Iterable[Future]) -> list[Any]:
+        """The results of futures, in order. Raises the first exception, in that order."""
+        return [future.result() for future in futures]
+
+    def _need_calls(self) -> Calls:
+        if self._calls is None:
+            self._calls = Calls(self._link)
+        return self._calls
+
+    # -- what a Run needs of its engine ----------------------------------------------------------------------------
+
+    def wait(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Waits until `predicate()` is true; False if the time is over before."""
+        return self._link.wait(predicate, timeout)
+
+    def cancel_record(self, record: RunRecord, reason: str) -> None:
+        """Asks for the end of a run of this client."""
+        self._link.call(lambda session, now: session.cancel(record, reason))
+
+
+def check_options(mode: str, on_failure: str, priority: int) -> None:
+    """Raises ConfigError if an option of a run has a value that it cannot have."""
+    if mode not in MODES:
+        raise ConfigError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
+    if on_failure not in ON_FAILURE:
+        raise ConfigError(f"on_failure is one of {', '.join(ON_FAILURE)}, not {on_failure!r}")
+    if type(priority) is not int or priority < 0:
+        raise ConfigError(f"priority is a whole number, 0 or more, not {priority!r}")
+
+
+def kept_steps(compiled: Compiled, keep: Keep) -> tuple[int, ...] | None:
+    """The steps whose outputs the caller gets; None for all.
+
+    Raises:
+        ConfigError: `keep` is neither "leaves" nor "all" nor a list of ids and nodes.
+        UnknownDependencyError: An id is not one of the workflow's.
+    """
+    if keep == "all":
+        return None
+    value = _steps_of(compiled.value)
+    if keep == "leaves":
+        return tuple({*compiled.leaves, *value})
+    if isinstance(keep, str):
+        raise ConfigError(f"keep is 'leaves', 'all' or a list of ids and nodes, not {keep!r}")
+    kept = set(value)
+    for wanted in keep:
+        name = wanted if isinstance(wanted, str) else wanted.id
+        kept.update(compiled.maps[name] if name in compiled.maps else [_index(compiled, name)])
+    return tuple(kept)
+
+
+def _index(compiled: Compiled, name: str) -> int:
+    if name not in compiled.index:
+        raise UnknownDependencyError(f"keep names {name!r}, which is no step{did_you_mean(name, compiled.index)}")
+    return compiled.index[name]
+
+
+def _steps_of(value: Any) -> list[int]:
+    """The steps that a value's structure names."""
+    steps: list[int] = []
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, Input):
+            steps.append(item.position)
+        elif isinstance(item, Inputs):
+            steps.extend(range(item.start, item.start + item.count))
+        elif isinstance(item, dict):
+            stack.extend(item.values())
+        elif isinstance(item, list | tuple):
+            stack.extend(item)
+    return steps

@@ -1,0 +1,211 @@
+"""Clusters on this machine: daemons as child processes, gone when their client is gone."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from pathlib import Path
+
+from pfw import host
+from pfw.client import Client
+from pfw.errors import ConfigError
+from pfw.link import Link
+
+#: The shared cluster of `run(wf)` ends when it has not been used for so long.
+IDLE_S = 30.0
+#: How long the daemons may take to start, and to end before they are killed.
+START_S = 20.0
+END_S = 5.0
+
+_PREFIX = "pfw-local-"
+
+
+class LocalCluster(Client):
+    """A coordinator and a worker of this process's own, on `ipc://` in a private folder.
+
+    They end with `close`, with the `with` block, and when this process ends, however it ends.
+    """
+
+    def __init__(self, cpu: int | None = None, io: int | None = None) -> None:
+        """Starts the daemons.
+
+        Args:
+            cpu: CPU slots; None: the cores this process may use.
+            io: IO slots, started on demand; None: 4 for each CPU slot.
+
+        Raises:
+            ConfigError: A size is not a whole number from 1 to 10,000.
+            ClusterError: The daemons do not start.
+        """
+        self.cpu = host.cpu_capacity() if cpu is None else _checked("cpu", cpu)
+        self.io = 4 * self.cpu if io is None else _checked("io", io)
+        self._calls = None
+        self._owner = os.getpid()
+        sweep()
+        self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self._lock_fd = _lock(self._folder)
+        self._daemons: list[subprocess.Popen[bytes]] = []
+        _alive.add(self)
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        address = f"ipc://{self._folder}/c"
+        parent = str(os.getpid())
+        self._spawn("pfw_coordinator", "--bind", address, "--parent-pid", parent)
+        self._spawn("pfw_worker", address, "--cpu", str(self.cpu), "--io", str(self.io), "--parent-pid", parent)
+        names = ("coordinator", "worker")
+        watched = [(host.pidfd_open(d.pid), name) for d, name in zip(self._daemons, names, strict=True)]
+        self._link = Link(address, processes=watched)
+        self._connect(START_S)
+
+    def _spawn(self, module: str, *arguments: str) -> None:
+        environment = {**os.environ, "PFW_SYS_PATH": json.dumps(sys.path)}
+        command = [sys.executable, "-P", "-c", _boot(module), *arguments]
+        self._daemons.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True))
+
+    def close(self) -> None:
+        """Ends the cluster; what runs on it is stopped."""
+        if self._owner != os.getpid():
+            return
+        if hasattr(self, "_link"):
+            super().close()
+        for daemon in self._daemons:
+            with contextlib.suppress(ProcessLookupError):
+                daemon.send_signal(signal.SIGTERM)
+        for daemon in self._daemons:
+            try:
+                daemon.wait(END_S)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+        self._daemons = []
+        if self._lock_fd >= 0:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def __enter__(self) -> LocalCluster:
+        return self
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of this process runs on it."""
+        return self._link.session.is_idle
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether this process made it and it is up."""
+        return self._owner == os.getpid() and bool(self._daemons) and not self._link.is_closed
+
+
+#: -P: nothing that lies in the working directory takes the place of our modules; they are found where the client's are.
+_BOOT = "import sys; sys.path += {roots!r}; from {module}.cli import main; main(prog_name={name!r})"
+
+
+def _boot(module: str) -> str:
+    specs = [importlib.util.find_spec(name) for name in ("pfw", module)]
+    roots = [str(Path(spec.origin).parents[1]) for spec in specs if spec is not None and spec.origin]
+    return _BOOT.format(roots=[root for root in roots if root in sys.path], module=module, name=module.replace("_", "-"))
+
+
+def _checked(name: str, size: int) -> int:
+    if type(size) is not int or not 1 <= size <= 10_000:
+        raise ConfigError(f"{name} is a number of slots from 1 to 10,000, not {size!r}")
+    return size
+
+
+def _lock(folder: Path) -> int:
+    """Marks the folder as in use: the lock goes with its owner, however that ends."""
+    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return fd
+
+
+def sweep() -> None:
+    """Removes folders of clusters whose owner was killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            if folder.stat().st_uid != os.getuid() or time.time() - folder.stat().st_mtime < 5:
+                continue  # somebody else's, or so new that its owner may not have locked it yet
+            fd = _lock(folder)
+        except OSError:
+            continue
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(fd)
+
+
+# -- the cluster of `run(wf)` --------------------------------------------------------------------------------------
+
+
+class _Shared:
+    """The cluster that runs without `on=` share: kept while its sizes and this process's surroundings are the same."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cluster: LocalCluster | None = None
+        self._key: tuple[object, ...] = ()
+        self._used_at = 0.0
+
+    def need(self, cpu: int | None, io: int | None) -> LocalCluster:
+        # Its slots have the folder, environment and sys.path that this process had when they were started.
+        key = (cpu, io, os.getpid(), os.getcwd(), tuple(sys.path), tuple(os.environ.items()))
+        with self._lock:
+            self._used_at = time.monotonic()
+            if self._cluster is None or key != self._key or not self._cluster.is_usable:
+                self._replace(LocalCluster(cpu, io))
+                self._key = key
+            assert self._cluster is not None
+            return self._cluster
+
+    def _replace(self, cluster: LocalCluster) -> None:
+        # Runs may still be on the old one; its own thread ends it when they have.
+        self._cluster = cluster
+        threading.Thread(target=self._watch, args=(cluster,), name="pfw-idle", daemon=True).start()
+
+    def _watch(self, cluster: LocalCluster) -> None:
+        """Ends a cluster that is not used any more."""
+        while cluster.is_usable:
+            time.sleep(1.0)
+            with self._lock:
+                is_current = cluster is self._cluster
+                is_idle = cluster.is_idle and (not is_current or time.monotonic() - self._used_at > IDLE_S)
+                if is_idle and is_current:
+                    self._cluster = None
+            if is_idle:
+                cluster.close()
+
+
+_shared = _Shared()
+_alive: weakref.WeakSet[LocalCluster] = weakref.WeakSet()
+
+
+def shared_cluster(cpu: int | None = None, io: int | None = None) -> LocalCluster:
+    """The cluster that runs without `on=` share; started now if there is none of these sizes.
+
+    Raises:
+        ConfigError: As LocalCluster.
+        ClusterError: As LocalCluster.
+    """
+    return _shared.need(cpu, io)
+
+
+@atexit.register
+def _close_all() -> None:
+    for cluster in list(_alive):
+        cluster.close()

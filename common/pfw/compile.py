@@ -1,0 +1,182 @@
+"""From a draft to what is run: functions and calls pickled, steps numbered in topological order.
+
+What cannot be pickled is found out here, before anything runs, and named.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain
+from typing import Any, NamedTuple
+
+from pfw.call import Input, Inputs, place_all
+from pfw.draft import Dependencies, Draft
+from pfw.errors import GraphError, UnpicklableError
+from pfw.graph import Graph, Spec
+from pfw.step import StepFunction
+
+
+class Compiled(NamedTuple):
+    """A workflow that is ready to run. Steps are named by their index in the graph."""
+
+    graph: Graph
+    #: Structure in which `Input(step, path)` stands for outputs: the value of a run. None: there are several leaves.
+    value: Any
+    #: Steps that nothing depends on.
+    leaves: tuple[int, ...]
+    #: `{id: step}`
+    index: dict[str, int]  # type: ignore[assignment]  # tuple.index is of no use here
+    #: `{name of a map: its members in the order of their items}`
+    maps: dict[str, tuple[int, ...]]
+
+
+def compile_draft(draft: Draft, dependencies: Dependencies, value: Any) -> Compiled:
+    """Pickles and numbers the steps of a draft.
+
+    Args:
+        draft: the steps.
+        dependencies: what `draft.check()` gave.
+        value: what was given to `returns`, with Inputs that name steps of the graph; None: nothing was.
+
+    Raises:
+        GraphError: a Node is where none can be, such as in a set or a closure.
+        UnpicklableError: a function or an argument cannot be sent.
+    """
+    order = dependencies.order
+    ids = [draft.ids[place] for place in order]
+    steps = [draft.steps[place] for place in order]
+    keys = list(map(id, steps))
+    distinct = dict(zip(keys, steps, strict=True))
+    functions, number_of_function = _dump_functions(distinct, dict(zip(keys[::-1], ids[::-1], strict=True)))
+    specs, number_of_spec = _share_specs(distinct)
+    rank = _ranks(order)
+    graph = Graph(
+        ids=ids,
+        functions=functions,
+        specs=specs,
+        function_of=[number_of_function[key] for key in keys],
+        spec_of=[number_of_spec[key] for key in keys],
+        calls=_dump_calls(draft, order),
+        inputs=_renumber(dependencies.inputs, order, rank),
+        after=_renumber(dependencies.after, order, rank),
+    )
+    leaves = _leaves(graph)
+    maps = {name: tuple([rank[member] for member in members]) for name, members in draft.maps.items()}
+    index = dict(zip(ids, range(len(ids)), strict=True))
+    return Compiled(graph, _only_leaf(leaves, maps) if value is None else value, leaves, index, maps)
+
+
+def _ranks(order: list[int]) -> list[int]:
+    """Returns per place in the draft the step's index in the graph."""
+    rank = [0] * len(order)
+    for position, place in enumerate(order):
+        rank[place] = position
+    return rank
+
+
+def _renumber(column: list[tuple[int, ...]], order: list[int], rank: list[int]) -> list[tuple[int, ...]]:
+    # Most steps of a wide graph have no dependencies, and share one empty tuple.
+    return [tuple([rank[needed] for needed in column[place]]) if column[place] else () for place in order]
+
+
+def _leaves(graph: Graph) -> tuple[int, ...]:
+    needed = set(chain(chain.from_iterable(graph.inputs), chain.from_iterable(graph.after)))
+    return tuple([step for step in range(len(graph.ids)) if step not in needed])
+
+
+def _only_leaf(leaves: tuple[int, ...], maps: dict[str, tuple[int, ...]]) -> Input | Inputs | list[Input] | None:
+    """Returns what stands for the output of the only leaf, a map counting as one; None: there are several."""
+    members = next((members for members in maps.values() if leaves[0] in members), None)
+    if members is not None and set(leaves).issubset(members):
+        return place_all(members)
+    return Input(leaves[0]) if len(leaves) == 1 else None
+
+
+# ---------------------------------------------------------------- functions and specs
+
+
+def _dump_functions(distinct: dict[int, StepFunction], ids: dict[int, str]) -> tuple[list[bytes], dict[int, int]]:
+    """Returns pickled functions, each once, and `{key of a StepFunction: its function's number}`."""
+    from pfw.codec import dump_function
+
+    functions: list[bytes] = []
+    number_of: dict[object, int] = {}
+    numbers: dict[int, int] = {}
+    for key, step in distinct.items():
+        # Many StepFunctions (made by `options`) may share one function.
+        number = numbers[key] = number_of.setdefault(_function_key(step), len(functions))
+        if number == len(functions):
+            functions.append(_explained(partial(dump_function, step), f'step "{ids[key]}": its function'))
+    return functions, numbers
+
+
+def _function_key(step: StepFunction) -> object:
+    """Returns what is equal for steps whose functions travel as the same bytes."""
+    rules = (step.retry.on, step.retry.give_up)
+    return id(step.fn), *(rule if isinstance(rule, tuple) else id(rule) for rule in rules)
+
+
+def _share_specs(distinct: dict[int, StepFunction]) -> tuple[list[Spec], dict[int, int]]:
+    """Returns distinct specs, and `{key of a StepFunction: its spec's number}`."""
+    number_of: dict[Spec, int] = {}
+    numbers = {key: number_of.setdefault(step.spec, len(number_of)) for key, step in distinct.items()}
+    return list(number_of), numbers
+
+
+# ---------------------------------------------------------------- calls
+
+
+def _dump_calls(draft: Draft, order: Sequence[int]) -> list[bytes]:
+    from pfw.codec import dump
+
+    ids, args, kwargs = draft.ids, draft.args, draft.kwargs
+    try:
+        return [dump((ids[place], args[place], kwargs[place])) for place in order]
+    except Exception:
+        # The usual case runs without a try per step; who is to blame is looked for only now.
+        for place in order:
+            _check_arguments(draft, place)
+        raise
+
+
+def _check_arguments(draft: Draft, place: int) -> None:
+    """Raises the error of the first argument of a step that cannot be pickled, if there is one."""
+    from pfw.codec import dump
+
+    args, kwargs, step = draft.args[place] or (), draft.kwargs[place] or {}, draft.steps[place]
+    names = [*_parameter_names(step.fn, len(args)), *kwargs]
+    for name, value in zip(names, (*args, *kwargs.values()), strict=True):
+        _explained(partial(dump, value), f'step "{draft.ids[place]}": argument {name}')
+
+
+def _parameter_names(fn: Callable[..., Any], count: int) -> list[str]:
+    """Returns what the first `count` positional arguments are called, by number where the function does not say."""
+    names = [str(number) for number in range(1, count + 1)]
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except (TypeError, ValueError):
+        return names
+    for number, parameter in enumerate(parameters):
+        if number < count and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            names[number] = f'"{parameter.name}"'
+    return names
+
+
+def _explained(dump: Callable[[], bytes], what: str) -> bytes:
+    """Returns `dump()`; what it raises is raised with the place where it happened.
+
+    Raises:
+        GraphError: because of a Node.
+        UnpicklableError: because of anything else.
+    """
+    try:
+        return dump()
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, GraphError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None:
+            raise GraphError(f"{what}: {cause}") from error
+        raise UnpicklableError(f"{what}: {error}") from error

@@ -1,0 +1,172 @@
+"""What a running step can know about itself, and the token with which it learns that it is to stop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextvars import ContextVar, Token
+from types import MappingProxyType
+from typing import Any, Final
+
+from pfw.errors import StepInterrupt
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+class CancellationToken:
+    """Says whether work is to stop. May be shared by threads; cancelling again changes nothing.
+
+    >>> token = CancellationToken()
+    >>> token.cancelled
+    False
+    >>> token.cancel("no longer needed")
+    >>> token.cancelled, token.reason
+    (True, 'no longer needed')
+    """
+
+    __slots__ = ("cancelled", "reason")
+
+    def __init__(self) -> None:
+        #: Whether work is to stop; a plain attribute, so reading it in a tight loop is cheap.
+        self.cancelled = False
+        #: Why, where the one who cancelled has said so.
+        self.reason: str | None = None
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Ask for work to stop; the first reason stands."""
+        if not self.cancelled:
+            self.reason = reason
+            self.cancelled = True
+
+    def check(self) -> None:
+        """Return at once, or end the step.
+
+        Raises:
+            StepInterrupt: The token is cancelled.
+        """
+        if self.cancelled:
+            raise StepInterrupt(self.reason or "cancelled")
+
+
+class StepContext:
+    """The step that is running, as `current()` gives it.
+
+    In a class step `ctx[dependency_id]` is that step's output.
+    """
+
+    __slots__ = ("attempt", "params", "run_id", "step_id", "token", "_inputs")
+
+    def __init__(self, run_id: str, step_id: str, attempt: int, token: CancellationToken) -> None:
+        #: The run that the step is part of; empty outside a run.
+        self.run_id = run_id
+        #: The step's id in its workflow; empty outside a run.
+        self.step_id = step_id
+        #: Which try of the step this is, from 1; 0 outside a run.
+        self.attempt = attempt
+        #: Cancelled when the step is to stop.
+        self.token = token
+        #: The workflow's parameters.
+        self.params: Mapping[str, Any] = _NOTHING
+        self._inputs: Mapping[str, Any] = _NOTHING
+
+    @property
+    def logger(self) -> logging.Logger:
+        """A logger named after the step."""
+        return logging.getLogger(f"pfw.step.{self.step_id}" if self.step_id else "pfw.step")
+
+    def check(self) -> None:
+        """End the step here if it is to stop; long loops should call this.
+
+        Raises:
+            StepInterrupt: The step is to stop.
+        """
+        self.token.check()
+
+    def with_inputs(self, inputs: Mapping[str, Any]) -> StepContext:
+        """Return the same context with the outputs of these steps, `{step_id: output}`, for `ctx[step_id]`."""
+        copy = StepContext(self.run_id, self.step_id, self.attempt, self.token)
+        copy.params, copy._inputs = self.params, inputs
+        return copy
+
+    def __getitem__(self, step_id: str) -> Any:
+        """Return the output of a dependency of a class step.
+
+        Raises:
+            KeyError: The step does not name this one among its dependencies.
+        """
+        return self._inputs[step_id]
+
+    def __repr__(self) -> str:
+        return f"StepContext(run_id={self.run_id!r}, step_id={self.step_id!r}, attempt={self.attempt})"
+
+
+class Entry:
+    """A step that is running. Its context is built when it first asks: most steps never do."""
+
+    __slots__ = ("_context", "attempt", "run_id", "step_id", "token")
+
+    def __init__(self, run_id: str, attempt: int, token: CancellationToken | None = None) -> None:
+        """Note what the context will say; without a token it gets one of its own.
+
+        Args:
+            run_id: The run that the step is part of.
+            attempt: Which try of the step this is, from 1.
+            token: The token that stops the step.
+        """
+        self.run_id = run_id
+        self.attempt = attempt
+        #: Set by `execution` as soon as the step's call has been read.
+        self.step_id = ""
+        self.token = token
+        self._context: StepContext | None = None
+
+    def context(self) -> StepContext:
+        """Return the step's context, the same one each time."""
+        if self._context is None:
+            self._context = StepContext(self.run_id, self.step_id, self.attempt, self.need_token())
+        return self._context
+
+    def need_token(self) -> CancellationToken:
+        """Return the step's token, made now if there was none."""
+        if self.token is None:
+            self.token = CancellationToken()
+        return self.token
+
+    def is_cancelled(self) -> bool:
+        """Return whether the step has been asked to stop."""
+        return self.token is not None and self.token.cancelled
+
+
+#: The step of this thread or asyncio task.
+_of_task: ContextVar[Entry | None] = ContextVar("pfw_step", default=None)
+#: The synchronous step that began last in this process, for threads that it starts: their own context is empty.
+_of_process: Entry | None = None
+
+
+def current() -> StepContext:
+    """Return the context of the running step; outside a run an inert one, so that steps can be tested as functions.
+
+    >>> current().attempt
+    0
+    """
+    entry = _of_task.get() or _of_process
+    return entry.context() if entry is not None else StepContext("", "", 0, CancellationToken())
+
+
+def enter(entry: Entry) -> Token[Entry | None]:
+    """Make this the running step of the calling thread and of threads started by it; undone by `leave`."""
+    global _of_process
+    _of_process = entry
+    return _of_task.set(entry)
+
+
+def leave(previous: Token[Entry | None]) -> None:
+    """End what `enter` began."""
+    global _of_process
+    _of_process = None
+    _of_task.reset(previous)
+
+
+def enter_task(entry: Entry) -> None:
+    """Make this the running step of the calling asyncio task, which runs no other step."""
+    _of_task.set(entry)

@@ -1,0 +1,187 @@
+"""A workflow's steps while it is put together: columns of plain records, in the order in which the steps were added.
+
+Other steps are named by their places here. This module must not know Nodes, pickles or blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+from typing import Any, NamedTuple
+
+from pfw.errors import DuplicateStepError, EmptyWorkflowError, UnknownDependencyError, did_you_mean
+from pfw.graph import topological_order
+from pfw.step import StepFunction
+
+#: A dependency as it was given: the place of a step, or the id of a step or map, which may still be to come.
+Target = int | str
+
+
+class Dependencies(NamedTuple):
+    """Checked dependencies: one entry per step, of places."""
+
+    #: Steps whose outputs the step gets, distinct.
+    inputs: list[tuple[int, ...]]
+    #: Further ones, distinct and disjoint from `inputs`.
+    after: list[tuple[int, ...]]
+    #: All places in topological order.
+    order: list[int]
+
+    def of_steps(self) -> dict[int, tuple[int, ...]]:
+        """Returns `{place: places that it depends on}`."""
+        return _joined(self.inputs, self.after)
+
+
+class Draft:
+    """Columns of steps, and the names that are taken."""
+
+    __slots__ = ("_last_number", "after", "args", "ids", "index", "inputs", "kwargs", "maps", "named", "steps")
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        #: `{id: place}`
+        self.index: dict[str, int] = {}
+        self.steps: list[StepFunction] = []
+        #: Arguments with placeholders, as `pfw.call` has them.
+        self.args: list[tuple[Any, ...] | None] = []
+        self.kwargs: list[dict[str, Any] | None] = []
+        self.inputs: list[tuple[int, ...]] = []
+        #: `{place: what it starts after}`, only where there is something.
+        self.after: dict[int, list[Target]] = {}
+        #: `{place: ids of its inputs}` of class steps.
+        self.named: dict[int, tuple[str, ...]] = {}
+        #: `{name of the map: places of its members}`
+        self.maps: dict[str, range] = {}
+        # So that the hundred-thousandth use of a step does not try all numbers before its own.
+        self._last_number: dict[str, int] = {}
+
+    def add(
+        self,
+        step: StepFunction,
+        args: tuple[Any, ...] | None,
+        kwargs: dict[str, Any] | None,
+        inputs: tuple[int, ...],
+    ) -> int:
+        """Adds a step and returns its place.
+
+        Raises:
+            DuplicateStepError: its explicit id is taken.
+        """
+        place = len(self.ids)
+        name = self._free_name(step)
+        self.ids.append(name)
+        self.index[name] = place
+        self.steps.append(step)
+        self.args.append(args)
+        self.kwargs.append(kwargs)
+        self.inputs.append(inputs)
+        return place
+
+    def add_map(
+        self,
+        step: StepFunction,
+        args: Sequence[tuple[Any, ...] | None],
+        kwargs: Iterable[dict[str, Any] | None],
+        inputs: Iterable[tuple[int, ...]],
+    ) -> str:
+        """Adds a use of `step` per entry of `args`; returns the name of the map.
+
+        Raises:
+            DuplicateStepError: its explicit id, or the id of a member, is taken.
+        """
+        name, ids = self._free_map_name(step, len(args))
+        members = range(len(self.ids), len(self.ids) + len(ids))
+        self.maps[name] = members
+        self.ids += ids
+        self.index.update(zip(ids, members, strict=True))
+        self.steps += repeat(step, len(ids))
+        self.args += args
+        self.kwargs += kwargs
+        self.inputs += inputs
+        return name
+
+    def order_after(self, places: Iterable[int], targets: Sequence[Target]) -> None:
+        """Lets each of `places` start only when all `targets` have ended."""
+        for place in places:
+            self.after.setdefault(place, []).extend(targets)
+
+    def _free_name(self, step: StepFunction) -> str:
+        if step.id is None:
+            name = step.name
+            return self._numbered(name) if self._is_taken(name) else name
+        if self._is_taken(step.id):
+            raise _duplicate(step.id)
+        return step.id
+
+    def _free_map_name(self, step: StepFunction, count: int) -> tuple[str, list[str]]:
+        name = self._free_name(step)
+        while True:
+            ids = [f"{name}[{number}]" for number in range(count)]
+            if self.index.keys().isdisjoint(ids):
+                return name, ids
+            if step.id is not None:
+                raise _duplicate(next(id for id in ids if id in self.index))
+            name = self._numbered(step.name)
+
+    def _is_taken(self, name: str) -> bool:
+        return name in self.index or name in self.maps
+
+    def _numbered(self, name: str) -> str:
+        number = self._last_number.get(name, 1) + 1
+        while self._is_taken(numbered := f"{name}#{number}"):
+            number += 1
+        self._last_number[name] = number
+        return numbered
+
+    def check(self) -> Dependencies:
+        """Looks up the ids among the dependencies and puts the steps in order.
+
+        Raises:
+            EmptyWorkflowError: there is no step.
+            UnknownDependencyError: an id that is depended on is none of this workflow.
+            CycleError: the dependencies go round in a circle.
+        """
+        if not self.ids:
+            raise EmptyWorkflowError(
+                "the workflow has no steps: call steps inside `with workflow:`, or use workflow.add(function, ...)"
+            )
+        inputs = self._look_up_inputs()
+        after: list[tuple[int, ...]] = [()] * len(self.ids)
+        for place, targets in self.after.items():
+            wanted = dict.fromkeys(found for target in targets for found in self._look_up(place, target))
+            after[place] = tuple(found for found in wanted if found not in inputs[place])
+        if not any(inputs) and not any(after):
+            return Dependencies(inputs, after, list(range(len(self.ids))))
+        return Dependencies(inputs, after, topological_order(_joined(inputs, after), self.ids.__getitem__))
+
+    def _look_up_inputs(self) -> list[tuple[int, ...]]:
+        inputs = self.inputs
+        if self.named:
+            inputs = list(inputs)
+            for place, names in self.named.items():
+                inputs[place] = tuple(self._look_up_step(place, name) for name in names)
+        return inputs
+
+    def _look_up(self, place: int, target: Target) -> Sequence[int]:
+        if isinstance(target, int):
+            return (target,)
+        return self.maps[target] if target in self.maps else (self._look_up_step(place, target),)
+
+    def _look_up_step(self, place: int, name: str) -> int:
+        found = self.index.get(name)
+        if found is None:
+            raise UnknownDependencyError(
+                f'step "{self.ids[place]}" depends on "{name}", which is no step of this workflow'
+                + did_you_mean(name, self.ids)
+            )
+        return found
+
+
+def _joined(inputs: list[tuple[int, ...]], after: list[tuple[int, ...]]) -> dict[int, tuple[int, ...]]:
+    return {place: data + order for place, (data, order) in enumerate(zip(inputs, after, strict=True))}
+
+
+def _duplicate(name: str) -> DuplicateStepError:
+    return DuplicateStepError(
+        f'the id "{name}" is taken in this workflow: give another one, or leave it out and pfw numbers the steps'
+    )

@@ -1,0 +1,110 @@
+"""Runs one step's call: the only place that does, for slots, the async process and sequential mode alike.
+
+A call is bytes and so are its inputs and its output, so every mode passes values through the same codec.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from pfw import codec, context, outcome
+from pfw.call import bind
+from pfw.codec import LoadedFunction
+from pfw.context import Entry
+from pfw.errors import MissingModuleError, StepInterrupt, UnpicklableError
+from pfw.failure import FAIL_CANCELLED, FAIL_ERROR, FAIL_MODULE, FAIL_UNPICKLABLE
+from pfw.remote import describe
+
+#: Whether a step's own code runs on this process's main thread, so that a signal may raise `StepInterrupt` in it.
+_is_interruptible = False
+
+
+class _Unsendable(Exception):
+    """The step returned something that cannot be sent; `__cause__` says why."""
+
+
+def is_interruptible() -> bool:
+    """Return whether `StepInterrupt` raised by a signal now would end the step and nothing else."""
+    return _is_interruptible
+
+
+def execute(loaded: LoadedFunction, call: bytes, inputs: Sequence[bytes], entry: Entry) -> tuple[int, bytes]:
+    """Run a synchronous step.
+
+    Args:
+        loaded: The step's function.
+        call: The pickled call, `(step_id, args, kwargs)`.
+        inputs: The pickled outputs of the step's inputs.
+        entry: What the step's context says; its `step_id` is filled in here.
+
+    Returns:
+        `(code, payload)`: one of OK, ERROR, RETRYABLE, STOPPED of `pfw.outcome`, and the pickled output or the packed
+        `Failure`. Whatever the step raises, nothing is raised here.
+    """
+    global _is_interruptible
+    previous = context.enter(entry)
+    try:
+        _is_interruptible = True
+        try:
+            entry.step_id, args, kwargs = codec.load(call)
+            args, kwargs = bind(args, kwargs, [codec.load(pickled) for pickled in inputs] if inputs else ())
+            return outcome.OK, _dump_output(loaded.fn(*args, **kwargs))
+        finally:
+            _is_interruptible = False
+    except BaseException as error:  # SystemExit, KeyboardInterrupt and StepInterrupt end the step, not its slot
+        _is_interruptible = False  # an interrupt may have come just before the line above
+        return _conclude(loaded, error, entry)
+    finally:
+        context.leave(previous)
+
+
+async def execute_async(
+    loaded: LoadedFunction, call: bytes, inputs: Sequence[bytes], entry: Entry
+) -> tuple[int, bytes]:
+    """Run an `async def` step, as `execute` does; the calling task must be the step's own.
+
+    A cancelled task ends the step with STOPPED if the entry's token is cancelled.
+    """
+    context.enter_task(entry)
+    try:
+        entry.step_id, args, kwargs = codec.load(call)
+        args, kwargs = bind(args, kwargs, [codec.load(pickled) for pickled in inputs])
+        return outcome.OK, _dump_output(await loaded.fn(*args, **kwargs))
+    except BaseException as error:  # as above
+        return _conclude(loaded, error, entry)
+
+
+def report_load_error(error: BaseException) -> tuple[int, bytes]:
+    """Return the outcome, `(code, payload)`, of a step whose function could not be loaded."""
+    code = FAIL_MODULE if isinstance(error, MissingModuleError) else FAIL_ERROR
+    return outcome.ERROR, describe(error, code).pack()
+
+
+def _dump_output(value: Any) -> bytes:
+    try:
+        return codec.dump(value)
+    except UnpicklableError as error:
+        if inspect.iscoroutine(value):
+            value.close()  # never awaited: without this Python warns about it, at some later step
+        raise _Unsendable from error
+
+
+def _conclude(loaded: LoadedFunction, error: BaseException, entry: Entry) -> tuple[int, bytes]:
+    """Return the outcome of a step that ended with an exception."""
+    if entry.is_cancelled() and _is_stop(error):
+        return outcome.STOPPED, describe(error, FAIL_CANCELLED).pack()
+    if isinstance(error, _Unsendable):
+        cause = error.__cause__ or error
+        return outcome.ERROR, describe(cause, FAIL_UNPICKLABLE)._replace(message=f"its output: {cause}").pack()
+    if isinstance(error, MissingModuleError):
+        return report_load_error(error)
+    code = outcome.RETRYABLE if loaded.is_retryable(error) else outcome.ERROR
+    return code, describe(error, FAIL_ERROR).pack()
+
+
+def _is_stop(error: BaseException) -> bool:
+    from asyncio import CancelledError  # here: it takes 30 ms to import, and only the async process needs it always
+
+    return isinstance(error, StepInterrupt | CancelledError)

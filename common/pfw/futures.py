@@ -1,0 +1,210 @@
+"""Single calls on a cluster: steps added one by one to a run that stays open."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pfw import codec
+from pfw import messages as m
+from pfw.call import Input, Numbering, Scan, is_plain, replace_sources
+from pfw.errors import ClusterError, PfwError
+from pfw.graph import Graph
+from pfw.lifecycle import FACT_CANCELLED, FACT_FAILED, FACT_FINISHED, FACT_SKIPPED, FACT_SUCCEEDED, SUCCEEDED
+from pfw.link import Link
+from pfw.messages import FactRow
+from pfw.record import RunRecord
+from pfw.session import Session
+from pfw.step import StepFunction
+from pfw.wire import pack_graph
+
+
+class Future(concurrent.futures.Future[Any]):
+    """The result of one call. `result` and `exception` raise or give what the function raised."""
+
+    def __init__(self, link: Link, run: RunRecord, step_id: str) -> None:
+        super().__init__()
+        self._link, self._run = link, run
+        #: Which call this is, for messages.
+        self.step_id = step_id
+        #: Its step in the open run; -1 until it is sent.
+        self.step = -1
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Waits for the call and returns what the function returned.
+
+        Raises:
+            Exception: What the function raised, with the worker's traceback as a note.
+            TimeoutError: The time is over before.
+            CancelledError: The call was cancelled.
+            PfwError: The call could not be carried out: its process crashed, its worker or the cluster was lost.
+        """
+        if not self.done():
+            self._link.wait(self.done, timeout)
+        return super().result(0)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Waits for the call and returns what the function raised, None if it returned."""
+        if not self.done():
+            self._link.wait(self.done, timeout)
+        return super().exception(0)
+
+
+class Calls:
+    """The open run of one client."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._record = RunRecord("calls", "parallel", Graph([], [], [], [], [], [], [], []), None, is_open=True)
+        self._futures: dict[int, Future] = {}
+        self._functions: weakref.WeakKeyDictionary[StepFunction, bytes] = weakref.WeakKeyDictionary()
+        self._steps: weakref.WeakKeyDictionary[Callable[..., Any], StepFunction] = weakref.WeakKeyDictionary()
+        self._count = 0
+        submit = m.Submit(
+            os.urandom(16), "calls", "parallel", "continue", 0, (), 1, 0, 0, b"",
+            pack_graph(self._record.graph),
+        )  # fmt: skip
+        link.call(lambda session, now: self._open(session, submit))
+
+    def _open(self, session: Session, submit: m.Submit) -> None:
+        session.submit(submit, self._record)
+        session.on_new_facts = self._on_facts
+        session.on_end = self._on_end
+
+    def close(self) -> None:
+        """Cancels what is not done."""
+        self._link.call(lambda session, now: session.cancel(self._record, "the client was closed"))
+
+    # -- calls out -------------------------------------------------------------------------------------------------
+
+    def submit(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future:
+        """One call."""
+        return self._send_all(self._step(fn), [(args, kwargs)])[0]
+
+    def submit_all(self, fn: Callable[..., Any], rows: list[tuple[Any, ...]]) -> list[Future]:
+        """One call for each row of arguments, sent together."""
+        return self._send_all(self._step(fn), [(row, {}) for row in rows]) if rows else []
+
+    def _send_all(self, step: StepFunction, calls: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> list[Future]:
+        while True:
+            sent = self._send(step, [self._scan(args, kwargs) for args, kwargs in calls])
+            if sent is not None:
+                return sent
+
+    def _step(self, fn: Callable[..., Any]) -> StepFunction:
+        if isinstance(fn, StepFunction):
+            return fn
+        try:
+            step = self._steps.get(fn)
+            if step is None:
+                step = self._steps[fn] = StepFunction(fn)
+            return step
+        except TypeError:  # it cannot be hashed or referred to weakly, so it is wrapped each time
+            return StepFunction(fn)
+
+    def _scan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scan[Future]:
+        if is_plain(args) and is_plain(kwargs.values()):
+            return Scan(args, kwargs or None, ())
+        numbering: Numbering[Future] = Numbering()
+        placed = replace_sources((args, kwargs), (Future,), self._place, numbering)
+        return Scan(placed[0], placed[1] or None, numbering.sources)
+
+    def _place(self, future: Future, numbering: Numbering[Future]) -> Any:
+        if future._link is not self._link:
+            raise ClusterError("a future can be an argument only of calls of its own client: pass future.result()")
+        # The coordinator frees an output once the client has confirmed it; from then on it is the client's to send.
+        if not future.done() and self._record.states[future.step] == SUCCEEDED:
+            self._link.wait(future.done)
+        return future.result() if future.done() else Input(numbering.position(future))
+
+    def _send(self, step: StepFunction, scans: Sequence[Scan[Future]]) -> list[Future] | None:
+        """Sends calls; None if the result of a future among the arguments has come meanwhile, to be sent as a value."""
+        pickled = self._functions.get(step)
+        if pickled is None:
+            pickled = self._functions[step] = codec.dump_function(step)
+        first = self._count
+        self._count += len(scans)
+        ids = [f"{step.name}-{number}" for number in range(first, first + len(scans))]
+        calls = [codec.dump((name, scan.args, scan.kwargs)) for name, scan in zip(ids, scans, strict=True)]
+        futures = [Future(self._link, self._record, name) for name in ids]
+        zeros = [0] * len(scans)
+
+        def extend(session: Session, now: float) -> bool:
+            inputs = [tuple([source.step for source in scan.sources]) for scan in scans]
+            if any(self._record.states[source] == SUCCEEDED for sources in inputs for source in sources):
+                return False
+            fragment = Graph(ids, [pickled], [step.spec], zeros, zeros, calls, inputs, [()] * len(scans))
+            number = session.extend(self._record, fragment, now)
+            for future in futures:
+                future.step = number
+                self._futures[number] = future
+                number += 1
+            return True
+
+        return futures if self._link.call(extend) else None
+
+    # -- results in ------------------------------------------------------------------------------------------------
+
+    def _on_facts(self, record: RunRecord, rows: Sequence[FactRow]) -> None:
+        """With the link's lock held: results are set outside, since setting them calls the user's callbacks."""
+        if record is self._record:
+            ended = [row for row in rows if row[0] in _ENDS]
+            if ended:
+                self._link.afterwards(lambda: self._resolve(ended))
+
+    def _resolve(self, rows: Sequence[FactRow]) -> None:
+        for row in rows:
+            if row[0] == FACT_FINISHED:
+                self._fail_all(None)
+                continue
+            future = self._futures.pop(row[1], None)
+            if future is not None and not future.done():
+                self._settle(future, row)
+
+    def _settle(self, future: Future, row: FactRow) -> None:
+        kind, payload = row[0], row[8]
+        if kind == FACT_SUCCEEDED:
+            self._record.outputs.pop(row[1], None)
+            try:
+                future.set_result(codec.load(payload))
+            except Exception as error:  # whatever the result's own code raises while it is unpickled
+                future.set_exception(error)
+        elif kind == FACT_FAILED:
+            self._record.failures.pop(row[1], None)
+            future.set_exception(_as_raised(payload, future.step_id, row[3]))
+        elif kind == FACT_SKIPPED:
+            future.set_exception(PfwError(f"{future.step_id} was not called: one of its arguments failed"))
+        elif kind == FACT_CANCELLED:
+            future.cancel()
+
+    def _on_end(self, error: Exception) -> None:
+        self._link.afterwards(lambda: self._fail_all(error))
+
+    def _fail_all(self, error: Exception | None) -> None:
+        futures, self._futures = self._futures, {}
+        for future in futures.values():
+            if future.done():
+                continue
+            if error is None:
+                future.cancel()
+            else:
+                future.set_exception(error)
+
+
+_ENDS = frozenset({FACT_SUCCEEDED, FACT_FAILED, FACT_SKIPPED, FACT_CANCELLED, FACT_FINISHED})
+
+
+def _as_raised(packed: bytes, step_id: str, attempts: int) -> BaseException:
+    """What the function raised, with the worker's traceback as a note; else the StepFailedError that says why."""
+    from pfw.failure import Failure
+    from pfw.remote import to_error
+
+    error = to_error(Failure.unpack(packed), step_id, attempts, 0)
+    cause = error.__cause__
+    if cause is None:
+        return error
+    cause.add_note(error.remote_traceback)
+    return cause

@@ -1,0 +1,123 @@
+"""Everything that is Linux's own, in one place: process descriptors, shared memory, sockets, limits of this machine."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+_PR_SET_PDEATHSIG: Final = 1
+_SOCKET_BUFFER_BYTES: Final = 1 << 20
+_CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
+
+
+def pidfd_open(pid: int) -> int:
+    """Return a descriptor that names this process for good and becomes readable when it ends.
+
+    Raises:
+        ProcessLookupError: There is no such process.
+    """
+    return os.pidfd_open(pid)
+
+
+def pidfd_signal(pidfd: int, number: int) -> bool:
+    """Send a signal to the process of this descriptor; return whether there still is one."""
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_readable(fd: int, timeout_s: float) -> bool:
+    """Wait until this descriptor is readable or at its end; return whether it is. Takes any number, unlike select."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(timeout_s * 1000))
+
+
+def set_pdeathsig(number: int) -> None:
+    """Have this signal sent to the calling process when the thread that forked it ends."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether this process runs; one that has ended and only waits to be reaped does not."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return text.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def host_identity() -> str:
+    """Return a text that is equal in two processes exactly if they can see each other's process ids."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+
+
+def seqpacket_pair() -> tuple[socket.socket, socket.socket]:
+    """Return two connected sockets that keep the borders of packets and notice the other's end."""
+    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in pair:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
+    return pair
+
+
+def shared_memory(name: str, size: int) -> int:
+    """Return a descriptor of new anonymous memory, filled with zeros, that can be mapped by several processes."""
+    fd = os.memfd_create(name)
+    os.ftruncate(fd, size)
+    return fd
+
+
+def cpu_capacity() -> int:
+    """Return how many cores this process may use: the least of host, affinity and cgroup quota, at least 1."""
+    cores = min(os.cpu_count() or 1, len(os.sched_getaffinity(0)))
+    return max(1, math.ceil(min(cores, _cgroup_quota())))
+
+
+def _cgroup_quota() -> float:
+    """Return the quota of this process's cgroup and those above it, in cores; infinity without one."""
+    try:
+        entries = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return math.inf
+    quotas = [math.inf]
+    for entry in entries:
+        _, controllers, path = entry.split(":", 2)
+        if controllers == "":
+            quotas += _quotas_above(_CGROUP_ROOT, path, _read_quota_v2)
+        elif "cpu" in controllers.split(","):
+            quotas += _quotas_above(_CGROUP_ROOT / "cpu", path, _read_quota_v1)
+    return min(quotas)
+
+
+def _quotas_above(root: Path, path: str, read: Callable[[Path], float]) -> list[float]:
+    folder = root / path.lstrip("/")
+    found = []
+    for place in [folder, *folder.parents]:
+        if place.is_relative_to(root):
+            try:
+                found.append(read(place))
+            except (OSError, ValueError):  # no such file at this level
+                continue
+    return found
+
+
+def _read_quota_v2(folder: Path) -> float:
+    quota, period = (folder / "cpu.max").read_text().split()
+    return math.inf if quota == "max" else int(quota) / int(period)
+
+
+def _read_quota_v1(folder: Path) -> float:
+    quota = int((folder / "cpu.cfs_quota_us").read_text())
+    return math.inf if quota <= 0 else quota / int((folder / "cpu.cfs_period_us").read_text())

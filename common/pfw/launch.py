@@ -1,0 +1,209 @@
+"""Carrying out `pfw run` and `pfw attach`: start the run, show how it goes, say how it went."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import click
+
+from pfw import running
+from pfw.client import Client, Keep
+from pfw.cluster import LocalCluster
+from pfw.display import CounterLine, follow, write_event
+from pfw.errors import PfwError, StepFailedError
+from pfw.lifecycle import STATE_NAMES, SUCCEEDED
+from pfw.progress import Listener, report
+from pfw.replay import Replay
+from pfw.runs import Run
+from pfw.summary import PROCESS, shorten, summarise
+from pfw.table import plain, print_json
+from pfw.workflow import Workflow
+
+#: Exit code for each end of a run.
+CODES = {"SUCCEEDED": 0, "FAILED": 1, "CANCELLED": 4}
+_ENDED = frozenset(STATE_NAMES[SUCCEEDED:])
+#: How often a step that has not ended is looked at, s.
+_LOOK_S = 0.1
+#: So many failed steps are named; the first is shown with its traceback.
+FAILURES_NAMED = 10
+
+
+class Order(NamedTuple):
+    """What `pfw run` is to do."""
+
+    workflow: Workflow
+    replay: Replay | None
+    mode: str
+    on: str | None
+    cpu: int | None
+    io: int | None
+    on_failure: str
+    keep: Keep
+    #: "console", "none", or None: a counter.
+    progress: str | None
+    as_json: bool
+
+
+def launch(order: Order, *, detach: bool) -> int:
+    """Runs or starts it; returns the exit code.
+
+    Raises:
+        PfwError: It could not be run. That a step failed is no such error but an exit code.
+        KeyboardInterrupt: It was cancelled.
+    """
+    order.workflow.compile()  # what is wrong with it is said before anything is started
+    if detach:
+        return _detach(order)
+    if order.mode == "sequential":
+        return _run_here(order)
+    with Client(order.on) if order.on else LocalCluster(order.cpu, order.io) as client:
+        return _run_on(client, order)
+
+
+def _detach(order: Order) -> int:
+    with Client(order.on) as client:
+        _warn_if_empty(client)
+        found = client.start(order.workflow, mode=order.mode, on_failure=order.on_failure, keep=order.keep)
+        if order.as_json:
+            print_json({"run": found.id, "name": found.name, "address": client.address})
+        else:
+            click.echo(found.id)
+            click.echo(f"pfw: started at {client.address}; `pfw attach {found.id}` follows it", err=True)
+    return 0
+
+
+def _run_here(order: Order) -> int:
+    # On this thread, so that Ctrl-C and debuggers reach the step that runs.
+    line = _counter(order.progress, len(order.workflow.compile().graph.ids))
+    listeners = [line.on_event] if line else _listeners(order.progress)
+    try:
+        found = running.run(
+            order.workflow, mode="sequential", on_failure=order.on_failure, keep=order.keep, check=False,
+            progress=listeners or None,
+        )  # fmt: skip
+    except KeyboardInterrupt as interrupt:
+        if hasattr(interrupt, "run"):
+            tell(interrupt.run, {PROCESS: 1}, order.replay, as_json=order.as_json)
+        raise
+    finally:
+        if line:
+            line.finish()
+    return tell(found, {PROCESS: 1}, order.replay, as_json=order.as_json)
+
+
+def _run_on(client: Client, order: Order) -> int:
+    if order.on:
+        _warn_if_empty(client)
+    found = running.start(
+        order.workflow, mode=order.mode, on=client, on_failure=order.on_failure, keep=order.keep,
+        progress=_listeners(order.progress) or None,
+    )  # fmt: skip
+    try:
+        _follow(found, order.progress)
+    except KeyboardInterrupt:
+        click.echo("pfw: interrupted, cancelling the run (Ctrl-C again to leave at once)", err=True)
+        found.cancel("interrupted")
+        found.wait()
+        tell(found, _slots(client), order.replay, as_json=order.as_json)
+        raise
+    return tell(found, _slots(client), order.replay, as_json=order.as_json)
+
+
+def attach_to(client: Client, run_id: str, progress: str | None, *, as_json: bool) -> int:
+    """Follows a run to its end; returns the exit code.
+
+    Raises:
+        UnknownRunError: The coordinator has no such run.
+    """
+    found = client.attach(run_id)
+    listeners = _listeners(progress)
+    if listeners:
+        report(found, listeners)
+    _follow(found, progress)
+    return tell(found, _slots(client), None, as_json=as_json)
+
+
+def output_of(client: Client, run_id: str, step_id: str) -> Any:
+    """Waits for a step to end and returns its output.
+
+    Raises:
+        UnknownRunError: The coordinator has no such run.
+        UnknownDependencyError: The run has no such step.
+        OutputNotKeptError: The output was not kept, or there is none.
+    """
+    found = client.attach(run_id)
+    step = found.step_index(step_id)
+    while found.states[step_id] not in _ENDED and not found.wait(_LOOK_S):
+        pass
+    return found.output(step)
+
+
+def _warn_if_empty(client: Client) -> None:
+    if not client.workers():
+        click.echo(f"pfw: {client.address} has no workers yet, the run waits for one", err=True)
+
+
+def _slots(client: Client) -> dict[str, int]:
+    status = client.status()
+    return {"cpu": status["cpu"], "io": status["io"]}
+
+
+# ---------------------------------------------------------------- how it goes
+
+
+def _counter(progress: str | None, total: int) -> CounterLine | None:
+    return CounterLine(sys.stderr, total) if progress is None else None
+
+
+def _listeners(progress: str | None) -> list[Listener]:
+    return [partial(write_event, sys.stderr)] if progress == "console" else []
+
+
+def _follow(found: Run, progress: str | None) -> None:
+    follow(found, _counter(progress, len(found.states)))
+    found.join_reporter()
+
+
+# ---------------------------------------------------------------- how it went
+
+
+def tell(found: Run, slots: Mapping[str, int], replay: Replay | None, *, as_json: bool) -> int:
+    """Says how a run has ended: errors on stderr, value and summary on stdout; returns the exit code."""
+    summary = summarise(found, slots, replay.bound_s(slots) if replay else None)
+    errors = found.errors
+    if as_json:
+        value = {} if replay else _value_fields(found)
+        print_json({**summary.to_dict(), **value, "errors": {step: str(error) for step, error in errors.items()}})
+        return CODES[found.status]
+    _tell_errors(errors)
+    if not replay and found.status == "SUCCEEDED":
+        click.echo(_value_text(found))
+    click.echo(str(summary))
+    return CODES[found.status]
+
+
+def _tell_errors(errors: Mapping[str, StepFailedError]) -> None:
+    for error in list(errors.values())[:1]:
+        click.echo(f"{error}\n", err=True)
+    others = list(errors)[1:]
+    if others:
+        more = f" and {len(others) - FAILURES_NAMED:,} more" if len(others) > FAILURES_NAMED else ""
+        click.echo(f"These failed as well: {', '.join(others[:FAILURES_NAMED])}{more}\n", err=True)
+
+
+def _value_fields(found: Run) -> dict[str, Any]:
+    try:
+        value = found.value
+    except (PfwError, ValueError):
+        return {"value": None}
+    return {"value": plain(value), "repr": shorten(value)}
+
+
+def _value_text(found: Run) -> str:
+    try:
+        return shorten(found.value)
+    except (PfwError, ValueError) as error:
+        return f"(no value: {error})"

@@ -1,0 +1,579 @@
+"""The life of a run: which step may start, what an outcome means, when the run has ended.
+
+Pure: no clock, no IO, no randomness. Every engine drives this one machine: the coordinator for clusters, the
+sequential engine inline. It knows nothing of workers, messages or placement.
+
+    WAITING --all dependencies succeeded--> READY --on_assigned--> ASSIGNED --on_succeeded--> SUCCEEDED
+       |                                      ^                       |-- final failure ----> FAILED
+       |                                      |<-- crash, loss, not started, end of backoff
+       |                                      +--- BACKOFF <-- retryable error, retries left
+       |-- a dependency failed or was skipped --> SKIPPED
+       +-- the run is cancelled or stops -------> CANCELLED      (so do READY and BACKOFF)
+
+What happened is kept as *facts*, one row per thing worth knowing, in the order in which it was decided; clients read
+them by position (a cursor), so nothing that was decided can be lost on the way.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable
+from functools import partial
+from hashlib import blake2b
+from typing import NamedTuple
+
+from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO, Graph, Spec
+
+WAITING, READY, BACKOFF, ASSIGNED, SUCCEEDED, FAILED, CANCELLED, SKIPPED = range(8)
+STATE_NAMES = ("WAITING", "READY", "BACKOFF", "ASSIGNED", "SUCCEEDED", "FAILED", "CANCELLED", "SKIPPED")
+
+RUN_RUNNING, RUN_STOPPING, RUN_SUCCEEDED, RUN_FAILED, RUN_CANCELLED = range(5)
+RUN_STATE_NAMES = ("RUNNING", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED")
+
+MODES = ("parallel", "waves", "sequential")
+ON_FAILURE = ("stop", "continue", "abort")
+
+FACT_RUN_STARTED, FACT_STARTED, FACT_SUCCEEDED, FACT_RETRYING, FACT_FAILED, FACT_CANCELLED, FACT_SKIPPED, FACT_FINISHED = (
+    range(8)
+)
+
+#: A step whose process dies this many times has failed; the same for the loss of its worker. Budgets of their own:
+#: neither is charged to the retries the user asked for.
+CRASH_LIMIT = 3
+LOSS_LIMIT = 3
+
+
+class Fact(NamedTuple):
+    """One row of a run's history. Times are seconds on the clock of whoever drives the run."""
+
+    kind: int
+    #: Index of the step; 0 for facts of the run itself.
+    step: int
+    at: float
+    #: Attempt number from 1; for SKIPPED the index of the step that caused it; for FINISHED the run's state.
+    attempt: int
+    #: Number of the worker, from 1; 0 where none took part.
+    worker: int
+    queued_at: float
+    started_at: float
+    #: Seconds the attempt's code ran, waiting excluded.
+    run_s: float
+    #: The output if it is kept, the packed failure, or the reason of a cancel.
+    payload: bytes
+
+
+#: Builds a Fact from one tuple; a third of the time of `Fact(...)`, which counts at one or two facts a step.
+_fact = partial(tuple.__new__, Fact)
+
+
+class ReadyQueue:
+    """Steps of one lane that may start, the highest rank first, first come first served within a rank."""
+
+    __slots__ = ("_buckets", "_ranks", "count")
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, deque[int]] = {}
+        self._ranks: list[int] = []
+        self.count = 0
+
+    def push(self, step: int, rank: int) -> None:
+        bucket = self._buckets.get(rank)
+        if bucket is None:
+            bucket = self._buckets[rank] = deque()
+            heapq.heappush(self._ranks, -rank)
+        bucket.append(step)
+        self.count += 1
+
+    def head(self) -> int:
+        """The step that `take` would give."""
+        return self._buckets[-self._ranks[0]][0]
+
+    def take(self) -> int:
+        """The next step; IndexError when there is none."""
+        bucket = self._buckets[-self._ranks[0]]
+        step = bucket.popleft()
+        if not bucket:
+            del self._buckets[-heapq.heappop(self._ranks)]
+        self.count -= 1
+        return step
+
+    def clear(self) -> None:
+        self._buckets.clear()
+        self._ranks.clear()
+        self.count = 0
+
+
+class RunLife:
+    """One run. Columns indexed by step, because a list of ints costs the collector nothing at a million steps."""
+
+    __slots__ = (
+        "_backoff_heap",
+        "_consumers",
+        "_crashes",
+        "_dependents",
+        "_depths",
+        "_discards",
+        "_failures",
+        "_kept",
+        "_losses",
+        "_missing",
+        "_parked",
+        "_ranks",
+        "_seed",
+        "_wave",
+        "_wave_left",
+        "cancel_reason",
+        "facts",
+        "facts_dropped",
+        "failed",
+        "graph",
+        "is_open",
+        "keep_all",
+        "mode",
+        "on_failure",
+        "attempts",
+        "outputs",
+        "queued_at",
+        "ready",
+        "started_at",
+        "states",
+        "status",
+        "to_stop",
+        "unfinished",
+    )
+
+    def __init__(
+        self,
+        *,
+        mode: str = "parallel",
+        on_failure: str = "stop",
+        keep: Iterable[int] = (),
+        keep_all: bool = False,
+        is_open: bool = False,
+        seed: bytes = b"",
+    ) -> None:
+        """Args:
+        mode: "parallel", "waves" (strict barrier between topological generations) or "sequential" (Kahn order).
+        on_failure: what a final failure does to the rest: "stop", "continue" or "abort".
+        keep: Steps whose outputs the facts carry to the caller.
+        keep_all: Keep every output.
+        is_open: More steps may come (`extend`) until `close`; outputs stay until `release`.
+        seed: Makes the jitter of this run's backoff its own.
+        """
+        self.graph = Graph([], [], [], [], [], [], [], [])
+        self.mode, self.on_failure, self.is_open, self.keep_all = mode, on_failure, is_open, keep_all
+        self.status = RUN_RUNNING
+        self.cancel_reason = b""
+        self.facts: list[Fact] = []
+        #: How many facts from the start are no longer in `facts` (open runs drop what was acknowledged).
+        self.facts_dropped = 0
+        self.states = bytearray()
+        self.attempts: list[int] = []
+        self.queued_at: list[float] = []
+        self.started_at: dict[int, float] = {}
+        #: Output bytes while somebody may still need them.
+        self.outputs: list[bytes | None] = []
+        self.ready = tuple(ReadyQueue() for _ in (LANE_CPU, LANE_IO, LANE_ASYNC))
+        #: Steps whose running attempts have to be stopped; whoever drives the run empties it.
+        self.to_stop: list[int] = []
+        self.unfinished = 0
+        self.failed = 0
+        self._seed = seed
+        #: Running attempts were told to stop: nothing they return counts any more.
+        self._discards = False
+        self._kept = set(keep)
+        self._missing: list[int] = []
+        self._dependents: list[list[int] | None] = []
+        self._consumers: list[int] = []
+        self._ranks: list[int] = []
+        self._depths: list[int] = []
+        self._failures: dict[int, int] = {}
+        self._crashes: dict[int, int] = {}
+        self._losses: dict[int, int] = {}
+        self._backoff_heap: list[tuple[float, int]] = []
+        self._wave = 0
+        self._wave_left: list[int] = []
+        self._parked: list[int] = []
+
+    # -- the graph -------------------------------------------------------------------------------------------------
+
+    def start(self, graph: Graph, now: float) -> None:
+        """Loads the graph and makes its roots ready."""
+        self.facts.append(Fact(FACT_RUN_STARTED, 0, now, 0, 0, now, now, 0.0, b""))
+        self.extend(graph, now)
+
+    def extend(self, fragment: Graph, now: float) -> int:
+        """Adds steps. Dependencies are indices into the whole run, each smaller than that of its step.
+
+        Returns:
+            The index of the first step added.
+        """
+        first = len(self.states)
+        self._append(fragment)
+        count = len(fragment.ids)
+        self.unfinished += count
+        if self.mode == "parallel" and not self.is_open:
+            self._rank(first)
+        elif self.mode == "waves":
+            self._measure_depths(first)
+        inputs, after, missing = self.graph.inputs, self.graph.after, self._missing
+        blocked = [step for step in range(first, first + count) if (inputs[step] or after[step]) and self._link(step)]
+        for step in range(first, first + count):
+            if not missing[step]:
+                self._make_ready(step, now)
+        for step in blocked:
+            if self.states[step] == WAITING:
+                self._skip(step, self._failed_dependency(step), now)
+                self._skip_dependents(step, self._failed_dependency(step), now)
+        self._advance_wave()
+        if self.status != RUN_RUNNING:
+            self._cancel_unstarted(now)
+        self._finish_if_done(now)
+        return first
+
+    def _append(self, fragment: Graph) -> None:
+        graph, count = self.graph, len(fragment.ids)
+        functions, specs = len(graph.functions), len(graph.specs)
+        graph.ids.extend(fragment.ids)
+        graph.functions.extend(fragment.functions)
+        graph.specs.extend(fragment.specs)
+        graph.function_of.extend([f + functions for f in fragment.function_of] if functions else fragment.function_of)
+        graph.spec_of.extend([s + specs for s in fragment.spec_of] if specs else fragment.spec_of)
+        graph.calls.extend(fragment.calls)
+        graph.inputs.extend(fragment.inputs)
+        graph.after.extend(fragment.after)
+        self.states.extend(bytes(count))
+        self.attempts.extend([0] * count)
+        self.queued_at.extend([0.0] * count)
+        self.outputs.extend([None] * count)
+        self._missing.extend([0] * count)
+        self._dependents.extend([None] * count)
+        self._consumers.extend([1 if self.is_open else 0] * count)
+        self._ranks.extend([0] * count)
+
+    def _link(self, step: int) -> bool:
+        """Ties a new step to its dependencies; True if one of them has ended without success."""
+        missing, blocked = 0, False
+        for dependency in self.graph.inputs[step]:
+            self._consumers[dependency] += 1
+        for dependency in (*self.graph.inputs[step], *self.graph.after[step]):
+            state = self.states[dependency]
+            if state < SUCCEEDED:
+                missing += 1
+                dependents = self._dependents[dependency]
+                if dependents is None:
+                    self._dependents[dependency] = [step]
+                else:
+                    dependents.append(step)
+            elif state != SUCCEEDED:
+                missing += 1
+                blocked = True
+        self._missing[step] = missing
+        return blocked
+
+    def _failed_dependency(self, step: int) -> int:
+        graph = self.graph
+        return next(d for d in (*graph.inputs[step], *graph.after[step]) if self.states[d] > SUCCEEDED)
+
+    def _rank(self, first: int) -> None:
+        """Rank = steps on the longest path below a step: the critical path goes first."""
+        ranks, inputs, after = self._ranks, self.graph.inputs, self.graph.after
+        for step in range(len(ranks) - 1, first - 1, -1):
+            above = ranks[step] + 1
+            for dependency in inputs[step]:
+                if ranks[dependency] < above:
+                    ranks[dependency] = above
+            for dependency in after[step]:
+                if ranks[dependency] < above:
+                    ranks[dependency] = above
+
+    def _measure_depths(self, first: int) -> None:
+        depths, graph = self._depths, self.graph
+        for step in range(first, len(self.states)):
+            depth = 1 + max((depths[d] for d in (*graph.inputs[step], *graph.after[step])), default=-1)
+            depths.append(depth)
+            self._wave_left.extend([0] * (depth + 1 - len(self._wave_left)))
+            self._wave_left[depth] += 1
+
+    # -- what may start --------------------------------------------------------------------------------------------
+
+    def spec(self, step: int) -> Spec:
+        return self.graph.specs[self.graph.spec_of[step]]
+
+    def _make_ready(self, step: int, now: float) -> None:
+        self.queued_at[step] = now
+        self.states[step] = READY
+        if self._depths and self._depths[step] > self._wave:
+            self._parked.append(step)
+        else:
+            lane = LANE_CPU if self.mode == "sequential" else self.graph.specs[self.graph.spec_of[step]].lane
+            self.ready[lane].push(step, self._ranks[step])
+
+    def _advance_wave(self) -> None:
+        """Opens the next wave once every step of the open one has ended (waves mode)."""
+        left = self._wave_left
+        if not left or left[self._wave]:
+            return
+        while self._wave + 1 < len(left) and not left[self._wave]:
+            self._wave += 1
+        parked, self._parked = self._parked, []
+        for step in parked:
+            if self.states[step] == READY:
+                self.ready[self.spec(step).lane].push(step, self._ranks[step])
+
+    def wake_at(self) -> float | None:
+        """When the next backoff ends, on the driver's clock."""
+        return self._backoff_heap[0][0] if self._backoff_heap else None
+
+    def on_time(self, now: float) -> None:
+        """Ends every backoff that is due."""
+        while self._backoff_heap and self._backoff_heap[0][0] <= now:
+            _, step = heapq.heappop(self._backoff_heap)
+            if self.states[step] == BACKOFF:
+                self._make_ready(step, now)
+
+    def on_assigned(self, step: int) -> int:
+        """A ready step was handed out; returns the number of this attempt, from 1."""
+        self.states[step] = ASSIGNED
+        self.attempts[step] += 1
+        return self.attempts[step]
+
+    def on_started(self, step: int, worker: int, started_at: float, now: float) -> None:
+        """The attempt is known to execute (told only of attempts that last)."""
+        if self.states[step] == ASSIGNED and step not in self.started_at:
+            self.started_at[step] = started_at
+            attempt, queued = self.attempts[step], self.queued_at[step]
+            self.facts.append(Fact(FACT_STARTED, step, now, attempt, worker, queued, started_at, 0.0, b""))
+
+    # -- how attempts end ------------------------------------------------------------------------------------------
+
+    def on_succeeded(self, step: int, worker: int, started_at: float, run_s: float, output: bytes, now: float) -> None:
+        """The attempt returned. 1.3 µs a step with one dependant, most of it the fact."""
+        if self._discards:
+            self._cancel_one(step, worker, now)
+            return
+        self.states[step] = SUCCEEDED
+        kept = self.keep_all or step in self._kept
+        if self._consumers[step]:
+            self.outputs[step] = output
+        self.facts.append(
+            _fact(
+                (
+                    FACT_SUCCEEDED,
+                    step,
+                    now,
+                    self.attempts[step],
+                    worker,
+                    self.queued_at[step],
+                    started_at,
+                    run_s,
+                    output if kept or self.is_open else b"",
+                )
+            )
+        )
+        self.started_at.pop(step, None)
+        dependents = self._dependents[step]
+        if dependents is not None:
+            self._dependents[step] = None
+            missing, states = self._missing, self.states
+            for dependent in dependents:
+                missing[dependent] -= 1
+                if not missing[dependent] and states[dependent] == WAITING:
+                    self._make_ready(dependent, now)
+        self._end(step, now)
+
+    def on_failed(
+        self, step: int, worker: int, started_at: float, run_s: float, failure: bytes, is_retryable: bool, now: float
+    ) -> None:
+        """The attempt raised; `is_retryable` is the verdict of the step's retry policy on the exception."""
+        if self._is_unwanted(step, worker, now):
+            return
+        used = self._failures.get(step, 0)
+        if is_retryable and used < self.spec(step).retries and self.status == RUN_RUNNING:
+            self._failures[step] = used + 1
+            self._again(FACT_RETRYING, step, worker, started_at, run_s, failure, now)
+            self.states[step] = BACKOFF
+            heapq.heappush(self._backoff_heap, (now + self.backoff_s(step, used + 1), step))
+        else:
+            self._fail(step, worker, started_at, run_s, failure, now)
+
+    def on_crashed(self, step: int, worker: int, started_at: float, run_s: float, failure: bytes, now: float) -> None:
+        """The process that executed the attempt died."""
+        self._charge(self._crashes, CRASH_LIMIT, step, worker, started_at, run_s, failure, now)
+
+    def on_lost(self, step: int, worker: int, failure: bytes, now: float) -> None:
+        """The worker that held the attempt is gone, and with it whatever the attempt did."""
+        self._charge(self._losses, LOSS_LIMIT, step, worker, now, 0.0, failure, now)
+
+    def on_not_started(self, step: int, worker: int, now: float) -> None:
+        """The attempt was handed back unexecuted: nobody's fault, and no attempt."""
+        if self.status != RUN_RUNNING:
+            self._cancel_one(step, worker, now)
+        else:
+            self.attempts[step] -= 1
+            self.started_at.pop(step, None)
+            self._make_ready(step, now)
+
+    def on_stopped(self, step: int, worker: int, now: float) -> None:
+        """The attempt ended because it was told to."""
+        self._cancel_one(step, worker, now)
+
+    def _charge(
+        self,
+        budget: dict[int, int],
+        limit: int,
+        step: int,
+        worker: int,
+        started_at: float,
+        run_s: float,
+        failure: bytes,
+        now: float,
+    ) -> None:
+        if self._is_unwanted(step, worker, now):
+            return
+        budget[step] = budget.get(step, 0) + 1
+        if budget[step] < limit and self.status == RUN_RUNNING:
+            self._again(FACT_RETRYING, step, worker, started_at, run_s, failure, now)
+            self._make_ready(step, now)
+        else:
+            self._fail(step, worker, started_at, run_s, failure, now)
+
+    def _is_unwanted(self, step: int, worker: int, now: float) -> bool:
+        """Once its run is cancelled nothing an attempt returns counts; the step is cancelled instead."""
+        if self._discards:
+            self._cancel_one(step, worker, now)
+            return True
+        return False
+
+    def backoff_s(self, step: int, retry: int) -> float:
+        """Delay before retry number `retry` (from 1): min(max_delay, backoff * factor ** (retry - 1)).
+
+        With full jitter a uniform share of it (AWS Architecture Blog, "Exponential Backoff And Jitter", 2015), drawn
+        from a hash of run seed, step and retry so that a replay of the run decides alike.
+        """
+        spec = self.spec(step)
+        try:
+            delay = min(spec.max_delay, spec.backoff * spec.factor ** (retry - 1))
+        except OverflowError:
+            delay = spec.max_delay
+        if spec.jitter:
+            digest = blake2b(b"%d %d" % (step, retry), key=self._seed[:64], digest_size=8).digest()
+            delay *= int.from_bytes(digest) / 2**64
+        return delay
+
+    def _again(
+        self, kind: int, step: int, worker: int, started_at: float, run_s: float, failure: bytes, now: float
+    ) -> None:
+        attempt, queued = self.attempts[step], self.queued_at[step]
+        self.facts.append(Fact(kind, step, now, attempt, worker, queued, started_at, run_s, failure))
+        self.started_at.pop(step, None)
+
+    def _fail(self, step: int, worker: int, started_at: float, run_s: float, failure: bytes, now: float) -> None:
+        self.states[step] = FAILED
+        self.failed += 1
+        self._again(FACT_FAILED, step, worker, started_at, run_s, failure, now)
+        self._skip_dependents(step, step, now)
+        if self.on_failure != "continue" and self.status == RUN_RUNNING:
+            self.status = RUN_STOPPING
+            self._cancel_unstarted(now)
+            if self.on_failure == "abort":
+                self._discards = True
+                self.to_stop.extend(self.running())
+        self._end(step, now)
+
+    def running(self) -> list[int]:
+        """Steps that are handed out now."""
+        return [step for step, state in enumerate(self.states) if state == ASSIGNED]
+
+    def _skip_dependents(self, step: int, cause: int, now: float) -> None:
+        stack = [step]
+        while stack:
+            for dependent in self._dependents[stack.pop()] or ():
+                if self.states[dependent] == WAITING:
+                    self._skip(dependent, cause, now)
+                    stack.append(dependent)
+
+    def _skip(self, step: int, cause: int, now: float) -> None:
+        self.states[step] = SKIPPED
+        self.facts.append(Fact(FACT_SKIPPED, step, now, cause, 0, now, now, 0.0, b""))
+        self._end(step, now)
+
+    # -- cancel and end --------------------------------------------------------------------------------------------
+
+    def cancel(self, reason: str, now: float) -> bool:
+        """Nothing starts any more; what runs is to be stopped. False if the run has ended or is being cancelled."""
+        if self.status not in (RUN_RUNNING, RUN_STOPPING) or self.cancel_reason:
+            return False
+        self.status, self.is_open, self._discards = RUN_STOPPING, False, True
+        self.cancel_reason = reason.encode() or b"cancelled"
+        self._cancel_unstarted(now)
+        self.to_stop.extend(self.running())
+        self._finish_if_done(now)
+        return True
+
+    def close(self, now: float) -> None:
+        """No more steps will come to this open run."""
+        self.is_open = False
+        self._finish_if_done(now)
+
+    def _cancel_unstarted(self, now: float) -> None:
+        for queue in self.ready:
+            queue.clear()
+        self._parked.clear()
+        self._backoff_heap.clear()
+        for step, state in enumerate(self.states):
+            if state < ASSIGNED:
+                self._cancel_one(step, 0, now)
+
+    def _cancel_one(self, step: int, worker: int, now: float) -> None:
+        self.states[step] = CANCELLED
+        attempt, queued = self.attempts[step], self.queued_at[step]
+        started = self.started_at.pop(step, now)
+        self.facts.append(Fact(FACT_CANCELLED, step, now, attempt, worker, queued, started, 0.0, self.cancel_reason))
+        self._end(step, now)
+
+    def _end(self, step: int, now: float) -> None:
+        """The step is terminal: its inputs may be freed, its wave and its run may be over."""
+        consumers = self._consumers
+        for dependency in self.graph.inputs[step]:
+            consumers[dependency] -= 1
+            if not consumers[dependency]:
+                self.outputs[dependency] = None
+        self.graph.calls[step] = b""
+        self.unfinished -= 1
+        if self._wave_left:
+            self._wave_left[self._depths[step]] -= 1
+            self._advance_wave()
+        if not self.unfinished:
+            self._finish_if_done(now)
+
+    def _finish_if_done(self, now: float) -> None:
+        if self.unfinished or self.is_open or self.is_finished:
+            return
+        if self.cancel_reason:
+            self.status = RUN_CANCELLED
+        else:
+            self.status = RUN_FAILED if self.failed else RUN_SUCCEEDED
+        self.facts.append(Fact(FACT_FINISHED, 0, now, self.status, 0, now, now, 0.0, self.cancel_reason))
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status >= RUN_SUCCEEDED
+
+    def is_released(self, step: int) -> bool:
+        """Whether the step succeeded and its output is no longer here."""
+        return self.states[step] == SUCCEEDED and self.outputs[step] is None
+
+    def release(self, upto: int) -> None:
+        """The client of an open run has every fact before position `upto`: they and their outputs may go."""
+        count = upto - self.facts_dropped
+        if count <= 0:
+            return
+        for fact in self.facts[:count]:
+            if fact.kind == FACT_SUCCEEDED:
+                self._consumers[fact.step] -= 1
+                if not self._consumers[fact.step]:
+                    self.outputs[fact.step] = None
+        del self.facts[:count]
+        self.facts_dropped = upto

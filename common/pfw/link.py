@@ -1,0 +1,246 @@
+"""The client's shell: one socket, the pure session, and who waits on it.
+
+Whoever waits for a result polls the socket itself, so that a result wakes one thread and not two. While nobody waits, a
+background thread keeps heartbeats and callbacks going. There is one *leader* at a time, who sleeps on the socket;
+others sleep on a condition until the leader's turn has changed something.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import zmq
+
+from pfw import messages as m
+from pfw import sockets
+from pfw.errors import ClusterError, ConfigError, CoordinatorLostError, ProtocolError
+from pfw.patience import Patience
+from pfw.session import Session
+from pfw.wire import Assembler, encode
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: The background thread leads only when nobody has for so long: a loop of submit and result keeps it out.
+QUIET_S = 0.010
+
+
+class Link:
+    """A connection to a coordinator, shared by all threads of a client."""
+
+    def __init__(self, address: str, *, processes: Sequence[tuple[int, str]] = ()) -> None:
+        """Args:
+        address: Of the coordinator.
+        processes: (pidfd, name) of daemons whose end is the end of this connection.
+
+        Raises:
+            ConfigError: The address is none.
+        """
+        self.address = address
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        session_id = os.urandom(16)
+        try:
+            self._socket = sockets.make_dealer(self._context, address, session_id[:8])
+        except ConfigError:
+            self._context.term()
+            raise
+        self._assembler = Assembler()
+        hello = m.Hello(m.PROTOCOL, f"{sys.version_info.major}.{sys.version_info.minor}", _version(), session_id)
+        self.session = Session(hello, address, time.monotonic())
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._has_leader = False
+        self._takeovers = 0
+        self._led_at = float("-inf")
+        self._wake_at = time.monotonic()
+        self._afterwards: list[Callable[[], None]] = []
+        self._pid = os.getpid()
+        self._processes = {fd: name for fd, name in processes}
+        self._wake, self._waker = socket.socketpair()
+        self._wake.setblocking(False)
+        self._waker.setblocking(False)
+        self._poller = select.epoll()
+        for fd in (sockets.descriptor(self._socket), self._wake.fileno(), *self._processes):
+            self._poller.register(fd, select.EPOLLIN)
+        self._patience = Patience(self._poller)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._attend, name="pfw-client", daemon=True)
+        self._thread.start()
+
+    # -- for clients -----------------------------------------------------------------------------------------------
+
+    def call(self, action: Callable[[Session, float], T]) -> T:
+        """Does something with the session, and sends what comes of it.
+
+        Raises:
+            ClusterError: The connection has ended.
+        """
+        with self._lock:
+            self._check()
+            result = action(self.session, time.monotonic())
+            self._turn()
+            self._changed.notify_all()
+            if self._has_leader:
+                self._poke()
+        self._run_afterwards()
+        return result
+
+    def wait(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Waits until `predicate()` is true (it must be cheap); False if the time is over before."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with self._lock:
+                if not predicate() and not self._closed.is_set():
+                    self._turn()
+                now = time.monotonic()
+                until = self._wake_at if deadline is None else min(self._wake_at, deadline)
+                is_over = self._closed.is_set() or (deadline is not None and now >= deadline)
+                is_leader = not (self._afterwards or is_over or self._has_leader or predicate())
+                if is_leader:
+                    self._has_leader = True
+                self._led_at = now
+            if self._afterwards:
+                self._run_afterwards()
+            if predicate():
+                return True
+            if is_over:
+                return False
+            if is_leader:
+                self._lead(until - now)
+            else:
+                self._follow(predicate, until - now)
+
+    def _lead(self, seconds: float) -> None:
+        try:
+            self._sleep(seconds)
+        finally:
+            with self._lock:
+                self._has_leader = False
+                if not self._closed.is_set():
+                    self._turn()
+                self._changed.notify_all()
+
+    def _follow(self, predicate: Callable[[], bool], seconds: float) -> None:
+        """Waits for the leader's turn; the background thread gives its lead away."""
+        with self._lock:
+            if self._has_leader and not predicate():
+                self._takeovers += 1
+                self._poke()
+                self._changed.wait(max(0.0, min(seconds, 0.05)))
+                self._takeovers -= 1
+
+    def afterwards(self, action: Callable[[], None]) -> None:
+        """Runs something outside the lock after this turn; for callbacks into the user's code."""
+        self._afterwards.append(action)
+
+    def close(self) -> None:
+        """Ends the connection and its thread."""
+        if os.getpid() != self._pid or self._closed.is_set():
+            return
+        self._closed.set()
+        with self._lock:
+            self.session.on_lost(ClusterError("the client was closed"))
+            self._poke()
+            self._changed.notify_all()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        self._context.destroy(linger=100)
+        self._poller.close()
+        self._wake.close()
+        self._waker.close()
+        for fd in self._processes:
+            os.close(fd)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called, or the connection has failed."""
+        return self._closed.is_set() or self.session.error is not None
+
+    def _check(self) -> None:
+        if os.getpid() != self._pid:
+            raise ClusterError("this client belongs to the process that made it: make one of your own after a fork")
+        if self.session.error is not None:
+            raise self.session.error
+        if self._closed.is_set():
+            raise ClusterError("the client was closed")
+
+    # -- turns -----------------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        """Receives all that is there and sends what comes of it. With the lock held."""
+        now = time.monotonic()
+        while True:
+            for parts in sockets.receive(self._socket):
+                self._deliver(parts[0], now)
+            self.session.on_time(now)
+            box = self.session.drain(now)
+            if box.messages:
+                sockets.send(self._socket, encode(box.messages))
+            # Sending may have taken the socket's wake-up for messages that came meanwhile.
+            if not sockets.has_input(self._socket):
+                break
+        self._wake_at = box.wake_at
+
+    def _deliver(self, frame: bytes, now: float) -> None:
+        try:
+            for message in self._assembler.feed(frame):
+                self.session.on_message(message, now)
+        except ProtocolError as error:
+            logger.warning("dropped a message of the coordinator at %s: %s", self.address, error)
+
+    def _sleep(self, seconds: float) -> None:
+        """Sleeps on the socket, without the lock."""
+        for fd, _ in self._patience.wait(max(0.0, seconds)):
+            if fd == self._wake.fileno():
+                try:
+                    self._wake.recv(4096)
+                except BlockingIOError:
+                    pass
+            elif fd in self._processes:
+                self._poller.unregister(fd)
+                with self._lock:
+                    self.session.on_lost(CoordinatorLostError(f"the {self._processes[fd]} of the local cluster has ended"))
+
+    def _poke(self) -> None:
+        try:
+            self._waker.send(b"\0")
+        except BlockingIOError:
+            pass
+
+    def _run_afterwards(self) -> None:
+        while self._afterwards:
+            try:
+                action = self._afterwards.pop()
+            except IndexError:
+                return
+            action()
+
+    def _attend(self) -> None:
+        """The background thread: leads while nobody else does."""
+        while not self._closed.is_set():
+            with self._lock:
+                now = time.monotonic()
+                is_wanted = self._has_leader or self._takeovers or now - self._led_at < QUIET_S
+                if not is_wanted:
+                    self._has_leader = True
+                    until = self._wake_at
+            if is_wanted:
+                self._closed.wait(QUIET_S)
+                continue
+            self._lead(until - now)
+            self._run_afterwards()
+
+
+def _version() -> str:
+    from pfw import __version__
+
+    return __version__

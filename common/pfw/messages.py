@@ -1,0 +1,259 @@
+"""What the processes of a cluster say to each other, as plain records. How they travel is wire.py's business.
+
+    client --Hello, Submit, Extend, CancelRun, CloseRun, Attach, Cursors, Query--> coordinator
+    client <--Welcome, Refused, Accepted, Rejected, Attached, Facts, Answer------- coordinator
+    worker --Register, Heartbeat, Outcomes, Notes, CancelsAsked, Leaving---------> coordinator
+    worker <--Welcome, Refused, Assign, GiveBack, Reply, Forget, Cancels---------- coordinator
+    every worker <==Cancels== coordinator (PUB)
+
+Every message may be lost, doubled or late. What is stated by edge (an assignment, an outcome, a cancel) is stated
+again by level: heartbeats list what is held, cursors say what was read, numbers show gaps.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+#: Raised whenever a message changes its form; peers of another version are refused.
+PROTOCOL = 1
+
+HEARTBEAT_S = 1.0
+
+#: Why a peer or a submission is not accepted.
+REFUSED_VERSION, REFUSED_PROTOCOL, REFUSED_GRAPH, REFUSED_UNKNOWN_RUN, REFUSED_KEY = range(5)
+
+
+AssignRow: TypeAlias = tuple[int, int, int, int, int, int, int, int, bytes, tuple[bytes, ...]]
+FactRow: TypeAlias = tuple[int, int, float, int, int, float, float, float, bytes]
+OutcomeRow: TypeAlias = tuple[int, int, int, int, bytes]
+
+
+class Register(NamedTuple):
+    """A worker offers itself. Repeated after every Refused(again) or new connection."""
+
+    protocol: int
+    python: str
+    pfw: str
+    name: str
+    pid: int
+    #: host_identity(): equal for processes that can see each other's process ids.
+    host: str
+    cpu: int
+    io: int
+    permits: int
+    #: The worker's monotonic clock, µs: times in its outcomes are on it.
+    clock_us: int
+
+
+class Heartbeat(NamedTuple):
+    """Every second, from the supervisor: what the worker holds, as payload, so that loss shows as a difference."""
+
+    last_batch: int
+    last_cancel: int
+    #: Attempts that are queued, executing, or ended with an outcome not yet acknowledged.
+    held: tuple[int, ...]
+    rss_bytes: int
+    cpu_percent: float
+    load: float
+    slots: int
+
+
+class Outcomes(NamedTuple):
+    number: int
+    #: (attempt, code, start_us, run_us, payload)
+    rows: tuple[OutcomeRow, ...]
+
+
+class Notes(NamedTuple):
+    """Attempts that have executed for a while: (attempt, start_us). May be lost without harm."""
+
+    rows: tuple[tuple[int, int], ...]
+
+
+class CancelsAsked(NamedTuple):
+    after: int
+
+
+class Leaving(NamedTuple):
+    """The worker drains: nothing new for it. `is_gone` with the last message: it holds nothing any more."""
+
+    is_gone: int
+
+
+class Welcome(NamedTuple):
+    #: The peer's number at this coordinator.
+    number: int
+    heartbeat_s: float
+    #: Where cancels are published; "" for clients.
+    pub: str
+    last_cancel: int
+
+
+class Refused(NamedTuple):
+    """The peer may not take part (kind REFUSED_*), or, with `again`, has to introduce itself anew."""
+
+    kind: int
+    text: str
+    again: int
+
+
+class Assign(NamedTuple):
+    #: Numbered per connection from 1.
+    batch: int
+    #: The last cancel decided before this batch; on a gap the worker asks before it starts anything of it.
+    last_cancel: int
+    #: Outcomes up to this number are committed.
+    acked: int
+    #: (function, pickle), those this worker has not got yet
+    functions: tuple[tuple[int, bytes], ...]
+    #: (run, run id), those new to this worker
+    runs: tuple[tuple[int, str], ...]
+    #: (attempt, run, step, try, function, lane, estimate_us, grace_ms, call, inputs); estimate 0: not known
+    rows: tuple[AssignRow, ...]
+
+
+class GiveBack(NamedTuple):
+    """Attempts wanted elsewhere: those not yet given to a slot come back as NOT_STARTED."""
+
+    attempts: tuple[int, ...]
+
+
+class Reply(NamedTuple):
+    """Answer to a heartbeat or to outcomes."""
+
+    acked: int
+    last_cancel: int
+    #: Attempts held by the worker that are not its own (any more): stop and drop them.
+    stop: tuple[int, ...]
+
+
+class Forget(NamedTuple):
+    """Runs that have ended and functions that nobody uses any more."""
+
+    runs: tuple[int, ...]
+    functions: tuple[int, ...]
+
+
+class Cancels(NamedTuple):
+    """What was cancelled after one number and up to another. A gap before `after` is asked for (CancelsAsked)."""
+
+    after: int
+    last: int
+    runs: tuple[int, ...]
+
+
+class Hello(NamedTuple):
+    protocol: int
+    python: str
+    pfw: str
+    #: Random, the same over reconnects: whose runs these are.
+    session: bytes
+
+
+class Submit(NamedTuple):
+    #: Random unless given; the same key twice is one run.
+    key: bytes
+    name: str
+    mode: str
+    on_failure: str
+    keep_all: int
+    keep: tuple[int, ...]
+    #: More steps will come by Extend.
+    is_open: int
+    #: The run goes on without its client.
+    is_detached: int
+    priority: int
+    #: The client's own, opaque: how `.value` is put together, for clients that attach later.
+    meta: bytes
+    graph: bytes
+
+
+class Extend(NamedTuple):
+    run: int
+    #: Index of the fragment's first step; a fragment that does not fit is a repetition or comes too early.
+    first: int
+    graph: bytes
+
+
+class CancelRun(NamedTuple):
+    run: int
+    reason: str
+
+
+class CloseRun(NamedTuple):
+    run: int
+
+
+class Attach(NamedTuple):
+    request: int
+    run_id: str
+
+
+class Cursors(NamedTuple):
+    """The client's heartbeat: (run, position of the first fact it has not got)."""
+
+    rows: tuple[tuple[int, int, int], ...]
+
+
+class Query(NamedTuple):
+    request: int
+    what: str
+
+
+class Accepted(NamedTuple):
+    key: bytes
+    run: int
+    run_id: str
+
+
+class Rejected(NamedTuple):
+    """Of a Submit (key) or an Attach (request)."""
+
+    key: bytes
+    request: int
+    kind: int
+    text: str
+
+
+class Attached(NamedTuple):
+    request: int
+    run: int
+    run_id: str
+    name: str
+    mode: str
+    meta: bytes
+    graph: bytes
+
+
+class Facts(NamedTuple):
+    run: int
+    #: Position of the first row in the run's history.
+    position: int
+    #: Steps the coordinator knows of this run: acknowledges Extend.
+    steps: int
+    #: Wall-clock time minus the clock of the rows, s.
+    epoch_s: float
+    #: (worker, name) of the workers named in the rows
+    workers: tuple[tuple[int, str], ...]
+    #: pfw.lifecycle.Fact rows
+    rows: tuple[FactRow, ...]
+
+
+class Answer(NamedTuple):
+    request: int
+    #: A msgpack map or list for people and scripts (`pfw status`).
+    body: bytes
+
+
+Message: TypeAlias = (
+    Register | Heartbeat | Outcomes | Notes | CancelsAsked | Leaving | Welcome | Refused | Assign | GiveBack | Reply
+    | Forget | Cancels | Hello | Submit | Extend | CancelRun | CloseRun | Attach | Cursors | Query | Accepted
+    | Rejected | Attached | Facts | Answer
+)  # fmt: skip
+
+#: The number of a message on the wire is its place in this list.
+MESSAGES: tuple[type[Message], ...] = (
+    Register, Heartbeat, Outcomes, Notes, CancelsAsked, Leaving, Welcome, Refused, Assign, GiveBack, Reply,
+    Forget, Cancels, Hello, Submit, Extend, CancelRun, CloseRun, Attach, Cursors, Query, Accepted,
+    Rejected, Attached, Facts, Answer,
+)  # fmt: skip

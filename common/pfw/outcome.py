@@ -1,0 +1,20 @@
+"""The codes with which an attempt can end, shared by slots, workers, the coordinator and sequential mode."""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: The step returned; the payload is its pickled output. Every other payload is a packed `failure.Failure`, or empty.
+OK: Final = 0
+#: The step raised, and its `Retry` says that another attempt would not help.
+ERROR: Final = 1
+#: The step raised, and its `Retry` says that another attempt may help.
+RETRYABLE: Final = 2
+#: The step ended with `StepInterrupt` after it had been asked to stop.
+STOPPED: Final = 3
+#: The process that executed the step died (reported by the supervisor).
+CRASHED: Final = 4
+#: The step was not started: its run had been cancelled, or its slot died before it; the payload is empty.
+NOT_STARTED: Final = 5
+#: The worker that held the attempt is gone (decided by the coordinator).
+LOST: Final = 6

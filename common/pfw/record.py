@@ -1,0 +1,100 @@
+"""What a client knows of one run: the fold of its facts. The same in every mode; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pfw.graph import Graph
+from pfw.lifecycle import (
+    ASSIGNED,
+    BACKOFF,
+    CANCELLED,
+    FACT_CANCELLED,
+    FACT_FAILED,
+    FACT_FINISHED,
+    FACT_RETRYING,
+    FACT_SKIPPED,
+    FACT_STARTED,
+    FACT_SUCCEEDED,
+    FAILED,
+    RUN_RUNNING,
+    RUN_SUCCEEDED,
+    SKIPPED,
+    SUCCEEDED,
+)
+from pfw.messages import FactRow
+
+
+class RunRecord:
+    """State, outputs and history of one run, as far as they are known here."""
+
+    __slots__ = (
+        "base", "cancel_reason", "epoch_s", "error", "failures", "graph", "is_closing", "is_open", "meta", "mode", "name", "number",
+        "outputs", "position", "rows", "run_id", "states", "status", "unacknowledged", "unconfirmed_bytes", "confirmed",
+        "workers",
+    )  # fmt: skip
+
+    def __init__(self, name: str, mode: str, graph: Graph, meta: Any, *, is_open: bool = False) -> None:
+        self.name, self.mode, self.graph, self.meta, self.is_open = name, mode, graph, meta, is_open
+        self.is_closing = False
+        #: The coordinator's number and name of the run; 0 and "" until it is accepted.
+        self.number = 0
+        self.run_id = ""
+        self.states = bytearray(len(graph.ids))
+        self.status = RUN_RUNNING
+        #: Why nothing more will come, although the run has not ended: the cluster is gone or has refused it.
+        self.error: Exception | None = None
+        self.cancel_reason = ""
+        #: {step: pickled output}, {step: packed failure}
+        self.outputs: dict[int, bytes] = {}
+        self.failures: dict[int, bytes] = {}
+        #: The facts, from position `base` (an open run keeps none).
+        self.rows: list[FactRow] = []
+        self.base = 0
+        self.position = 0
+        self.workers: dict[int, str] = {}
+        self.epoch_s = 0.0
+        #: Open runs: fragments the coordinator has not acknowledged, (first step, steps, blob, sent at).
+        self.unacknowledged: list[list[Any]] = []
+        #: Position told to the coordinator, and bytes received since.
+        self.confirmed = 0
+        self.unconfirmed_bytes = 0
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status >= RUN_SUCCEEDED or self.error is not None
+
+    def apply(self, rows: Sequence[FactRow]) -> None:
+        """Takes the next facts. 0.2 µs a step."""
+        states, outputs = self.states, self.outputs
+        for row in rows:
+            kind = row[0]
+            if kind == FACT_SUCCEEDED:
+                states[row[1]] = SUCCEEDED
+                if row[8]:
+                    outputs[row[1]] = row[8]
+            else:
+                self._apply_other(row)
+        self.position += len(rows)
+        if self.is_open:
+            self.base = self.position
+        else:
+            self.rows.extend(rows)
+
+    def _apply_other(self, row: FactRow) -> None:
+        kind, step = row[0], row[1]
+        if kind == FACT_STARTED:
+            self.states[step] = ASSIGNED
+        elif kind == FACT_RETRYING:
+            self.states[step] = BACKOFF
+        elif kind == FACT_FAILED:
+            self.states[step] = FAILED
+            self.failures[step] = row[8]
+        elif kind == FACT_SKIPPED:
+            self.states[step] = SKIPPED
+        elif kind == FACT_CANCELLED:
+            self.states[step] = CANCELLED
+        elif kind == FACT_FINISHED:
+            self.status = row[3]
+            self.cancel_reason = row[8].decode()

@@ -1,0 +1,207 @@
+"""`run`, `start` and `arun`: one door to every mode and every cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+from pfw.context import current
+from pfw.errors import PfwError
+from pfw.progress import Listener, report
+from pfw.runs import Meaning, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pfw.client import Client, Keep
+    from pfw.workflow import Workflow
+
+
+def run(
+    wf: Workflow,
+    /,
+    *,
+    mode: str = "parallel",
+    on: Client | str | None = None,
+    cpu: int | None = None,
+    io: int | None = None,
+    progress: Listener | Iterable[Listener] | None = None,
+    on_failure: str = "stop",
+    keep: Keep = "leaves",
+    check: bool = True,
+    priority: int = 0,
+) -> Run:
+    """Runs a workflow and waits for its end.
+
+    Args:
+        wf: The workflow.
+        mode: "parallel" (a step starts as soon as its own dependencies are done), "waves" (a depth starts when the one
+            before has ended) or "sequential" (in this process).
+        on: Where: None for a local cluster, kept from run to run; a Client or LocalCluster; or a coordinator's address.
+        cpu: CPU slots of the local cluster; None: the cores this process may use.
+        io: IO slots of the local cluster; None: 4 for each CPU slot.
+        progress: A function, or several, called with each event on a thread of their own.
+        on_failure: After a step has failed for good: "stop" (running steps finish, nothing else starts), "continue"
+            (only what depends on it is skipped), "abort" (running steps are stopped too).
+        keep: Outputs kept for the caller: "leaves", "all", or ids and nodes.
+        check: Whether a failure raises.
+        priority: Runs of a higher priority get free slots first, 0 or more.
+
+    Raises:
+        GraphError: The workflow is not valid (cycle, unknown dependency, empty).
+        UnpicklableError: A function or an argument cannot be sent.
+        ConfigError: An option has a value that it cannot have.
+        StepFailedError: A step failed; with `.run`, and what the step raised as `__cause__`.
+        RunCancelledError: The run was cancelled.
+        ClusterError: There is no coordinator, or it was lost.
+        KeyboardInterrupt: Ctrl-C; the run was cancelled. With `.run`.
+
+    >>> from pfw import Workflow, run, step
+    >>> @step
+    ... def double(x):
+    ...     return 2 * x
+    >>> with Workflow() as wf:
+    ...     four = double(double(1))
+    >>> run(wf, mode="sequential").value
+    4
+    """
+    _refuse_event_loop()
+    found = _begin(
+        wf, mode, on, cpu, io, progress, on_failure, keep, priority, is_inline=True
+    )
+    _wait(found)
+    return found.check() if check else found
+
+
+def start(
+    wf: Workflow,
+    /,
+    *,
+    mode: str = "parallel",
+    on: Client | str | None = None,
+    cpu: int | None = None,
+    io: int | None = None,
+    progress: Listener | Iterable[Listener] | None = None,
+    on_failure: str = "stop",
+    keep: Keep = "leaves",
+    priority: int = 0,
+) -> Run:
+    """Starts a workflow and returns at once; arguments and errors as for `run`. The run ends with this process."""
+    return _begin(wf, mode, on, cpu, io, progress, on_failure, keep, priority, is_inline=False)
+
+
+async def arun(
+    wf: Workflow,
+    /,
+    *,
+    mode: str = "parallel",
+    on: Client | str | None = None,
+    cpu: int | None = None,
+    io: int | None = None,
+    progress: Listener | Iterable[Listener] | None = None,
+    on_failure: str = "stop",
+    keep: Keep = "leaves",
+    check: bool = True,
+    priority: int = 0,
+) -> Run:
+    """As `run`, for use in an event loop, which it does not block. If its task is cancelled, so is the run."""
+    # Starting a cluster and waiting block, so they are done on a thread.
+    found = await asyncio.to_thread(
+        _begin, wf, mode, on, cpu, io, progress, on_failure, keep, priority, is_inline=False
+    )
+    try:
+        await asyncio.to_thread(_wait, found)
+    except asyncio.CancelledError:
+        found.cancel("its task was cancelled")
+        raise
+    return found.check() if check else found
+
+
+def _begin(
+    wf: Workflow,
+    mode: str,
+    on: Client | str | None,
+    cpu: int | None,
+    io: int | None,
+    progress: Listener | Iterable[Listener] | None,
+    on_failure: str,
+    keep: Keep,
+    priority: int,
+    *,
+    is_inline: bool,
+) -> Run:
+    if current().run_id:
+        raise PfwError("a running step cannot run a workflow of its own: compute here, or run the workflow afterwards")
+    if mode == "sequential":
+        return _begin_sequential(wf, on_failure, keep, priority, progress, is_inline=is_inline)
+    client = _client(on, cpu, io)
+    return client.submit_run(
+        wf, mode=mode, on_failure=on_failure, keep=keep, priority=priority, progress=progress
+    )
+
+
+def _client(on: Client | str | None, cpu: int | None, io: int | None) -> Client:
+    from pfw.client import Client
+    from pfw.cluster import shared_cluster
+
+    if on is None:
+        return shared_cluster(cpu, io)
+    return Client(on) if isinstance(on, str) else on
+
+
+def _begin_sequential(
+    wf: Workflow,
+    on_failure: str,
+    keep: Keep,
+    priority: int,
+    progress: Listener | Iterable[Listener] | None,
+    *,
+    is_inline: bool,
+) -> Run:
+    from pfw.client import check_options, kept_steps
+    from pfw.lifecycle import RunLife
+    from pfw.record import RunRecord
+    from pfw.sequential import Sequential, start_thread
+
+    check_options("sequential", on_failure, priority)
+    compiled = wf.compile()
+    kept = kept_steps(compiled, keep)
+    meaning = Meaning(compiled.value, compiled.leaves, compiled.maps)
+    record = RunRecord(wf.name, "sequential", compiled.graph, meaning)
+    life = RunLife(mode="sequential", on_failure=on_failure, keep=kept or (), keep_all=kept is None)
+    engine = Sequential(record, life)
+    found = Run(record, meaning, engine)
+    if progress is not None:
+        report(found, progress)
+    if is_inline:
+        try:
+            engine.execute()
+        except KeyboardInterrupt as interrupt:
+            interrupt.run = found  # type: ignore[attr-defined]
+            raise
+    else:
+        start_thread(engine)
+    return found
+
+
+def _wait(found: Run) -> None:
+    """Waits for the end; Ctrl-C cancels the run, a second one kills at once."""
+    try:
+        found.wait()
+    except KeyboardInterrupt as interrupt:
+        interrupt.run = found  # type: ignore[attr-defined]
+        print("pfw: interrupted, cancelling the run (Ctrl-C again to kill it at once)", file=sys.stderr)
+        found.cancel("interrupted")
+        found.wait()
+        raise
+    finally:
+        found.join_reporter()
+
+
+def _refuse_event_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError("run() would block the running event loop: use `await pfw.arun(wf)`")

@@ -1,0 +1,282 @@
+"""One execution of a workflow, as its caller holds it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from pfw.call import fill
+from pfw.errors import OutputNotKeptError, RunCancelledError, StepFailedError, UnknownDependencyError, did_you_mean
+from pfw.lifecycle import FACT_FAILED, RUN_CANCELLED, RUN_STATE_NAMES, STATE_NAMES, SUCCEEDED
+from pfw.node import ItemNode, MapNode, Node
+from pfw.record import RunRecord
+
+if TYPE_CHECKING:
+    from pfw.events import Event
+    from pfw.metrics import WorkflowMetrics
+
+#: How often somebody who only watches looks for new events.
+WATCH_S = 0.02
+#: How long the end of a run waits for progress functions that are behind.
+REPORTER_S = 5.0
+
+
+class Meaning(NamedTuple):
+    """How a run's outputs make its value; travels with the run for clients that attach later."""
+
+    #: Structure with Input(step, path) in place of outputs; None: the workflow has several leaves.
+    value: Any
+    leaves: tuple[int, ...]
+    #: {name of a map: its members}
+    maps: dict[str, tuple[int, ...]]
+
+
+class Engine(Protocol):
+    """What executes the run."""
+
+    def wait(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Waits until `predicate()` is true; False if the time is over before."""
+
+    def cancel_record(self, record: RunRecord, reason: str) -> None:
+        """Asks for the end of the run."""
+
+
+class Run:
+    """One execution of a workflow. Made by `run`, `start`, `arun` and `Client.attach`."""
+
+    def __init__(self, record: RunRecord, meaning: Meaning, engine: Engine) -> None:
+        self._record, self._meaning, self._engine = record, meaning, engine
+        self._index: dict[str, int] | None = None
+        #: The thread that tells progress functions, if there are any.
+        self.reporter: threading.Thread | None = None
+
+    @property
+    def id(self) -> str:
+        """The run's id at its coordinator; "" until it is accepted."""
+        return self._record.run_id
+
+    @property
+    def name(self) -> str:
+        """The workflow's name."""
+        return self._record.name
+
+    @property
+    def status(self) -> str:
+        """RUNNING, STOPPING, SUCCEEDED, FAILED or CANCELLED."""
+        return RUN_STATE_NAMES[self._record.status]
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id or '(not accepted yet)'} of {self.name!r}: {self.status}>"
+
+    # -- waiting ---------------------------------------------------------------------------------------------------
+
+    def done(self) -> bool:
+        """Whether the run has ended."""
+        return self._record.is_finished
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits for the end of the run.
+
+        Args:
+            timeout: Seconds, None for as long as it takes.
+
+        Returns:
+            Whether the run has ended.
+
+        Raises:
+            ClusterError: The cluster was lost before the run ended.
+        """
+        is_done = self._engine.wait(lambda: self._record.is_finished, timeout)
+        if self._record.error is not None:
+            raise self._record.error
+        return is_done
+
+    def join_reporter(self) -> None:
+        """Waits until the progress functions have heard of the end, but not for ever: one may hang."""
+        if self.reporter is not None:
+            self.reporter.join(REPORTER_S)
+
+    def cancel(self, reason: str = "") -> None:
+        """Ends the run: nothing starts any more, what runs is told to stop, and killed after its grace."""
+        if not self.done():
+            self._engine.cancel_record(self._record, reason)
+
+    def check(self) -> Run:
+        """Returns the run if it succeeded.
+
+        Raises:
+            StepFailedError: A step failed; the error of the first one, with `.run`.
+            RunCancelledError: It was cancelled, with `.run` and `.reason`.
+            ClusterError: The cluster was lost before the run ended.
+        """
+        record = self._record
+        if record.error is not None:
+            raise record.error
+        if record.status == RUN_CANCELLED:
+            raise RunCancelledError(f"run {self.id} was cancelled: {record.cancel_reason}", reason=record.cancel_reason, run=self)
+        if record.failures:
+            first = next(row[1] for row in record.rows if row[0] == FACT_FAILED)
+            error = self._error(first)
+            error.run = self
+            raise error
+        return self
+
+    # -- results ---------------------------------------------------------------------------------------------------
+
+    @property
+    def value(self) -> Any:
+        """What `returns` names, else the output of the only leaf. Waits for the end of the run.
+
+        Raises:
+            ValueError: There are several leaves and `returns` was not used.
+            OutputNotKeptError: A part of it was not kept.
+            StepFailedError: A step failed, and RunCancelledError, ClusterError, as `check`.
+        """
+        self.wait()
+        self.check()
+        if self._meaning.value is None:
+            names = ", ".join(repr(self._record.graph.ids[step]) for step in self._meaning.leaves[:10])
+            raise ValueError(
+                f"workflow {self.name!r} has {len(self._meaning.leaves)} leaves ({names}): "
+                f"say with wf.returns(...) what its value is, or read run.outputs"
+            )
+        return fill(self._meaning.value, _Outputs(self))
+
+    @property
+    def outputs(self) -> Mapping[str | Node | MapNode, Any]:
+        """Outputs that were kept, by id or node, unpickled when they are read; a map's is the list of its members'."""
+        return OutputMapping(self)
+
+    @property
+    def errors(self) -> dict[str, StepFailedError]:
+        """`{id: error}` of the steps that have failed for good."""
+        return {self._record.graph.ids[step]: self._error(step) for step in self._record.failures}
+
+    @property
+    def states(self) -> dict[str, str]:
+        """`{id: state}`; the state of a step that has not ended is the last one heard of."""
+        record = self._record
+        return {step_id: STATE_NAMES[state] for step_id, state in zip(record.graph.ids, record.states, strict=True)}
+
+    def output(self, step: int) -> Any:
+        """The output of the step with this index in the graph.
+
+        Raises:
+            OutputNotKeptError: It was not kept, or the step did not succeed.
+        """
+        from pfw import codec
+
+        pickled = self._record.outputs.get(step)
+        if pickled is not None:
+            return codec.load(pickled)
+        name = self._record.graph.ids[step]
+        state = self._record.states[step]
+        if state == SUCCEEDED:
+            raise OutputNotKeptError(f"the output of {name!r} was not kept: run with keep=[{name!r}] or keep='all'")
+        raise OutputNotKeptError(f"{name!r} has no output: its state is {STATE_NAMES[state]}")
+
+    def step_index(self, step_id: str) -> int:
+        """The index of a step.
+
+        Raises:
+            UnknownDependencyError: There is none of this id.
+        """
+        if self._index is None:
+            self._index = {name: index for index, name in enumerate(self._record.graph.ids)}
+        if step_id not in self._index:
+            raise UnknownDependencyError(f"run {self.id} has no step {step_id!r}{did_you_mean(step_id, self._index)}")
+        return self._index[step_id]
+
+    def _error(self, step: int) -> StepFailedError:
+        from pfw.failure import Failure
+        from pfw.remote import to_error
+
+        record = self._record
+        retries = record.graph.specs[record.graph.spec_of[step]].retries
+        attempts = next(row[3] for row in record.rows if row[0] == FACT_FAILED and row[1] == step)
+        return to_error(Failure.unpack(record.failures[step]), record.graph.ids[step], attempts, retries)
+
+    # -- what happened ---------------------------------------------------------------------------------------------
+
+    @property
+    def metrics(self) -> WorkflowMetrics:
+        """What the run has cost so far."""
+        from pfw.metrics import measure
+
+        record = self._record
+        graph = record.graph
+        lanes = [graph.specs[spec].lane for spec in graph.spec_of]
+        now = time.time() - record.epoch_s
+        return measure(list(record.rows), graph.ids, lanes, record.states, record.workers, record.epoch_s, now)
+
+    def events(self) -> Iterator[Event]:
+        """Every event from the start of the run, then further ones as they come, until the run has ended."""
+        return self._follow(lambda known: self._engine.wait(lambda: self._has_news(known)))
+
+    def watch(self) -> Iterator[Event]:
+        """As `events`, for an onlooker: new events are looked for every WATCH_S and nobody is slowed."""
+        return self._follow(self._nap)
+
+    def _nap(self, known: int) -> None:
+        while not self._has_news(known):
+            time.sleep(WATCH_S)
+
+    def _has_news(self, known: int) -> bool:
+        return len(self._record.rows) > known or self._record.is_finished
+
+    def _follow(self, wait: Callable[[int], object]) -> Iterator[Event]:
+        from pfw.events import EventReader
+
+        record = self._record
+        wait(0)
+        reader = EventReader(record.run_id, record.graph.ids, record.workers)
+        position = 0
+        while True:
+            is_last = record.is_finished
+            rows = record.rows[position:]
+            position += len(rows)
+            yield from reader.read(rows, record.epoch_s)
+            if is_last:
+                return
+            wait(position)
+
+
+class _Outputs:
+    """Outputs by step index, as `fill` reads them."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __getitem__(self, step: int) -> Any:
+        return self._run.output(step)
+
+
+class OutputMapping(Mapping[str | Node | MapNode, Any]):
+    """The kept outputs of a run."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __getitem__(self, key: str | Node | MapNode) -> Any:
+        run = self._run
+        if isinstance(key, MapNode):
+            key = key.id
+        if isinstance(key, ItemNode):
+            value = run.output(run.step_index(key.id))
+            for item in key.path:
+                value = value[item]
+            return value
+        name = key.id if isinstance(key, Node) else key
+        members = run._meaning.maps.get(name)
+        if members is not None:
+            return [run.output(step) for step in members]
+        return run.output(run.step_index(name))
+
+    def __iter__(self) -> Iterator[str | Node | MapNode]:
+        record = self._run._record
+        return iter([record.graph.ids[step] for step in sorted(record.outputs)])
+
+    def __len__(self) -> int:
+        return len(self._run._record.outputs)

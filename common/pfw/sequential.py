@@ -1,0 +1,178 @@
+"""Sequential mode: the steps of a run one after another in this process, in Kahn's order.
+
+The same lifecycle and the same codec as on a cluster, so outputs, errors and events are the same; what a step raises
+has its live frames, so a debugger works. It must not know of processes and messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from pfw import outcome as oc
+from pfw.codec import LoadedFunction, load_function
+from pfw.context import CancellationToken, Entry
+from pfw.errors import StepInterrupt
+from pfw.execution import execute, execute_async, is_interruptible, report_load_error
+from pfw.graph import LANE_CPU
+from pfw.lifecycle import RunLife
+from pfw.record import RunRecord
+from pfw.step import open_workflow
+
+#: The "worker" that events and metrics name.
+WORKER = 1
+
+
+class Sequential:
+    """Runs one workflow. It is the engine of its Run: `wait` serves other threads while `execute` goes on."""
+
+    def __init__(self, record: RunRecord, life: RunLife) -> None:
+        self._record, self._life = record, life
+        self._changed = threading.Condition()
+        self._token = CancellationToken()
+        #: Whether Ctrl-C was pressed, and whether it may raise where the main thread is now.
+        self._is_interrupted = self._may_interrupt = False
+        self._functions: dict[int, LoadedFunction | BaseException] = {}
+        record.epoch_s = time.time() - time.monotonic()
+        record.run_id = os.urandom(5).hex()
+        record.workers[WORKER] = f"sequential-{os.getpid()}"
+
+    def wait(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Waits until `predicate()` is true; False if the time is over before."""
+        with self._changed:
+            return self._changed.wait_for(predicate, timeout)
+
+    def cancel_record(self, record: RunRecord, reason: str) -> None:
+        """Ends the run before its next step; the running one sees it in its token."""
+        self._token.cancel(reason or "cancelled")
+
+    def execute(self) -> None:
+        """Runs all steps.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; the run is cancelled.
+        """
+        life = self._life
+        with _outside_of_blocks(), self._hearing_interrupts():
+            life.start(self._record.graph, time.monotonic())
+            while not life.is_finished:
+                self._step()
+                self._publish()
+        self._publish()
+        if self._is_interrupted:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def _hearing_interrupts(self) -> Iterator[None]:
+        """Ctrl-C cancels the run and interrupts the step, as a cancel on a cluster does."""
+
+        def on_interrupt(number: int, frame: FrameType | None) -> None:
+            self._is_interrupted = True
+            self._token.cancel("interrupted")
+            if self._may_interrupt or is_interruptible():
+                raise StepInterrupt
+
+        is_ours = threading.current_thread() is threading.main_thread()
+        if not is_ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            yield
+            return
+        signal.signal(signal.SIGINT, on_interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Ctrl-C ends what is done inside."""
+        try:
+            self._may_interrupt = True
+            yield
+        except StepInterrupt:
+            pass
+        finally:
+            self._may_interrupt = False
+
+    def _step(self) -> None:
+        """One step, or the wait for a backoff to end. 7 µs a no-op, of which 4 are the codec's and the call's."""
+        life = self._life
+        now = time.monotonic()
+        if self._token.cancelled:
+            life.cancel(self._token.reason or "cancelled", now)
+        elif life.ready[LANE_CPU].count:
+            self._run(life.ready[LANE_CPU].take())
+        else:
+            wake_at = life.wake_at()
+            with self._interruptible(), self._changed:
+                self._changed.wait_for(lambda: self._token.cancelled, max(0.0, (wake_at or now) - now))
+            life.on_time(time.monotonic())
+
+    def _run(self, step: int) -> None:
+        life = self._life
+        attempt = life.on_assigned(step)
+        started = time.monotonic()
+        code, payload = self._call(step, attempt)
+        now = time.monotonic()
+        run_s = now - started
+        if code == oc.OK:
+            life.on_succeeded(step, WORKER, started, run_s, payload, now)
+        elif code == oc.STOPPED:
+            life.cancel(self._token.reason or "cancelled", now)
+            life.on_stopped(step, WORKER, now)
+        else:
+            life.on_failed(step, WORKER, started, run_s, payload, code == oc.RETRYABLE, now)
+
+    def _call(self, step: int, attempt: int) -> tuple[int, bytes]:
+        graph, outputs = self._life.graph, self._life.outputs
+        function = self._load(graph.function_of[step])
+        if isinstance(function, BaseException):
+            return report_load_error(function)
+        inputs: list[bytes] = [outputs[dependency] for dependency in graph.inputs[step]]  # type: ignore[misc]
+        entry = Entry(self._record.run_id, attempt, self._token)
+        if not function.is_async:
+            return execute(function, graph.calls[step], inputs, entry)
+        found = oc.STOPPED, b""
+        with self._interruptible():
+            found = asyncio.run(execute_async(function, graph.calls[step], inputs, entry))
+        return found
+
+    def _load(self, number: int) -> LoadedFunction | BaseException:
+        found = self._functions.get(number)
+        if found is None:
+            try:
+                found = load_function(self._life.graph.functions[number])
+            except Exception as error:  # whatever the function's own module raises
+                found = error
+            self._functions[number] = found
+        return found
+
+    def _publish(self) -> None:
+        """Hands new facts to the record."""
+        facts, record = self._life.facts, self._record
+        if len(facts) > record.position:
+            with self._changed:
+                record.apply(facts[record.position :])
+                self._changed.notify_all()
+
+
+@contextmanager
+def _outside_of_blocks() -> Iterator[None]:
+    """A run inside a workflow's block must not add nodes to it."""
+    token = open_workflow.set(None)
+    try:
+        yield
+    finally:
+        open_workflow.reset(token)
+
+
+def start_thread(engine: Sequential) -> None:
+    """Executes on a thread of its own, with the caller's context variables."""
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(engine.execute,), name="pfw-sequential", daemon=True).start()

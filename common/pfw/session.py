@@ -1,0 +1,319 @@
+"""The client's side of a connection, as a pure machine: what was asked, what was read, what has to be said again.
+
+A submission is repeated until it is accepted (its key makes it one run), a fragment until the coordinator counts its
+steps, a question until it is answered. Of each run the position of the next fact is known; a gap is simply not taken,
+and the next heartbeat tells the coordinator where to go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from pfw import messages as m
+from pfw.errors import ClusterError, ConfigError, CoordinatorLostError, ProtocolError, UnknownRunError, VersionMismatchError
+from pfw.graph import Graph
+from pfw.lifecycle import FACT_FINISHED
+from pfw.messages import Message
+from pfw.record import RunRecord
+from pfw.wire import pack_graph, unpack_graph
+
+#: A coordinator that has been silent for so long is lost.
+LOST_S = 10.0
+#: What is not answered within this time is said again.
+REPEAT_S = 2.0
+#: How often an unanswered Hello is repeated.
+HELLO_S = 0.2
+#: So many bytes of facts are confirmed without waiting for the heartbeat.
+CONFIRM_BYTES = 2 << 20
+#: A turn that starts so much later than planned moves the deadline.
+LATE_S = 1.0
+
+
+class Outbox(NamedTuple):
+    """What the shell has to do after a turn."""
+
+    messages: list[Message]
+    wake_at: float
+
+
+class Session:
+    """State of one client. Times are monotonic seconds."""
+
+    def __init__(self, hello: m.Hello, address: str, now: float) -> None:
+        self.address = address
+        self.is_welcome = False
+        #: Why the coordinator cannot be used (any more).
+        self.error: Exception | None = None
+        self.records: dict[int, RunRecord] = {}
+        #: {request: Answer, Attached or Rejected}
+        self.answers: dict[int, Message] = {}
+        #: {request: record} of attached runs, beside the answer.
+        self.attached: dict[int, RunRecord] = {}
+        #: Called with (record, rows) for every batch of new facts.
+        self.on_new_facts: Callable[[RunRecord, tuple[m.FactRow, ...]], None] | None = None
+        #: Called with the reason when the coordinator cannot be used any more.
+        self.on_end: Callable[[Exception], None] | None = None
+        self._hello = hello
+        self._heard_at = now
+        self._wake_at = now
+        self._next_heartbeat = now + m.HEARTBEAT_S
+        self._next_hello = now
+        self._submits: dict[bytes, tuple[m.Submit, RunRecord]] = {}
+        self._requests: dict[int, Message] = {}
+        self._reattached: dict[int, RunRecord] = {}
+        self._repeat_at = now + REPEAT_S
+        self._request_number = 0
+        self._mail: list[Message] = []
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no run of this client is under way."""
+        return not self.records and not self._submits
+
+    # -- what the user asks ----------------------------------------------------------------------------------------
+
+    def submit(self, message: m.Submit, record: RunRecord) -> None:
+        """Asks for a run; `record` fills as it goes."""
+        self._submits[message.key] = (message, record)
+        if self.is_welcome:
+            self._mail.append(message)
+
+    def extend(self, record: RunRecord, fragment: Graph, now: float) -> int:
+        """Adds steps to an open run; returns the index of the first one."""
+        first = len(record.states)
+        record.states.extend(bytes(len(fragment.ids)))
+        blob = pack_graph(fragment)
+        record.unacknowledged.append([first, len(fragment.ids), blob, now])
+        if record.number:
+            self._mail.append(m.Extend(record.number, first, blob))
+        return first
+
+    def cancel(self, record: RunRecord, reason: str) -> None:
+        """Asks for the end of a run; repeated until the run has ended."""
+        record.cancel_reason = reason or "cancelled"
+        if record.number:
+            self._mail.append(m.CancelRun(record.number, record.cancel_reason))
+
+    def cancel_by_number(self, number: int, reason: str) -> None:
+        """Asks for the end of a run that is not followed here."""
+        self._mail.append(m.CancelRun(number, reason))
+
+    def close_run(self, record: RunRecord) -> None:
+        """No more steps will come to this open run; repeated until the run has ended."""
+        record.is_closing = True
+        if record.number:
+            self._mail.append(m.CloseRun(record.number))
+
+    def ask(self, make: Callable[[int], Message]) -> int:
+        """Sends a Query or Attach, made with its request number, until it is answered in `answers`."""
+        self._request_number += 1
+        message = self._requests[self._request_number] = make(self._request_number)
+        if self.is_welcome:
+            self._mail.append(message)
+        return self._request_number
+
+    def _follow(self, attached: m.Attached) -> None:
+        """The facts of an attached run go to its record from now on: they may be the next message."""
+        record = self.records.get(attached.run)
+        if record is None:
+            record = RunRecord(attached.name, attached.mode, unpack_graph(attached.graph), attached.meta)
+            record.number, record.run_id = attached.run, attached.run_id
+            self.records[attached.run] = record
+        self.attached[attached.request] = record
+
+    def forget(self, record: RunRecord) -> None:
+        """Nothing more of this run is wanted."""
+        self.records.pop(record.number, None)
+        self._submits = {key: entry for key, entry in self._submits.items() if entry[1] is not record}
+
+    # -- what the coordinator says ---------------------------------------------------------------------------------
+
+    def on_message(self, message: Message, now: float) -> None:
+        """Takes one message.
+
+        Raises:
+            ProtocolError: It is not one for clients.
+        """
+        self._heard_at = now
+        match message:
+            case m.Facts():
+                self._on_facts(message)
+            case m.Accepted():
+                self._on_accepted(message, now)
+            case m.Welcome():
+                self._on_welcome(now)
+            case m.Refused():
+                self._on_refused(message, now)
+            case m.Rejected():
+                self._on_rejected(message)
+            case m.Answer() | m.Attached():
+                self._on_answer(message)
+            case m.Reply():
+                pass
+            case _:
+                raise ProtocolError(f"{type(message).__name__} is not for a client")
+
+    def _on_facts(self, message: m.Facts) -> None:
+        record = self.records.get(message.run)
+        if record is None:
+            return
+        pending = record.unacknowledged
+        while pending and pending[0][0] + pending[0][1] <= message.steps:
+            pending.pop(0)
+        if message.position > record.position:
+            return
+        rows = message.rows[record.position - message.position :]
+        if not rows:
+            return
+        record.epoch_s = message.epoch_s
+        record.workers.update(message.workers)
+        record.apply(rows)
+        record.unconfirmed_bytes += sum([64 + len(row[8]) for row in rows])
+        if self.on_new_facts is not None:
+            self.on_new_facts(record, rows)
+        is_end = rows[-1][0] == FACT_FINISHED
+        if is_end or record.unconfirmed_bytes > CONFIRM_BYTES:
+            self._confirm([record])
+        if is_end:
+            self.records.pop(record.number, None)
+
+    def _confirm(self, records: list[RunRecord]) -> None:
+        for record in records:
+            # What an unacknowledged fragment refers to must not be released before the fragment is there.
+            if not record.unacknowledged:
+                record.confirmed = record.position
+            record.unconfirmed_bytes = 0
+        self._mail.append(m.Cursors(tuple((record.number, record.position, record.confirmed) for record in records)))
+
+    def _on_accepted(self, message: m.Accepted, now: float) -> None:
+        entry = self._submits.pop(message.key, None)
+        if entry is None:
+            return
+        record = entry[1]
+        record.number, record.run_id = message.run, message.run_id
+        self.records[message.run] = record
+        for fragment in record.unacknowledged:
+            fragment[3] = now
+            self._mail.append(m.Extend(record.number, fragment[0], fragment[2]))
+        self._repeat_wishes(record)
+
+    def _repeat_wishes(self, record: RunRecord) -> None:
+        """What was asked of a run may have been lost, or asked before the run had a number."""
+        if record.is_closing:
+            self._mail.append(m.CloseRun(record.number))
+        if record.cancel_reason:
+            self._mail.append(m.CancelRun(record.number, record.cancel_reason))
+
+    def _on_welcome(self, now: float) -> None:
+        if self.is_welcome:
+            return
+        self.is_welcome = True
+        self._repeat_at = now + REPEAT_S
+        self._mail.extend(message for message, _ in self._submits.values())
+        self._mail.extend(self._requests.values())
+
+    def _on_refused(self, message: m.Refused, now: float) -> None:
+        """The coordinator does not know this client: it was started anew, or this process slept for long."""
+        if not message.again:
+            self._fail(VersionMismatchError(message.text))
+        elif self.is_welcome:
+            self.is_welcome, self._next_hello = False, now
+            for record in list(self.records.values()):
+                run_id = record.run_id
+                number = self.ask(lambda number, run_id=run_id: m.Attach(number, run_id))  # type: ignore[misc]
+                self._reattached[number] = record
+
+    def _on_rejected(self, message: m.Rejected) -> None:
+        entry = self._submits.pop(message.key, None) if message.key else None
+        if entry is not None:
+            error = ConfigError if message.kind == m.REFUSED_KEY else ProtocolError
+            entry[1].error = error(f"the coordinator at {self.address} does not accept the run: {message.text}")
+        elif message.request in self._reattached:
+            record = self._reattached.pop(message.request)
+            self._requests.pop(message.request, None)
+            if self.records.get(record.number) is record:
+                del self.records[record.number]
+            record.error = CoordinatorLostError(f"the coordinator at {self.address} was started anew and has lost the run")
+        else:
+            self._on_answer(message)
+
+    def _on_answer(self, message: m.Answer | m.Attached | m.Rejected) -> None:
+        if self._requests.pop(message.request, None) is None:
+            return
+        if self._reattached.pop(message.request, None) is None:
+            self.answers[message.request] = message
+            if isinstance(message, m.Attached) and message.graph:
+                self._follow(message)
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def on_time(self, now: float) -> None:
+        """Heartbeats, repetitions, the deadline. To be called after everything that had arrived was handed in."""
+        if now - self._wake_at > LATE_S:
+            self._heard_at += now - self._wake_at
+        if self.error is not None:
+            return
+        if (self.is_welcome or self.records) and now - self._heard_at > LOST_S:
+            self._fail(CoordinatorLostError(f"nothing was heard of the coordinator at {self.address} for {LOST_S:.0f} s"))
+        elif not self.is_welcome:
+            if now >= self._next_hello:
+                self._mail.append(self._hello)
+                self._next_hello = now + HELLO_S
+        elif now >= self._next_heartbeat:
+            self._next_heartbeat = now + m.HEARTBEAT_S
+            self._confirm(list(self.records.values()))
+            self._repeat(now)
+
+    def _repeat(self, now: float) -> None:
+        for record in self.records.values():
+            for fragment in record.unacknowledged:
+                if now - fragment[3] >= REPEAT_S:
+                    fragment[3] = now
+                    self._mail.append(m.Extend(record.number, fragment[0], fragment[2]))
+        if now >= self._repeat_at:
+            self._repeat_at = now + REPEAT_S
+            self._mail.extend(message for message, _ in self._submits.values())
+            self._mail.extend(self._requests.values())
+            for record in self.records.values():
+                self._repeat_wishes(record)
+
+    def on_lost(self, error: Exception) -> None:
+        """The cluster is known to be gone."""
+        if self.error is None:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.error = error
+        for record in (*self.records.values(), *(record for _, record in self._submits.values())):
+            if not record.is_finished:
+                record.error = error
+        self.records.clear()
+        self._submits.clear()
+        if self.on_end is not None:
+            self.on_end(error)
+
+    def drain(self, now: float) -> Outbox:
+        """Everything that is to be sent."""
+        mail, self._mail = self._mail, []
+        self._wake_at = self._next_heartbeat if self.is_welcome else self._next_hello
+        if self.error is not None:
+            self._wake_at = now + LOST_S
+        return Outbox(mail, max(now, self._wake_at))
+
+
+def answer_of(message: Message) -> Any:
+    """The body of an answer.
+
+    Raises:
+        UnknownRunError: What was asked for is not there.
+    """
+    if isinstance(message, m.Rejected):
+        raise UnknownRunError(message.text)
+    if isinstance(message, m.Answer):
+        from pfw.wire import unpack
+
+        return unpack(message.body)
+    if isinstance(message, m.Attached):
+        return message
+    raise ClusterError(f"unexpected answer {type(message).__name__}")

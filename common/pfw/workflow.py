@@ -1,0 +1,301 @@
+"""The workflow as its author sees it: a graph that is put together by calling steps.
+
+A workflow is data: it can be checked, looked at, compiled and run many times. This module must not know how it is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextvars import Token
+from itertools import chain, repeat
+from types import TracebackType
+from typing import Any, TypeVar
+
+from pfw import graph
+from pfw.call import Input, Inputs, Numbering, Scan, is_plain, place_all, replace_sources, scan
+from pfw.compile import Compiled, compile_draft
+from pfw.draft import Dependencies, Draft, Target
+from pfw.errors import GraphError, UnknownDependencyError, did_you_mean
+from pfw.node import Deferred, ItemNode, MapNode, Node
+from pfw.step import Step, StepFunction, from_instance, open_workflow
+
+__all__ = ["Compiled", "ItemNode", "MapNode", "Node", "Workflow"]
+
+_ONLY_NODES = frozenset({Node})
+
+D = TypeVar("D", bound=Deferred)
+
+
+class Workflow:
+    """A graph of steps.
+
+    >>> from pfw.step import step
+    >>> @step
+    ... def add(x, y):
+    ...     return x + y
+    >>> with Workflow("sums") as wf:
+    ...     total = add(add(1, 2), 3)
+    >>> wf.order()
+    ['add', 'add#2']
+    """
+
+    def __init__(self, name: str | None = None) -> None:
+        """Makes an empty workflow.
+
+        Args:
+            name: what it is called where runs are listed.
+        """
+        self.name = name or "workflow"
+        self._draft = Draft()
+        self._nodes: dict[int, Node] = {}
+        self._returned: Any = None
+        self._blocks: list[Token[Workflow | None]] = []
+        self._compiled: Compiled | None = None
+
+    def __enter__(self) -> Workflow:
+        """Opens the block: until its end a call of a step adds a node here."""
+        self._blocks.append(open_workflow.set(self))
+        return self
+
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        open_workflow.reset(self._blocks.pop())
+
+    # ------------------------------------------------------------ adding steps
+
+    def add(self, fn: Callable[..., Any] | Step, /, *args: Any, **kwargs: Any) -> Node:
+        """Adds a use of a step.
+
+        Args:
+            fn: a step, a function, or a `Step` in class form (which takes no arguments).
+            args: arguments of the function: values, or Nodes for outputs of other steps, which may also stand in lists,
+                tuples, named tuples and dict values.
+            kwargs: as `args`.
+
+        Returns:
+            The Node that stands for its output.
+
+        Raises:
+            GraphError: a Node of another workflow is among the arguments.
+            DuplicateStepError: the step's explicit id is taken.
+            TypeError: `fn` is nothing that can be a step.
+        """
+        if isinstance(fn, Step):
+            return self._add_instance(fn, args, kwargs)
+        step = _as_step(fn)
+        found = self._scan(args, kwargs)
+        return self._added(self._draft.add(step, found.args, found.kwargs, found.sources), step)
+
+    def _add_instance(self, instance: Step, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Node:
+        if args or kwargs:
+            raise TypeError(f"{type(instance).__name__} is a step in class form, which takes no arguments of its own")
+        step, names = from_instance(instance)
+        place = self._draft.add(step, (names, *map(Input, range(len(names)))), None, ())
+        if names:
+            self._draft.named[place] = names
+        return self._added(place, step)
+
+    def _added(self, place: int, step: StepFunction) -> Node:
+        self._compiled = None
+        if step.after:
+            self.order_after((place,), step.after)
+        node = self._nodes[place] = Node(self, place)
+        return node
+
+    def add_map(self, fn: Callable[..., Any], rows: list[tuple[Any, ...]], constants: dict[str, Any]) -> MapNode:
+        """Adds a use of `fn` for each row, with the row's items as positional and `constants` as keyword arguments.
+
+        `step.map`, `step.starmap` and `MapNode.map` are the usual ways to here.
+
+        Raises:
+            GraphError: as `add`.
+            DuplicateStepError: as `add`.
+        """
+        step = _as_step(fn)
+        if is_plain(chain.from_iterable(rows)) and is_plain(constants.values()):
+            count = len(rows)
+            name = self._draft.add_map(step, rows, repeat(constants or None, count), repeat((), count))
+        else:
+            found = [self._scan(row, constants) for row in rows]
+            args, kwargs, sources = zip(*found, strict=True) if found else ((), (), ())
+            name = self._draft.add_map(step, args, kwargs, sources)
+        self._compiled = None
+        members = self._draft.maps[name]
+        if step.after:
+            self.order_after(members, step.after)
+        return MapNode(self, name, members)
+
+    def order_after(self, places: Iterable[int], others: Iterable[Deferred | str]) -> None:
+        """Lets the steps at `places` start only when `others` have ended; `Node.after` is the usual way to here."""
+        targets: list[Target] = []
+        for other in others:
+            if isinstance(other, MapNode):
+                targets += self._own(other).members
+            elif isinstance(other, Node):
+                targets.append(self._own(other).index)
+            elif isinstance(other, str):
+                targets.append(other)
+            else:
+                raise TypeError(f"a step can be ordered after Nodes and ids, not after {other!r}")
+        self._draft.order_after(places, targets)
+        self._compiled = None
+
+    def _scan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scan[int]:
+        if not kwargs and _ONLY_NODES.issuperset(map(type, args)):
+            # The usual form of a call that has inputs at all: a third of the time of a full scan.
+            places = tuple([self._own(node).index for node in args])
+            if len(set(places)) == len(places):
+                return Scan(None, None, places)
+        return scan(args, kwargs, (Deferred,), self._place)
+
+    def _place(self, source: Any, numbering: Numbering[int]) -> Input | Inputs | list[Input]:
+        """Gives the placeholder of a Node; a step's place in the draft is what is numbered."""
+        self._own(source)
+        if isinstance(source, MapNode):
+            return place_all([numbering.position(member) for member in source.members])
+        return Input(numbering.position(source.index), source.path)
+
+    def _own(self, node: D) -> D:
+        if node.workflow is not self:
+            raise GraphError(
+                f'{node!r} belongs to workflow "{node.workflow.name}", not to "{self.name}": '
+                f"a Node can only be used in its own workflow; run that one first and pass its value"
+            )
+        return node
+
+    def returns(self, structure: Any) -> None:
+        """Fixes what the value of a run is; else it is the output of the only leaf.
+
+        Args:
+            structure: a Node, or a list, tuple, named tuple or dict whose values are or hold Nodes.
+
+        Raises:
+            GraphError: it holds no Node, or one of another workflow.
+        """
+        numbering: Numbering[int] = Numbering()
+        replace_sources(structure, (Deferred,), self._place, numbering)
+        if not numbering.sources and not isinstance(structure, MapNode):
+            raise GraphError(f"returns() gets a Node, or a structure that holds some, not {structure!r}")
+        self._returned = structure
+        self._compiled = None
+
+    # ------------------------------------------------------------ looking at it
+
+    @property
+    def nodes(self) -> list[Node]:
+        """All Nodes, in the order in which they were added."""
+        return [self.node(place) for place in range(len(self._draft.ids))]
+
+    def __getitem__(self, id: str) -> Node | MapNode:
+        """Returns the Node of this id, or the MapNode of this name.
+
+        Raises:
+            UnknownDependencyError: there is none (it is a KeyError).
+        """
+        place = self._draft.index.get(id)
+        if place is not None:
+            return self.node(place)
+        if id in self._draft.maps:
+            return MapNode(self, id, self._draft.maps[id])
+        raise UnknownDependencyError(f'workflow "{self.name}" has no step "{id}"{did_you_mean(id, self._draft.ids)}')
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._draft.index or id in self._draft.maps
+
+    def __repr__(self) -> str:
+        return f'<Workflow "{self.name}" of {len(self._draft.ids)} steps>'
+
+    def node(self, place: int) -> Node:
+        """Returns the Node of the step that was added as number `place` (from 0), always the same one."""
+        node = self._nodes.get(place)
+        if node is None:
+            node = self._nodes[place] = Node(self, place)
+        return node
+
+    def id_of(self, place: int) -> str:
+        """Returns the id of the step that was added as number `place` (from 0)."""
+        return self._draft.ids[place]
+
+    def validate(self) -> None:
+        """Checks what only the whole workflow can show.
+
+        Raises:
+            EmptyWorkflowError: it has no steps.
+            UnknownDependencyError: a step depends on an id that is not there.
+            CycleError: steps wait for each other in a circle.
+        """
+        self._draft.check()
+
+    def order(self) -> list[str]:
+        """Returns the ids so that each follows its dependencies (Kahn's order). Raises as `validate`."""
+        return self._names(self._draft.check().order)
+
+    def waves(self) -> list[list[str]]:
+        """Returns the ids by depth: those of a wave depend only on waves before. Raises as `validate`."""
+        dependencies = self._draft.check()
+        return [self._names(wave) for wave in graph.generations(dependencies.of_steps())]
+
+    def critical_path(self, weights: Mapping[str, float] | Callable[[str], float] | None = None) -> list[str]:
+        """Returns the ids along the heaviest path.
+
+        Args:
+            weights: `{id: weight}` or a function of the id, such as durations in s; None: each step weighs 1.
+
+        Raises:
+            KeyError: `weights` lacks a step.
+            GraphError: as `validate`.
+        """
+        dependencies = self._draft.check()
+        weight_of = _weight_of(weights)
+        path, _ = graph.critical_path(dependencies.of_steps(), lambda place: weight_of(self._draft.ids[place]))
+        return self._names(path)
+
+    def to_mermaid(self) -> str:
+        """Returns the graph as a Mermaid flowchart; dotted arrows are order without data. Raises as `validate`."""
+        dependencies = self._draft.check()
+        return graph.mermaid(self._draft.ids, dependencies.inputs, dependencies.after)
+
+    def _names(self, places: Collection[int]) -> list[str]:
+        ids = self._draft.ids
+        return [ids[place] for place in places]
+
+    # ------------------------------------------------------------ making it ready to run
+
+    def compile(self) -> Compiled:
+        """Returns what is run; the same object until the workflow changes.
+
+        Raises:
+            GraphError: as `validate`; or a Node is where none can be, such as in a set.
+            UnpicklableError: a function or an argument cannot be sent; it names the step and the argument.
+        """
+        if self._compiled is None:
+            dependencies = self._draft.check()
+            self._compiled = compile_draft(self._draft, dependencies, self._value(dependencies))
+        return self._compiled
+
+    def _value(self, dependencies: Dependencies) -> Any:
+        """Returns the returned structure with placeholders whose positions are places in the order, or None."""
+        rank = {place: position for position, place in enumerate(dependencies.order)}
+
+        def place(source: Any, numbering: Numbering[int]) -> Input | Inputs | list[Input]:
+            self._own(source)
+            if isinstance(source, MapNode):
+                return place_all([rank[member] for member in source.members])
+            return Input(rank[source.index], source.path)
+
+        return replace_sources(self._returned, (Deferred,), place, Numbering())
+
+
+def _as_step(fn: Any) -> StepFunction:
+    if isinstance(fn, StepFunction):
+        return fn
+    if isinstance(fn, type) and issubclass(fn, Step):
+        raise TypeError(f"{fn.__name__} is the class of a step: add an instance, {fn.__name__}()")
+    return StepFunction(fn)
+
+
+def _weight_of(weights: Mapping[str, float] | Callable[[str], float] | None) -> Callable[[str], float]:
+    if weights is None:
+        return lambda _: 1.0
+    return weights.__getitem__ if isinstance(weights, Mapping) else weights

@@ -1,0 +1,1 @@
+"""The coordinator daemon: owns the runs, places steps on workers, tells clients what happened."""

@@ -1,0 +1,778 @@
+"""The coordinator, as a pure machine.
+
+Theory of operation. `on_*` takes one thing that happened and changes state; `drain` is the one way out: it places what
+is ready, states what is new, and returns everything to be sent. Between the two nothing leaves. The shell calls `on_*`
+for all that has arrived, then `drain` once, then sends.
+
+* A run's steps live in its RunLife. An *attempt* lives in the ledger of the worker that holds it, from the assignment
+  until an outcome, or until a heartbeat or the loss of the worker shows that it is gone. The first accepted outcome
+  ends the attempt; anything else about it is acknowledged and dropped.
+* Assign batches are numbered. A heartbeat names the last batch received and lists what is held: mine, in a batch it
+  has, not held = lost, and sent again under the same attempt; held, not mine = stop it.
+* Outcomes are numbered. They are acknowledged up to a number; the worker repeats what is not.
+* A cancel is state first: the run's life changes, it gets a number, then it is broadcast. Every assign batch carries
+  the last number; a worker that sees a gap asks before it starts anything.
+* Clients read the facts of a run by position. What a client was sent and has not confirmed two heartbeats later is sent
+  again from where it stands.
+* A worker that is silent for SUSPECT_S gets nothing new; after LOST_S its attempts go elsewhere. A turn that starts late
+  moves the deadlines: silence counts only while somebody listened.
+
+It must not know of sockets, clocks, processes or pickles.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from hashlib import blake2b
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+from pfw import messages as m
+from pfw import outcome as oc
+from pfw.failure import FAIL_LOST, Failure
+from pfw.lifecycle import ON_FAILURE, RUN_STATE_NAMES, STATE_NAMES, RunLife
+from pfw.messages import Message
+from pfw.errors import ProtocolError
+from pfw.wire import BATCH_BYTES, pack, unpack_graph
+from pfw_coordinator.ledger import LANES, Attempt, Client, Run, Subscription, Worker, new_attempt
+from pfw_coordinator.placement import RECALL_AFTER_S, plan_recall, plan_round
+
+SUSPECT_S = 3.0
+LOST_S = 10.0
+#: Runs and futures that wait for their client end when it has been silent for so long.
+CLIENT_GONE_S = 30.0
+#: A turn that starts so much later than planned moves every deadline.
+LATE_S = 1.0
+#: Facts go to a client at once, and then at most so often until the run ends: a chain would send one message a step.
+FACTS_EVERY_S = 0.050
+#: Bytes of facts on their way to one client before it must confirm some.
+WINDOW_BYTES = 8 << 20
+#: How long facts may be on their way before they count as lost.
+REWIND_S = 2.0
+#: A fact on the wire beside its payload, about.
+FACT_BYTES = 64
+FACTS_PER_MESSAGE = 8_192
+#: Facts of ended runs that are kept for clients that attach later; the oldest run goes first.
+KEPT_FACTS = 1_000_000
+
+
+class Outbox(NamedTuple):
+    """What the shell has to do after a turn, in this order."""
+
+    #: (peer, messages): one frame for each peer.
+    messages: list[tuple[bytes, list[Message]]]
+    #: To every worker, on PUB.
+    broadcasts: list[Message]
+    #: (peer, pid): a worker on this host whose process is to be watched; its end is `on_peer_died`.
+    watch: list[tuple[bytes, int]]
+    #: The next turn starts at the latest then.
+    wake_at: float
+
+
+class Core:
+    """State of one coordinator. Times are monotonic seconds."""
+
+    def __init__(
+        self,
+        *,
+        python: str,
+        version: str,
+        pub: str,
+        host: str,
+        seed: bytes,
+        epoch_s: float,
+        now: float,
+        is_embedded: bool = False,
+    ) -> None:
+        """Args:
+        python: "3.11", what peers must run too.
+        version: Of pfw, for messages only.
+        pub: Where the shell publishes cancels.
+        host: host_identity() of this machine.
+        seed: Random, new at every start: run ids and jitter come from it.
+        epoch_s: Wall clock minus monotonic clock.
+        is_embedded: A client's own cluster: ended runs go as soon as their client has read them.
+        """
+        self.python, self.version, self.pub, self.host = python, version, pub, host
+        self.epoch_s, self.is_embedded = epoch_s, is_embedded
+        self.workers: dict[bytes, Worker] = {}
+        self.clients: dict[bytes, Client] = {}
+        self.runs: dict[int, Run] = {}
+        #: Messages that broke the rules of the state, not of the form (those are the shell's to count).
+        self.oddities = 0
+        self._seed = seed
+        self._last_turn = now
+        self._wake_at = now
+        self._worker_names: dict[int, str] = {}
+        self._run_of_key: dict[bytes, Run] = {}
+        self._run_of_id: dict[str, Run] = {}
+        self._numbers = {"worker": 0, "client": 0, "run": 0, "attempt": 0, "cancel": 0}
+        self._functions: dict[bytes, int] = {}
+        self._function_data: list[bytes] = []
+        self._function_users: list[int] = []
+        self._estimates_us: list[float] = []
+        self._cancels: dict[int, int] = {}
+        self._ended: deque[Run] = deque()
+        self._ended_facts = 0
+        # What this turn touched.
+        self._mail: dict[bytes, list[Message]] = {}
+        self._broadcasts: list[Message] = []
+        self._watch: list[tuple[bytes, int]] = []
+        self._touched: dict[Run, None] = {}
+        self._to_acknowledge: dict[Worker, None] = {}
+        self._unsent: dict[Subscription, None] = {}
+        self._waiting: tuple[dict[Run, None], ...] = tuple({} for _ in LANES)
+        self._credit: tuple[dict[Worker, None], ...] = tuple({} for _ in LANES)
+        self._backoffs: list[tuple[float, int]] = []
+
+    # -- workers ---------------------------------------------------------------------------------------------------
+
+    def on_register(self, peer: bytes, msg: m.Register, now: float) -> None:
+        if not self._is_same_version(peer, msg.protocol, msg.python, msg.pfw, "worker"):
+            return
+        worker = self.workers.get(peer)
+        if worker is None:
+            worker = Worker(self._next("worker"), peer, msg.name, (msg.cpu, msg.io, msg.permits), now)
+            worker.pid, worker.host = msg.pid, msg.host
+            self.workers[peer] = worker
+            self._worker_names[worker.number] = worker.name
+            if msg.host == self.host:
+                self._watch.append((peer, msg.pid))
+        worker.last_seen, worker.is_suspect = now, False
+        # On one machine the clocks are one; elsewhere the offset is off by the way of this message.
+        worker.clock_offset_us = 0 if msg.host == self.host else int(now * 1e6) - msg.clock_us
+        self._settle(worker)
+        self._send(peer, m.Welcome(worker.number, m.HEARTBEAT_S, self.pub, self._numbers["cancel"]))
+
+    def on_heartbeat(self, peer: bytes, msg: m.Heartbeat, now: float) -> None:
+        worker = self._worker(peer, now)
+        if worker is None:
+            return
+        worker.stats = (msg.rss_bytes, msg.cpu_percent, msg.load, msg.slots)
+        held = set(msg.held)
+        upto = msg.last_batch
+        if now - worker.marked_at >= REWIND_S:
+            upto = max(upto, worker.mark)
+            worker.mark, worker.marked_at = worker.batch, now
+        lost = [(n, a) for n, a in worker.attempts.items() if a.batch <= upto and n not in held]
+        if lost:
+            for _, attempt in lost:
+                # What went along with the lost batch may be lost too.
+                worker.known_functions.discard(attempt.function)
+                attempt.run.workers.pop(worker, None)
+            self._assign(worker, lost)
+        stop = tuple(number for number in msg.held if number not in worker.attempts)
+        self._send(peer, m.Reply(worker.last_outcomes, self._numbers["cancel"], stop))
+        self._to_acknowledge.pop(worker, None)
+
+    def on_outcomes(self, peer: bytes, msg: m.Outcomes, now: float) -> None:
+        """Commits what attempts returned. 2.4 µs a step with a fact and one dependant."""
+        worker = self._worker(peer, now)
+        if worker is None:
+            return
+        if msg.number == worker.last_outcomes + 1:
+            worker.last_outcomes = msg.number
+        self._to_acknowledge[worker] = None
+        offset_us, free, estimates = worker.clock_offset_us, worker.free, self._estimates_us
+        number_of_worker = worker.number
+        for number, code, start_us, run_us, payload in msg.rows:
+            attempt = free(number, now)
+            if attempt is None:
+                continue
+            run, step, function = attempt.run, attempt.step, attempt.function
+            self._touched[run] = None
+            if code == oc.OK:
+                known = estimates[function]
+                estimates[function] = known + (run_us - known) * 0.25 if known else run_us + 1.0
+                started = min(now, (start_us + offset_us) * 1e-6)
+                run.life.on_succeeded(step, number_of_worker, started, run_us * 1e-6, payload, now)
+            else:
+                self._on_other_outcome(worker, attempt, code, (start_us + offset_us) * 1e-6, run_us * 1e-6, payload, now)
+        self._settle(worker)
+
+    def _on_other_outcome(
+        self, worker: Worker, attempt: Attempt, code: int, started: float, run_s: float, payload: bytes, now: float
+    ) -> None:
+        life, step = attempt.run.life, attempt.step
+        if code in (oc.ERROR, oc.RETRYABLE):
+            life.on_failed(step, worker.number, min(now, started), run_s, payload, code == oc.RETRYABLE, now)
+        elif code == oc.CRASHED:
+            life.on_crashed(step, worker.number, min(now, started), run_s, payload, now)
+        elif code == oc.STOPPED and attempt.run.is_cancel_sent:
+            life.on_stopped(step, worker.number, now)
+        else:
+            life.on_not_started(step, worker.number, now)
+
+    def on_notes(self, peer: bytes, msg: m.Notes, now: float) -> None:
+        worker = self._worker(peer, now)
+        if worker is None:
+            return
+        for number, start_us in msg.rows:
+            attempt = worker.attempts.get(number)
+            if attempt is not None:
+                started = min(now, (start_us + worker.clock_offset_us) * 1e-6)
+                attempt.run.life.on_started(attempt.step, worker.number, started, now)
+                self._touched[attempt.run] = None
+
+    def on_cancels_asked(self, peer: bytes, msg: m.CancelsAsked, now: float) -> None:
+        if self._worker(peer, now) is not None:
+            runs = tuple(run for run, number in self._cancels.items() if number > msg.after)
+            self._send(peer, m.Cancels(msg.after, self._numbers["cancel"], runs))
+
+    def on_leaving(self, peer: bytes, msg: m.Leaving, now: float) -> None:
+        worker = self._worker(peer, now)
+        if worker is not None:
+            worker.is_leaving = True
+            self._settle(worker)
+            if msg.is_gone:
+                self._lose(worker, "it left", now)
+
+    def on_peer_died(self, peer: bytes, now: float) -> None:
+        """The process behind this peer is known to have ended."""
+        worker = self.workers.get(peer)
+        if worker is not None:
+            self._lose(worker, "its process ended", now)
+
+    def _worker(self, peer: bytes, now: float) -> Worker | None:
+        worker = self.workers.get(peer)
+        if worker is None:
+            self._send(peer, m.Refused(m.REFUSED_VERSION, "not registered here", 1))
+            return None
+        worker.last_seen = now
+        if worker.is_suspect:
+            worker.is_suspect = False
+            self._settle(worker)
+        return worker
+
+    def _lose(self, worker: Worker, why: str, now: float) -> None:
+        """The worker is gone: its attempts go elsewhere, each charged to its step's budget of losses."""
+        del self.workers[worker.peer]
+        for credit in self._credit:
+            credit.pop(worker, None)
+        text = f"worker {worker.name} (pid {worker.pid}) was lost while it held this step: {why}"
+        failure = Failure(FAIL_LOST, "WorkerLostError", text, "", b"", 0, 0).pack()
+        for attempt in worker.attempts.values():
+            self._touched[attempt.run] = None
+            if worker.is_leaving:
+                attempt.run.life.on_not_started(attempt.step, worker.number, now)
+            else:
+                attempt.run.life.on_lost(attempt.step, worker.number, failure, now)
+        for run in self.runs.values():
+            run.workers.pop(worker, None)
+
+    def _settle(self, worker: Worker, lanes: Iterable[int] = LANES) -> None:
+        """Puts the worker among those with credit, lane by lane, or takes it out."""
+        for lane in lanes:
+            if worker.has_credit(lane):
+                self._credit[lane][worker] = None
+            else:
+                self._credit[lane].pop(worker, None)
+
+    # -- clients ---------------------------------------------------------------------------------------------------
+
+    def on_hello(self, peer: bytes, msg: m.Hello, now: float) -> None:
+        if not self._is_same_version(peer, msg.protocol, msg.python, msg.pfw, "client"):
+            return
+        if peer not in self.clients:
+            self.clients[peer] = Client(peer, msg.session, now)
+        self._send(peer, m.Welcome(self._next("client"), m.HEARTBEAT_S, "", self._numbers["cancel"]))
+
+    def on_submit(self, peer: bytes, msg: m.Submit, now: float) -> None:
+        client = self._client(peer, now)
+        if client is None:
+            return
+        digest = blake2b(msg.graph, digest_size=16).digest()
+        run = self._run_of_key.get(msg.key)
+        if run is not None and run.blob_digest != digest:
+            self._reject(peer, msg.key, 0, m.REFUSED_KEY, "this key was used before with another workflow")
+            return
+        if run is None:
+            try:
+                run = self._load(client, msg, digest, now)
+            except ProtocolError as error:
+                self.oddities += 1
+                self._reject(peer, msg.key, 0, m.REFUSED_GRAPH, str(error))
+                return
+        self._send(peer, m.Accepted(msg.key, run.number, run.id))
+        self._subscribe(client, run)
+
+    def _load(self, client: Client, msg: m.Submit, digest: bytes, now: float) -> Run:
+        graph = unpack_graph(msg.graph)
+        if msg.mode not in ("parallel", "waves") or msg.on_failure not in ON_FAILURE:
+            raise ProtocolError(f"no such mode {msg.mode!r} or on_failure {msg.on_failure!r}")
+        if not graph.ids and not msg.is_open:
+            raise ProtocolError("a run without steps")
+        number = self._next("run")
+        run_id = blake2b(b"%d" % number, key=self._seed, digest_size=5).hexdigest()
+        life = RunLife(
+            mode=msg.mode, on_failure=msg.on_failure, keep=msg.keep, keep_all=bool(msg.keep_all),
+            is_open=bool(msg.is_open), seed=run_id.encode(),
+        )  # fmt: skip
+        run = Run(number, run_id, msg.name, client.session, msg.key, life)
+        run.priority, run.is_detached, run.meta = msg.priority, bool(msg.is_detached), msg.meta
+        run.blob_digest, run.graph_blob = digest, b"" if self.is_embedded else msg.graph
+        run.functions = [self._use_function(pickled) for pickled in graph.functions]
+        self.runs[number] = self._run_of_key[msg.key] = self._run_of_id[run_id] = run
+        life.start(graph, now)
+        self._touched[run] = None
+        return run
+
+    def _use_function(self, pickled: bytes) -> int:
+        """The cluster's number of a function; the same bytes are the same function in every run."""
+        digest = blake2b(pickled, digest_size=16).digest()
+        number = self._functions.get(digest)
+        if number is None:
+            number = self._functions[digest] = len(self._function_data)
+            self._function_data.append(pickled)
+            self._function_users.append(0)
+            self._estimates_us.append(0.0)
+        self._function_users[number] += 1
+        self._function_data[number] = pickled
+        return number
+
+    def on_extend(self, peer: bytes, msg: m.Extend, now: float) -> None:
+        run = self._own_run(peer, msg.run, now)
+        if run is None or not run.life.is_open or msg.first != len(run.life.states):
+            return
+        try:
+            graph = unpack_graph(msg.graph, msg.first)
+        except ProtocolError:
+            self.oddities += 1
+            return
+        if any(run.life.is_released(d) for inputs in graph.inputs for d in inputs if d < msg.first):
+            self.oddities += 1
+            return
+        run.functions.extend([self._use_function(pickled) for pickled in graph.functions])
+        run.life.extend(graph, now)
+        self._touched[run] = None
+
+    def on_cancel_run(self, peer: bytes, msg: m.CancelRun, now: float) -> None:
+        if self._client(peer, now) is not None and (run := self.runs.get(msg.run)) is not None:
+            self._cancel(run, msg.reason, now)
+
+    def on_close_run(self, peer: bytes, msg: m.CloseRun, now: float) -> None:
+        run = self._own_run(peer, msg.run, now)
+        if run is not None:
+            run.life.close(now)
+            self._touched[run] = None
+
+    def on_attach(self, peer: bytes, msg: m.Attach, now: float) -> None:
+        client = self._client(peer, now)
+        if client is None:
+            return
+        run = self._run_of_id.get(msg.run_id)
+        if run is None or (run.life.is_open and run.session != client.session):
+            self._reject(peer, b"", msg.request, m.REFUSED_UNKNOWN_RUN, f"no run {msg.run_id!r} here")
+            return
+        self._send(
+            peer,
+            m.Attached(msg.request, run.number, run.id, run.name, run.life.mode, run.meta, run.graph_blob),
+        )
+        # Who attaches wants the facts from the start, also once more.
+        self._unsubscribe(client, run)
+        self._subscribe(client, run)
+
+    def on_cursors(self, peer: bytes, msg: m.Cursors, now: float) -> None:
+        """The client's heartbeat, or its confirmation after much was sent."""
+        client = self._client(peer, now)
+        if client is None:
+            return
+        for number, cursor, released in msg.rows:
+            subscription = client.subscriptions.get(number)
+            if subscription is not None:
+                life = subscription.run.life
+                if cursor <= life.facts_dropped + len(life.facts):
+                    self._confirm(subscription, cursor, released, now)
+        if peer not in self._mail:
+            self._send(peer, m.Reply(0, self._numbers["cancel"], ()))
+
+    def _confirm(self, subscription: Subscription, cursor: int, released: int, now: float) -> None:
+        run = subscription.run
+        subscription.cursor = max(cursor, run.life.facts_dropped)
+        subscription.sent = max(subscription.sent, subscription.cursor)
+        while subscription.in_flight and subscription.in_flight[0][0] <= cursor:
+            subscription.sent_bytes -= subscription.in_flight.popleft()[1]
+        if now - subscription.marked_at >= REWIND_S:
+            if cursor < subscription.mark:
+                # Sent a heartbeat ago and still not there: lost on the way.
+                subscription.sent = subscription.cursor
+                subscription.in_flight.clear()
+                subscription.sent_bytes = 0
+            subscription.mark, subscription.marked_at = subscription.sent, now
+        self._unsent[subscription] = None
+        if run.life.is_open:
+            run.life.release(min(released, cursor))
+            self._send(subscription.client.peer, self._facts(subscription, ()))
+        elif self.is_embedded and run.is_over and cursor == run.life.facts_dropped + len(run.life.facts):
+            self._forget_run(run)
+
+    def on_query(self, peer: bytes, msg: m.Query, now: float) -> None:
+        if self._client(peer, now) is None:
+            return
+        reports: dict[str, Callable[[float], Any]] = {
+            "workers": self._report_workers,
+            "runs": self._report_runs,
+            "status": self._report_status,
+        }
+        report = reports.get(msg.what)
+        if report is None:
+            self._reject(peer, b"", msg.request, m.REFUSED_UNKNOWN_RUN, f"nothing is known of {msg.what!r}")
+        else:
+            self._send(peer, m.Answer(msg.request, pack(report(now))))
+
+    def _client(self, peer: bytes, now: float) -> Client | None:
+        client = self.clients.get(peer)
+        if client is None:
+            self._send(peer, m.Refused(m.REFUSED_VERSION, "say Hello first", 1))
+            return None
+        client.last_seen = now
+        return client
+
+    def _own_run(self, peer: bytes, number: int, now: float) -> Run | None:
+        client = self._client(peer, now)
+        run = self.runs.get(number)
+        return run if client is not None and run is not None and run.session == client.session else None
+
+    def _subscribe(self, client: Client, run: Run) -> None:
+        if run.number not in client.subscriptions:
+            subscription = client.subscriptions[run.number] = Subscription(client, run)
+            subscription.sent = subscription.cursor = run.life.facts_dropped
+            run.subscriptions.append(subscription)
+            self._unsent[subscription] = None
+
+    def _unsubscribe(self, client: Client, run: Run) -> None:
+        subscription = client.subscriptions.pop(run.number, None)
+        if subscription is not None:
+            run.subscriptions.remove(subscription)
+            self._unsent.pop(subscription, None)
+
+    def _is_same_version(self, peer: bytes, protocol: int, python: str, version: str, role: str) -> bool:
+        if protocol == m.PROTOCOL and python == self.python:
+            return True
+        text = (
+            f"this {role} runs pfw {version} (protocol {protocol}) on Python {python}, the coordinator pfw {self.version} "
+            f"(protocol {m.PROTOCOL}) on Python {self.python}: both must have the same protocol and Python minor version"
+        )
+        self._send(peer, m.Refused(m.REFUSED_PROTOCOL, text, 0))
+        return False
+
+    def _reject(self, peer: bytes, key: bytes, request: int, kind: int, text: str) -> None:
+        self._send(peer, m.Rejected(key, request, kind, text))
+
+    # -- runs ------------------------------------------------------------------------------------------------------
+
+    def _cancel(self, run: Run, reason: str, now: float) -> None:
+        if run.life.cancel(reason, now):
+            self._touched[run] = None
+
+    def _broadcast_cancel(self, run: Run) -> None:
+        run.life.to_stop.clear()
+        run.is_cancel_sent = True
+        before = self._numbers["cancel"]
+        number = self._cancels[run.number] = self._next("cancel")
+        self._broadcasts.append(m.Cancels(before, number, (run.number,)))
+
+    def _end_run(self, run: Run) -> None:
+        """The run has ended: workers may forget it, functions nobody uses any more go."""
+        run.is_over = True
+        self._cancels.pop(run.number, None)
+        unused = tuple(number for number in run.functions if self._stop_using(number))
+        for worker in run.workers:
+            gone = tuple(number for number in unused if number in worker.known_functions)
+            worker.known_functions.difference_update(gone)
+            self._send(worker.peer, m.Forget((run.number,), gone))
+        run.workers.clear()
+        run.functions = []
+        self._ended.append(run)
+        self._ended_facts += len(run.life.facts)
+        while self._ended_facts > KEPT_FACTS and not self._ended[0].subscriptions:
+            self._forget_run(self._ended[0])
+
+    def _stop_using(self, number: int) -> bool:
+        self._function_users[number] -= 1
+        if not self._function_users[number]:
+            self._function_data[number] = b""
+        return not self._function_users[number]
+
+    def _forget_run(self, run: Run) -> None:
+        if self.runs.pop(run.number, None) is None:
+            return
+        del self._run_of_key[run.key], self._run_of_id[run.id]
+        self._ended.remove(run)
+        self._ended_facts -= len(run.life.facts)
+        for subscription in run.subscriptions:
+            subscription.client.subscriptions.pop(run.number, None)
+            self._unsent.pop(subscription, None)
+        run.subscriptions.clear()
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def on_time(self, now: float) -> None:
+        """Deadlines. To be called in each turn after everything that had arrived was handed in."""
+        late = now - self._wake_at
+        if late > LATE_S:
+            for peer in (*self.workers.values(), *self.clients.values()):
+                peer.last_seen += late
+        for worker in list(self.workers.values()):
+            silent = now - worker.last_seen
+            if silent > LOST_S:
+                self._lose(worker, f"nothing was heard of it for {silent:.0f} s", now)
+            elif silent > SUSPECT_S and not worker.is_suspect:
+                worker.is_suspect = True
+                self._settle(worker)
+        for client in list(self.clients.values()):
+            if now - client.last_seen > CLIENT_GONE_S:
+                self._lose_client(client, now)
+        while self._backoffs and self._backoffs[0][0] <= now:
+            _, number = heapq.heappop(self._backoffs)
+            if (run := self.runs.get(number)) is not None:
+                run.life.on_time(now)
+                self._touched[run] = None
+
+    def _lose_client(self, client: Client, now: float) -> None:
+        del self.clients[client.peer]
+        client.is_gone = True
+        for subscription in client.subscriptions.values():
+            subscription.run.subscriptions.remove(subscription)
+            self._unsent.pop(subscription, None)
+        if any(other.session == client.session for other in self.clients.values()):
+            return
+        for run in list(self.runs.values()):
+            if run.session == client.session and not run.is_detached:
+                self._cancel(run, f"its client was silent for {CLIENT_GONE_S:.0f} s", now)
+
+    # -- the way out -----------------------------------------------------------------------------------------------
+
+    def drain(self, now: float) -> Outbox:
+        """Places what is ready and returns everything that is to be sent."""
+        self._review_runs(now)
+        for lane in LANES:
+            if self._waiting[lane] and self._credit[lane]:
+                self._place(lane, now)
+        if len(self.workers) > 1:
+            self._recall(now)
+        if self._to_acknowledge:
+            self._acknowledge()
+        wake_at = self._state_facts(now)
+        if self._backoffs:
+            wake_at = min(wake_at, self._backoffs[0][0])
+        self._wake_at = wake_at
+        box = Outbox(list(self._mail.items()), self._broadcasts, self._watch, wake_at)
+        self._mail, self._broadcasts, self._watch = {}, [], []
+        return box
+
+    def _review_runs(self, now: float) -> None:
+        """What this turn's changes mean for each run they touched."""
+        touched, self._touched = self._touched, {}
+        for run in touched:
+            life = run.life
+            for lane in LANES:
+                if life.ready[lane].count:
+                    self._waiting[lane][run] = None
+            if life.to_stop:
+                self._broadcast_cancel(run)
+            wake_at = life.wake_at()
+            if wake_at is not None:
+                heapq.heappush(self._backoffs, (wake_at, run.number))
+            for subscription in run.subscriptions:
+                self._unsent[subscription] = None
+            if life.is_finished and not run.is_over:
+                self._end_run(run)
+
+    def _place(self, lane: int, now: float) -> None:
+        waiting = self._waiting[lane]
+        batches: dict[Worker, list[tuple[int, Attempt]]] = {}
+        number = self._numbers["attempt"]
+        for worker, run, step, expected_us in plan_round(lane, waiting, self._credit[lane], self._estimates_us):
+            life = run.life
+            life.on_assigned(step)
+            graph = life.graph
+            size = len(graph.calls[step])
+            for dependency in graph.inputs[step]:
+                size += len(life.outputs[dependency] or b"")
+            function = run.functions[graph.function_of[step]]
+            attempt = new_attempt((run, step, function, lane, expected_us, size, worker.batch + 1))
+            number += 1
+            worker.add(number, attempt)
+            batch = batches.get(worker)
+            if batch is None:
+                batch = batches[worker] = []
+            batch.append((number, attempt))
+        self._numbers["attempt"] = number
+        for worker, attempts in batches.items():
+            self._assign(worker, attempts)
+            self._settle(worker, (lane,))
+        for run in [run for run in waiting if not run.life.ready[lane].count]:
+            del waiting[run]
+        if len(waiting) > 1:
+            first = next(iter(waiting))
+            del waiting[first]
+            waiting[first] = None
+
+    def _assign(self, worker: Worker, attempts: list[tuple[int, Attempt]]) -> None:
+        """One numbered batch; functions and runs go along the first time this worker meets them."""
+        worker.batch += 1
+        rows: list[m.AssignRow] = []
+        functions: dict[int, bytes] = {}
+        runs: dict[int, str] = {}
+        for number, attempt in attempts:
+            run, step, function, lane, _, _, batch = attempt
+            life = run.life
+            graph = life.graph
+            outputs = life.outputs
+            inputs = graph.inputs[step]
+            if function not in worker.known_functions:
+                worker.known_functions.add(function)
+                functions[function] = self._function_data[function]
+            if worker not in run.workers:
+                run.workers[worker] = None
+                runs[run.number] = run.id
+            spec = graph.specs[graph.spec_of[step]]
+            rows.append(
+                (
+                    number,
+                    run.number,
+                    step,
+                    life.attempts[step],
+                    function,
+                    lane,
+                    0 if spec.heavy else int(self._estimates_us[function]),
+                    int(spec.grace * 1000),
+                    graph.calls[step],
+                    tuple([outputs[d] for d in inputs]) if inputs else (),  # type: ignore[misc]
+                )
+            )
+            if batch != worker.batch:
+                worker.attempts[number] = attempt._replace(batch=worker.batch)
+        self._to_acknowledge.pop(worker, None)
+        cancel = self._numbers["cancel"]
+        message = m.Assign(
+            worker.batch, cancel, worker.last_outcomes, tuple(functions.items()), tuple(runs.items()), tuple(rows)
+        )
+        self._send(worker.peer, message)
+
+    def _recall(self, now: float) -> None:
+        for lane in LANES:
+            if not self._waiting[lane]:
+                for worker, attempts in plan_recall(lane, self.workers.values(), now):
+                    self._send(worker.peer, m.GiveBack(tuple(attempts)))
+                    for other in self.workers.values():
+                        other.idle_since[lane] = max(other.idle_since[lane], now)
+
+    def _acknowledge(self) -> None:
+        for worker in self._to_acknowledge:
+            if worker.peer in self.workers:
+                self._send(worker.peer, m.Reply(worker.last_outcomes, self._numbers["cancel"], ()))
+        self._to_acknowledge = {}
+
+    def _state_facts(self, now: float) -> float:
+        """Sends clients what they have not read; returns when to look again."""
+        wake_at = now + m.HEARTBEAT_S
+        for subscription in list(self._unsent):
+            due = subscription.last_sent_at + FACTS_EVERY_S
+            life = subscription.run.life
+            if now < due and not life.is_finished and not life.is_open:
+                wake_at = min(wake_at, due)
+                continue
+            while self._send_facts(subscription, now):
+                pass
+            if subscription.sent_bytes < WINDOW_BYTES:
+                del self._unsent[subscription]
+        return wake_at
+
+    def _send_facts(self, subscription: Subscription, now: float) -> bool:
+        """One message of facts; True if more may follow."""
+        run = subscription.run
+        facts, dropped = run.life.facts, run.life.facts_dropped
+        first = subscription.sent - dropped
+        if first >= len(facts) or subscription.sent_bytes >= WINDOW_BYTES:
+            return False
+        rows = facts[first : first + FACTS_PER_MESSAGE]
+        sizes = list(accumulate([FACT_BYTES + len(row[8]) for row in rows]))
+        if sizes[-1] > BATCH_BYTES:
+            del rows[bisect(sizes, BATCH_BYTES) + 1 :]
+        size = sizes[len(rows) - 1]
+        self._send(subscription.client.peer, self._facts(subscription, tuple(rows)))
+        subscription.sent += len(rows)
+        subscription.last_sent_at = now
+        subscription.in_flight.append((subscription.sent, size))
+        subscription.sent_bytes += size
+        return True
+
+    def _facts(self, subscription: Subscription, rows: tuple[m.FactRow, ...]) -> m.Facts:
+        run = subscription.run
+        numbers = {row[4] for row in rows}
+        workers = tuple((number, self._worker_names[number]) for number in numbers if number)
+        return m.Facts(run.number, subscription.sent, len(run.life.states), self.epoch_s, workers, rows)
+
+    def _send(self, peer: bytes, message: Message) -> None:
+        mail = self._mail.get(peer)
+        if mail is None:
+            self._mail[peer] = [message]
+        else:
+            mail.append(message)
+
+    def _next(self, what: str) -> int:
+        self._numbers[what] += 1
+        return self._numbers[what]
+
+    # -- reports ---------------------------------------------------------------------------------------------------
+
+    def _report_workers(self, now: float) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": worker.name,
+                "pid": worker.pid,
+                "cpu": worker.slots[0],
+                "io": worker.slots[1],
+                "held": len(worker.attempts),
+                "rss_bytes": worker.stats[0],
+                "cpu_percent": worker.stats[1],
+                "load": worker.stats[2],
+                "slots": worker.stats[3],
+                "state": "suspect" if worker.is_suspect else "leaving" if worker.is_leaving else "ready",
+                "seen_s": round(now - worker.last_seen, 3),
+            }
+            for worker in self.workers.values()
+        ]
+
+    def _report_runs(self, now: float) -> list[dict[str, Any]]:
+        return [self._report_run(run, now) for run in self.runs.values()]
+
+    def _report_run(self, run: Run, now: float) -> dict[str, Any]:
+        life = run.life
+        started = life.facts[0].at if life.facts else now
+        last = life.facts[-1].at if life.is_finished else now
+        counts = _count(life.states)
+        return {
+            "id": run.id,
+            "name": run.name,
+            "status": RUN_STATE_NAMES[life.status],
+            "mode": life.mode,
+            "steps": len(life.states),
+            **counts,
+            "started_at": started + self.epoch_s,
+            "duration_s": round(last - started, 6),
+        }
+
+    def _report_status(self, now: float) -> dict[str, Any]:
+        return {
+            "pfw": self.version,
+            "python": self.python,
+            "workers": len(self.workers),
+            "clients": len(self.clients),
+            "runs": sum(not run.life.is_finished for run in self.runs.values()),
+            "cpu": sum(worker.slots[0] for worker in self.workers.values()),
+            "io": sum(worker.slots[1] for worker in self.workers.values()),
+            "held": sum(len(worker.attempts) for worker in self.workers.values()),
+            "oddities": self.oddities,
+        }
+
+
+def _count(states: Iterable[int]) -> dict[str, int]:
+    """How many steps are in which state."""
+    numbers = Counter(states)
+    return {STATE_NAMES[state].lower(): count for state, count in sorted(numbers.items())}

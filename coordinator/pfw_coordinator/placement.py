@@ -1,0 +1,123 @@
+"""Which ready step goes to which worker, and what is taken back. The one place where that is decided. Pure."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+
+from pfw_coordinator.ledger import FLOOR_US, LONG_US, TARGET_US, Run, Worker
+
+#: (worker, run, step, expected µs)
+Placement = tuple[Worker, Run, int, int]
+
+#: A slot that has been idle for so long takes work back from a worker that was sent more than it can start.
+RECALL_AFTER_S = 0.010
+
+
+def plan_round(
+    lane: int, runs: Iterable[Run], workers: Iterable[Worker], estimates_us: Sequence[float]
+) -> Iterator[Placement]:
+    """Takes ready steps from the runs and gives them to workers, run priority first.
+
+    Idle slots come first: one step at a time in turn from each run, the least loaded worker first. Then short steps
+    are sent ahead, to each worker its share, up to TARGET_US of expected work for every slot. Steps that are heavy,
+    long or of unknown duration are never sent ahead.
+
+    The caller books each placement in the worker's ledger before it takes the next.
+
+    Args:
+        lane: The lane to plan for.
+        runs: Runs with ready steps in this lane, in the order of their turn.
+        workers: Workers with credit in this lane.
+        estimates_us: Function number -> expected µs, 0 if not known.
+    """
+    offers, rotation = list(workers), deque(runs)
+    while rotation:
+        first = max(run.priority for run in rotation) if len(rotation) > 1 else rotation[0].priority
+        equals = deque(run for run in rotation if run.priority == first)
+        rotation = deque(run for run in rotation if run.priority != first)
+        yield from _fill_idle(lane, equals, offers, estimates_us)
+        if equals:
+            yield from _send_ahead(lane, equals, offers, estimates_us)
+
+
+def _fill_idle(
+    lane: int, rotation: deque[Run], workers: list[Worker], estimates_us: Sequence[float]
+) -> Iterator[Placement]:
+    """One step for each idle slot; afterwards `rotation` holds the runs that still have ready steps."""
+    heap = [(w.out[lane] / w.slots[lane], w.number, w) for w in workers if w.out[lane] < w.slots[lane]]
+    heapq.heapify(heap)
+    while heap and rotation:
+        run = rotation.popleft()
+        queue = run.life.ready[lane]
+        if not queue.count:
+            continue
+        worker = heap[0][2]
+        step = queue.take()
+        if queue.count:
+            rotation.append(run)
+        yield worker, run, step, _expected_us(run, step, estimates_us)
+        if worker.out[lane] < worker.slots[lane]:
+            heapq.heapreplace(heap, (worker.out[lane] / worker.slots[lane], worker.number, worker))
+        else:
+            heapq.heappop(heap)
+
+
+def _send_ahead(
+    lane: int, rotation: deque[Run], workers: list[Worker], estimates_us: Sequence[float]
+) -> Iterator[Placement]:
+    ready = sum(run.life.ready[lane].count for run in rotation)
+    share = math.ceil(ready / len(workers))
+    for worker in sorted(workers, key=lambda w: w.queued_us[lane]):
+        yield from _fill_ahead(lane, rotation, worker, share, estimates_us)
+
+
+def _fill_ahead(
+    lane: int, rotation: deque[Run], worker: Worker, share: int, estimates_us: Sequence[float]
+) -> Iterator[Placement]:
+    """Up to `share` short steps for one worker. 0.9 µs a step beside the booking."""
+    while rotation and share > 0:
+        run = rotation.popleft()
+        queue, life = run.life.ready[lane], run.life
+        function_of, functions, specs, spec_of = life.graph.function_of, run.functions, life.graph.specs, life.graph.spec_of
+        turn = share if not rotation else 1 + share // (len(rotation) + 1)
+        while turn and queue.count:
+            step = queue.head()
+            expected = int(estimates_us[functions[function_of[step]]])
+            room = worker.room_us(lane)
+            if not 0 < expected < LONG_US or specs[spec_of[step]].heavy:
+                break
+            if room <= 0:
+                return
+            queue.take()
+            yield worker, run, step, max(expected, FLOOR_US)
+            turn -= 1
+            share -= 1
+        else:
+            if queue.count:
+                rotation.append(run)
+
+
+def _expected_us(run: Run, step: int, estimates_us: Sequence[float]) -> int:
+    graph = run.life.graph
+    expected = int(estimates_us[run.functions[graph.function_of[step]]])
+    return max(FLOOR_US, min(expected, TARGET_US)) if expected else TARGET_US
+
+
+def plan_recall(lane: int, workers: Iterable[Worker], now: float) -> list[tuple[Worker, list[int]]]:
+    """What to ask back when nothing is ready, one worker idles and another was sent more than it can start.
+
+    Half of the excess of the worker with the most, its latest attempts first; those that already started stay there.
+    """
+    offers = [w for w in workers if not (w.is_suspect or w.is_leaving)]
+    idle = [w for w in offers if w.out[lane] < w.slots[lane] and now - w.idle_since[lane] >= RECALL_AFTER_S]
+    if not idle or len(offers) < 2:
+        return []
+    donor = max(offers, key=lambda w: w.out[lane] - w.slots[lane])
+    excess = donor.out[lane] - donor.slots[lane]
+    if excess <= 0:
+        return []
+    held = [number for number, attempt in donor.attempts.items() if attempt.lane == lane]
+    return [(donor, held[-math.ceil(excess / 2) :])]

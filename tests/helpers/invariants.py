@@ -1,0 +1,125 @@
+"""Every relation that the state of a core must satisfy between two turns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from pfw.graph import LANE_CPU
+from pfw.lifecycle import ASSIGNED, BACKOFF, CANCELLED, READY, RUN_SUCCEEDED, SUCCEEDED, WAITING, RunLife
+
+if TYPE_CHECKING:
+    from pfw_coordinator.core import Core as CoordinatorCore
+    from pfw_coordinator.ledger import Worker
+    from pfw_worker.core import Core as WorkerCore
+
+
+def check(core: CoordinatorCore) -> None:
+    """The coordinator's ledgers, runs and sets agree with each other. To be called after `drain`."""
+    assigned: Counter[tuple[int, int]] = Counter()
+    numbers: Counter[int] = Counter()
+    for peer, worker in core.workers.items():
+        assert worker.peer == peer
+        _check_ledger(core, worker)
+        for number, attempt in worker.attempts.items():
+            numbers[number] += 1
+            assigned[attempt.run.number, attempt.step] += 1
+            assert attempt.run.life.states[attempt.step] == ASSIGNED, f"attempt {number} of a step that is not assigned"
+    assert all(count == 1 for count in numbers.values()), "an attempt in two ledgers"
+    expected: Counter[tuple[int, int]] = Counter()
+    for run in core.runs.values():
+        expected.update((run.number, step) for step, state in enumerate(run.life.states) if state == ASSIGNED)
+        check_life(run.life)
+        for lane, queue in enumerate(run.life.ready):
+            assert not queue.count or run in core._waiting[lane], f"run {run.number} waits in lane {lane} unseen"
+        assert run.life.is_finished or len(run.functions) == len(run.life.graph.functions)
+        for subscription in run.subscriptions:
+            _check_subscription(subscription)
+    assert assigned == expected, f"assigned {expected - assigned}, in a ledger {assigned - expected}"
+    _check_functions(core)
+
+
+def _check_ledger(core: CoordinatorCore, worker: Worker) -> None:
+    """Credit is what the attempts say, and the sets of workers with credit are right."""
+    for lane in range(3):
+        attempts = [attempt for attempt in worker.attempts.values() if attempt.lane == lane]
+        assert worker.out[lane] == len(attempts)
+        assert worker.queued_us[lane] == sum(attempt.estimate_us for attempt in attempts)
+        assert (worker in core._credit[lane]) == worker.has_credit(lane), f"credit of {worker.name} in lane {lane}"
+    assert worker.out_bytes == sum(attempt.size for attempt in worker.attempts.values())
+    assert all(0 < attempt.batch <= worker.batch for attempt in worker.attempts.values())
+    for credit in core._credit:
+        assert all(known in core.workers.values() for known in credit), "a worker that is gone has credit"
+
+
+def _check_subscription(subscription: object) -> None:
+    from pfw_coordinator.ledger import Subscription
+
+    assert isinstance(subscription, Subscription)
+    life = subscription.run.life
+    assert subscription.client.subscriptions[subscription.run.number] is subscription
+    assert life.facts_dropped <= subscription.cursor <= subscription.sent <= life.facts_dropped + len(life.facts)
+    assert subscription.sent_bytes == sum(size for _, size in subscription.in_flight)
+
+
+def _check_functions(core: CoordinatorCore) -> None:
+    users: Counter[int] = Counter()
+    for run in core.runs.values():
+        users.update(run.functions)
+    for number, count in enumerate(core._function_users):
+        assert count == users[number], f"function {number} has {users[number]} users, not {count}"
+        assert bool(core._function_data[number]) == bool(count)
+
+
+def check_life(life: RunLife) -> None:
+    """The counts of a run are what its states say."""
+    states, graph = life.states, life.graph
+    finished = [state >= SUCCEEDED for state in states]
+    assert life.unfinished == finished.count(False)
+    queued = [step for queue in life.ready for bucket in queue._buckets.values() for step in bucket]
+    for queue in life.ready:
+        assert queue.count == sum(map(len, queue._buckets.values()))
+        assert sorted(-rank for rank in queue._ranks) == sorted(queue._buckets)
+    parked = [step for step in life._parked if states[step] == READY]
+    assert sorted(queued + parked) == [step for step, state in enumerate(states) if state == READY]
+    backing_off = {step for _, step in life._backoff_heap}
+    assert all(step in backing_off for step, state in enumerate(states) if state == BACKOFF)
+    consumers: Counter[int] = Counter()
+    for step, state in enumerate(states):
+        dependencies = (*graph.inputs[step], *graph.after[step])
+        if state < SUCCEEDED:
+            consumers.update(graph.inputs[step])
+        if state == WAITING:
+            missing = sum(states[dependency] != SUCCEEDED for dependency in dependencies)
+            assert life._missing[step] == missing > 0, f"step {step} waits for {missing}"
+        elif state not in (CANCELLED, 7):
+            assert all(states[dependency] == SUCCEEDED for dependency in dependencies)
+    for step, count in consumers.items():
+        assert life._consumers[step] >= count
+        assert states[step] != SUCCEEDED or life.outputs[step] is not None, f"the output of {step} is gone too early"
+    if life.status >= RUN_SUCCEEDED:
+        assert not life.unfinished
+        assert not life.is_open
+    if life._wave_left:
+        left = Counter(depth for step, depth in enumerate(life._depths) if not finished[step])
+        assert all(life._wave_left[depth] == left[depth] for depth in range(len(life._wave_left)))
+
+
+def check_worker(core: WorkerCore) -> None:
+    """Each attempt that a worker holds is in one place. To be called after `drain`."""
+    places: Counter[int] = Counter()
+    for lane, queue in enumerate(core._queues):
+        places.update(queue)
+        assert all(core.attempts[number].lane == lane for number in queue)
+    places.update(number for number in core._blocked if number in core.attempts)
+    for slot in core.slots.values():
+        held = [number for number in slot.held if number in core.attempts]
+        places.update(held)
+        assert slot.held or slot.expected_us == 0
+    assert places == Counter(core.attempts.keys()), f"held {list(core.attempts)}, found {dict(places)}"
+    assert not set(core.attempts) & core._in_outbox
+    waiting = {row[0] for row in core._outcome_rows}
+    assert core._in_outbox == waiting | {row[0] for rows in core._outbox.values() for row in rows}
+    assert sum(slot.lane == LANE_CPU for slot in core.slots.values()) == core.limits[LANE_CPU] or core.is_gone
+    for lane in (1, 2):
+        assert sum(slot.lane == lane for slot in core.slots.values()) <= max(1, core.limits[lane])

@@ -1,0 +1,69 @@
+"""Messages and graphs for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pfw import messages as m
+from pfw.graph import LANE_CPU, Graph, Spec
+
+
+def spec(
+    lane: int = LANE_CPU, *, heavy: int = 0, retries: int = 0, backoff: float = 0.1, jitter: int = 0, grace: float = 2.0
+) -> Spec:
+    """How a step is to be run."""
+    return Spec(lane, heavy, retries, backoff, 2.0, 30.0, jitter, grace)
+
+
+def graph_of(
+    inputs: Sequence[tuple[int, ...]],
+    *,
+    after: Sequence[tuple[int, ...]] | None = None,
+    specs: Sequence[Spec] | None = None,
+    functions: Iterable[bytes] = (b"fn",),
+    first: int = 0,
+) -> Graph:
+    """A graph of steps with these inputs; one spec each, or one for all; the functions in turn."""
+    count, functions = len(inputs), list(functions)
+    specs = list(specs or [spec()])
+    return Graph(
+        [f"s{step}" for step in range(first, first + count)],
+        functions,
+        specs,
+        [step % len(functions) for step in range(count)],
+        [step if len(specs) > 1 else 0 for step in range(count)],
+        [b"call %d" % step for step in range(first, first + count)],
+        list(inputs),
+        list(after or [()] * count),
+    )
+
+
+#: One of each message.
+SAMPLES: tuple[m.Message, ...] = (
+    m.Register(1, "3.11", "0.1", "worker", 99, "host", 4, 16, 100, 123_456),
+    m.Heartbeat(3, 2, (5, 6), 1 << 30, 12.5, 0.7, 4),
+    m.Outcomes(7, ((5, 0, 10, 20, b"out"), (6, 1, 11, 21, b""))),
+    m.Notes(((5, 1_000),)),
+    m.CancelsAsked(4),
+    m.Leaving(1),
+    m.Welcome(2, 1.0, "tcp://127.0.0.1:1", 3),
+    m.Refused(1, "why", 0),
+    m.Assign(8, 1, 7, ((0, b"fn"),), ((1, "run"),), ((5, 1, 0, 1, 0, 2, 50, 2_000, b"call", (b"in", b"")),)),
+    m.GiveBack((5, 6)),
+    m.Reply(7, 3, (4,)),
+    m.Forget((1,), (0, 2)),
+    m.Cancels(2, 3, (1,)),
+    m.Hello(1, "3.11", "0.1", b"session"),
+    m.Submit(b"key", "name", "parallel", "stop", 0, (0, 1), 0, 1, 5, b"meta", b"graph"),
+    m.Extend(1, 3, b"graph"),
+    m.CancelRun(1, "reason"),
+    m.CloseRun(1),
+    m.Attach(9, "id"),
+    m.Cursors(((1, 3, 2),)),
+    m.Query(9, "status"),
+    m.Accepted(b"key", 1, "id"),
+    m.Rejected(b"key", 0, 2, "why"),
+    m.Attached(9, 1, "id", "name", "waves", b"meta", b"graph"),
+    m.Facts(1, 4, 3, 1.7e9, ((1, "worker"),), ((2, 0, 1.5, 1, 1, 1.0, 1.25, 0.25, b"out"),)),
+    m.Answer(9, b"body"),
+)

@@ -1,0 +1,99 @@
+"""A worker core that is driven by hand: what goes in, and everything that comes out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from helpers import invariants
+from pfw import messages as m
+from pfw import outcome as oc
+from pfw.graph import LANE_CPU
+from pfw_worker.core import Core
+
+REGISTER = m.Register(m.PROTOCOL, "3.11", "0", "worker", 1, "host", 1, 2, 5, 0)
+OUT = b"out"
+
+
+class WorkerRig:
+    """One worker; `now` is its clock. `turn` gives the fields of the outbox in which something is."""
+
+    def __init__(self, cpu: int = 1, io: int = 2) -> None:
+        self.now = 100.0
+        self.core = Core(REGISTER._replace(cpu=cpu, io=io), self.now)
+        self.wake_at = self.now
+        self._batch = self._outcomes = 0
+
+    def turn(self, **at: float) -> dict[str, Any]:
+        """A turn's end: `on_time` and `drain`; what is to be done, without what is empty."""
+        self.now = at.get("at", self.now)
+        self.core.on_time(self.now)
+        box = self.core.drain(self.now)
+        invariants.check_worker(self.core)
+        self.wake_at = box.wake_at
+        return {name: value for name, value in box._asdict().items() if value and name != "wake_at"}
+
+    def join(self) -> WorkerRig:
+        """Registers, is welcome, and has its CPU slots ready."""
+        self.turn()
+        for number in list(self.core.slots):
+            self.core.on_slot_ready(number, self.now)
+        self.core.on_welcome(m.Welcome(1, 1.0, "pub", 0), self.now)
+        self.turn()
+        return self
+
+    def assign(
+        self, *rows: m.AssignRow, last_cancel: int = 0, acked: int = 0, functions: tuple[int, ...] = (0,)
+    ) -> None:
+        """A batch; functions and runs go along."""
+        self._batch += 1
+        pickles = tuple((function, b"fn %d" % function) for function in functions)
+        runs = tuple((run, f"run-{run}") for run in {row[1] for row in rows})
+        self.core.on_assign(m.Assign(self._batch, last_cancel, acked, pickles, runs, rows), self.now)
+
+    def end(self, slot: int, *attempts: int, code: int = oc.OK) -> None:
+        """A slot returns these attempts."""
+        self.core.on_slot_outcomes(slot, [outcome(attempt, code) for attempt in attempts], self.now)
+
+    def outcomes(self, *rows: m.OutcomeRow) -> m.Outcomes:
+        """The next message of outcomes, as it is expected."""
+        self._outcomes += 1
+        return m.Outcomes(self._outcomes, rows)
+
+    def look(self, **executing: int) -> None:
+        """The status pages: slot1=7 is attempt 7 in slot 1, begun at 100."""
+        pages = {number: (executing.get(f"slot{number}", 0), 100_000_000) for number in self.core.slots}
+        self.core.on_look(pages, self.now)
+
+    def heartbeat(self, *held: int, last_batch: int | None = None, last_cancel: int = 0, slots: int = 1) -> m.Heartbeat:
+        """The heartbeat that is expected."""
+        batch = self._batch if last_batch is None else last_batch
+        return m.Heartbeat(batch, last_cancel, held, 0, 0.0, 0.0, slots)
+
+
+def row(
+    attempt: int,
+    *,
+    run: int = 1,
+    step: int = 0,
+    function: int = 0,
+    lane: int = LANE_CPU,
+    us: int = 0,
+    grace_s: float = 2.0,
+) -> m.AssignRow:
+    """One assigned attempt; `us` is its expected duration."""
+    return (attempt, run, step, 1, function, lane, us, int(grace_s * 1000), b"call", ())
+
+
+def sent(attempt: int, *, run: int = 1, step: int = 0, function: int = 0, short: int = 0) -> tuple[Any, ...]:
+    """The same attempt as a slot is sent it."""
+    return (attempt, run, f"run-{run}", step, 1, function, short, b"call", ())
+
+
+def outcome(attempt: int, code: int = oc.OK) -> m.OutcomeRow:
+    return (
+        attempt,
+        code,
+        0 if code == oc.NOT_STARTED else 100,
+        0 if code == oc.NOT_STARTED else 50,
+        OUT if code == oc.OK else b"",
+    )

@@ -1,0 +1,520 @@
+"""Real slots, started by a real spawner and driven as a supervisor drives them."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers import wait_until
+from pfw import codec, host, outcome
+from pfw.context import current
+from pfw.failure import FAIL_MODULE, Failure, describe_crash
+from pfw_worker.page import STOP_INTERRUPT, STOP_TOKEN
+from pfw_worker.spawner import SlotHandle, SlotKind, Spawner
+
+TIMEOUT_S = 20.0
+RUN = 3
+
+
+class Driver:
+    """One slot, and what a supervisor does with it."""
+
+    def __init__(self, spawner: Spawner, kind: SlotKind) -> None:
+        self.spawner = spawner
+        self.handle: SlotHandle = spawner.spawn(kind)
+        self.sent: dict[int, int] = {}
+        self.outcomes: dict[int, tuple[int, int, int, bytes]] = {}
+        assert self.receive() == ()
+
+    def receive(self) -> tuple[Any, ...] | None:
+        assert host.wait_readable(self.handle.channel.fileno(), TIMEOUT_S)
+        return self.handle.channel.recv_one()
+
+    def assign(self, fn: Callable[..., Any] | bytes, *args: Any, **options: Any) -> None:
+        """Send one step under the attempt given, or 1."""
+        self.send([step_of(0, *args, **options)], [(0, fn if isinstance(fn, bytes) else codec.dump_function(fn))])
+
+    def send(self, steps: list[tuple[Any, ...]], functions: list[tuple[int, bytes]] = [], **more: Any) -> None:  # noqa: B006
+        self.handle.channel.send((functions, (), steps, *more.values()))
+
+    def collect(self, count: int) -> dict[int, tuple[int, int, int, bytes]]:
+        """Wait until there are outcomes of so many attempts; return `{attempt: (code, start_us, run_us, payload)}`."""
+        while len(self.outcomes) < count:
+            message = self.receive()
+            assert message is not None, "the slot has ended"
+            self.outcomes.update({attempt: tuple(rest) for attempt, *rest in message})
+        return self.outcomes
+
+    def result(self, attempt: int = 1) -> Any:
+        while attempt not in self.outcomes:
+            self.collect(len(self.outcomes) + 1)
+        code, _, _, payload = self.outcomes[attempt]
+        assert code == outcome.OK, Failure.unpack(payload)
+        return codec.load(payload)
+
+    def wait_executing(self, attempt: int = 1) -> None:
+        wait_until(lambda: self.handle.page.executing()[0] == attempt, TIMEOUT_S, what="the step executes")
+
+    def wait_status(self) -> int:
+        """Wait until the spawner reports the slot's end, and return its wait status."""
+        reaped: dict[int, int] = {}
+        while self.handle.pid not in reaped:
+            assert host.wait_readable(self.spawner.fileno(), TIMEOUT_S)
+            reaped.update(self.spawner.poll())
+        return reaped[self.handle.pid]
+
+
+def step_of(fn: int, *args: Any, attempt: int = 1, run: int = RUN, short: int = 0, inputs: Any = ()) -> tuple[Any, ...]:
+    call = codec.dump((f"step-{attempt}", args or None, None))
+    return attempt, run, "run-id", attempt, 1, fn, short, call, inputs
+
+
+@pytest.fixture(scope="module")
+def spawner() -> Iterator[Spawner]:
+    started = Spawner.start()
+    yield started
+    started.close()
+    assert not host.is_alive(started.pid)
+
+
+@pytest.fixture
+def start(spawner: Spawner) -> Iterator[Callable[..., Driver]]:
+    drivers: list[Driver] = []
+
+    def start_slot(kind: SlotKind = "sync") -> Driver:
+        drivers.append(Driver(spawner, kind))
+        return drivers[-1]
+
+    yield start_slot
+    for driver in drivers:
+        driver.handle.kill()
+        driver.handle.close()
+
+
+@pytest.fixture
+def slot(start: Callable[..., Driver]) -> Driver:
+    return start()
+
+
+# ---------------------------------------------------------------- steps
+
+
+def noop() -> None:
+    return None
+
+
+def double(data: bytes) -> bytes:
+    return data + data
+
+
+def name_itself() -> tuple[str, str, int]:
+    return current().run_id, current().step_id, current().attempt
+
+
+def touch(path: str) -> None:
+    Path(path).touch()
+
+
+def touch_and_sleep(path: str) -> None:
+    Path(path).touch()
+    time.sleep(3600)
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def wait_for_token() -> str:
+    while not current().token.cancelled:
+        os.sched_yield()
+    return "stopped itself"
+
+
+def swallow_once() -> None:
+    try:
+        time.sleep(3600)
+    except BaseException:
+        time.sleep(3600)
+
+
+def segfault() -> None:
+    ctypes.string_at(0)
+
+
+def kill_itself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave_a_child() -> int:
+    child = subprocess.Popen(["sleep", "3600"])
+    Path("/proc/self/comm").read_text()
+    return child.pid
+
+
+class KillsWhileUnpickling:
+    def __reduce__(self) -> Any:
+        return os._exit, (5,)
+
+
+def make_a_mess(path: str) -> None:
+    os.chdir(path)
+    os.umask(0)
+    os.environ["PFW_TEST_MESS"] = "1"
+    del os.environ["PATH"]
+
+
+def look_around() -> tuple[str, int, bool, bool]:
+    mask = os.umask(0)
+    os.umask(mask)
+    return os.getcwd(), mask, "PFW_TEST_MESS" in os.environ, "PATH" in os.environ
+
+
+async def meet(path: str, other: str) -> bool:
+    """End only if the other one runs at the same time."""
+    Path(path).touch()
+    while not Path(other).exists():
+        await asyncio.sleep(0.001)
+    return True
+
+
+async def sleep_long() -> None:
+    await asyncio.sleep(3600)
+
+
+async def exit_process() -> None:
+    os._exit(7)
+
+
+# ---------------------------------------------------------------- what a slot does with steps
+
+
+def test_a_batch_of_short_steps_comes_back_as_one_message(slot: Driver) -> None:
+    steps = [step_of(0, attempt=attempt, short=1) for attempt in range(1, 65)]
+    slot.send(steps, [(0, codec.dump_function(noop))])
+    message = slot.receive()
+    assert message is not None
+    assert [attempt for attempt, *_ in message] == list(range(1, 65))
+    assert {(code, payload) for _, code, _, _, payload in message} == {(outcome.OK, codec.dump(None))}
+    starts = [start_us for _, _, start_us, _, _ in message]
+    assert starts == sorted(starts)
+    assert slot.handle.page.executing()[0] == 0
+
+
+def test_outcomes_are_sent_before_a_step_that_may_take_long(slot: Driver) -> None:
+    functions = [(0, codec.dump_function(noop)), (1, codec.dump_function(time.sleep))]
+    slot.send([step_of(0, attempt=1, short=1), step_of(1, 3600, attempt=2)], functions)
+    assert slot.result(1) is None
+    slot.wait_executing(2)
+
+
+def test_a_step_knows_who_it_is(slot: Driver) -> None:
+    slot.assign(name_itself)
+    assert slot.result() == ("run-id", "step-1", 1)
+
+
+def test_inputs_are_given_to_the_function(slot: Driver) -> None:
+    slot.assign(max, inputs=(codec.dump(3), codec.dump(4)))
+    assert slot.result() == 4
+
+
+def test_five_megabytes_go_in_and_ten_come_out(slot: Driver) -> None:
+    slot.assign(double, b"x" * 5_000_000)
+    assert slot.result() == b"x" * 10_000_000
+
+
+def test_a_function_is_sent_once_and_can_be_forgotten(slot: Driver) -> None:
+    slot.send([step_of(4, attempt=1)], [(4, codec.dump_function(noop))])
+    slot.send([step_of(4, attempt=2)])
+    assert slot.result(2) is None
+    slot.handle.channel.send(([(4, codec.dump_function(name_itself))], [4], [step_of(4, attempt=3)]))
+    assert slot.result(3)[1] == "step-3"
+
+
+def test_a_function_that_does_not_load_fails_its_step_and_not_the_slot(slot: Driver) -> None:
+    slot.assign(b"cno_such_module\nf\n.")
+    code, _, _, payload = slot.collect(1)[1]
+    assert (code, Failure.unpack(payload).code) == (outcome.ERROR, FAIL_MODULE)
+    slot.assign(noop, attempt=2)
+    assert slot.result(2) is None
+
+
+def test_an_exit_is_a_failure_of_the_step_and_the_slot_lives(slot: Driver) -> None:
+    slot.assign(sys.exit, 3)
+    assert slot.collect(1)[1][0] == outcome.ERROR
+    slot.assign(noop, attempt=2)
+    assert slot.result(2) is None
+
+
+def test_the_next_step_finds_its_surroundings_as_before(slot: Driver, tmp_path: Path) -> None:
+    functions = [(0, codec.dump_function(look_around)), (1, codec.dump_function(make_a_mess))]
+    messy = step_of(1, str(tmp_path), attempt=2, short=1)
+    slot.send([step_of(0, attempt=1, short=1), messy, step_of(0, attempt=3, short=1)], functions)
+    slot.collect(3)
+    assert slot.result(2) is None
+    assert slot.result(1) == slot.result(3)
+    assert slot.result(3)[2:] == (False, True)
+
+
+def test_a_slot_holds_no_descriptors_of_its_parents(slot: Driver) -> None:
+    slot.assign(os.listdir, "/proc/self/fd")
+    # The standard three, the socket, and the listing itself.
+    assert len(slot.result()) == 5
+
+
+# ---------------------------------------------------------------- crashes
+
+
+@pytest.mark.parametrize(
+    ("fn", "args", "ending"),
+    [
+        (os._exit, (3,), ("exit", 3)),
+        (os._exit, (0,), ("exit", 0)),
+        (segfault, (), ("signal", signal.SIGSEGV)),
+        (kill_itself, (), ("signal", signal.SIGKILL)),
+    ],
+)
+def test_a_crash_is_reported_and_its_step_is_known(
+    slot: Driver, fn: Callable[..., Any], args: tuple[Any, ...], ending: tuple[str, int]
+) -> None:
+    slot.assign(fn, *args, attempt=9)
+    found = describe_crash(slot.wait_status())
+    assert (("signal", found.signal) if found.signal else ("exit", found.exit_code)) == ending
+    assert slot.handle.channel.recv() == []
+    assert slot.handle.channel.at_end
+    assert slot.handle.page.executing()[0] == 9
+
+
+def test_a_payload_that_kills_while_unpickling_is_blamed(slot: Driver) -> None:
+    slot.send([step_of(0, KillsWhileUnpickling(), attempt=6)], [(0, codec.dump_function(id))])
+    assert describe_crash(slot.wait_status()).exit_code == 5
+    assert slot.handle.page.executing()[0] == 6
+
+
+def test_a_killed_slot_leaves_nothing_in_its_process_group(slot: Driver) -> None:
+    slot.assign(leave_a_child)
+    child = slot.result()
+    slot.handle.kill()
+    assert describe_crash(slot.wait_status()).signal == signal.SIGKILL
+    wait_until(lambda: not host.is_alive(child), TIMEOUT_S, what="the step's child is gone")
+
+
+def test_neighbours_of_a_crash_notice_nothing(start: Callable[..., Driver]) -> None:
+    first, second = start(), start()
+    first.assign(os._exit, 1)
+    first.wait_status()
+    second.assign(noop)
+    assert second.result() is None
+
+
+def test_a_slot_ends_when_its_channel_is_closed(slot: Driver) -> None:
+    pid = slot.handle.pid
+    slot.handle.channel.close()
+    assert slot.wait_status() == 0
+    assert not host.is_alive(pid)
+
+
+# ---------------------------------------------------------------- stops
+
+
+def repeat_stop(slot: Driver, attempt: int, level: int) -> dict[int, Any]:
+    """Stop as a supervisor does: again and again until the outcome is there."""
+
+    def is_stopped() -> bool:
+        slot.handle.stop(attempt, level)
+        slot.outcomes.update({number: rest for message in slot.handle.channel.recv() for number, *rest in message})
+        return attempt in slot.outcomes
+
+    wait_until(is_stopped, TIMEOUT_S, what="the step has stopped")
+    return slot.outcomes
+
+
+def test_the_token_lets_a_step_stop_itself(slot: Driver) -> None:
+    slot.assign(wait_for_token)
+    slot.wait_executing()
+    repeat_stop(slot, 1, STOP_TOKEN)
+    assert slot.result() == "stopped itself"
+
+
+@pytest.mark.parametrize(("fn", "args"), [(time.sleep, (3600,)), (spin, ()), (swallow_once, ())])
+def test_an_interrupt_stops_what_python_can_stop(slot: Driver, fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    slot.assign(fn, *args)
+    slot.wait_executing()
+    assert repeat_stop(slot, 1, STOP_INTERRUPT)[1][0] == outcome.STOPPED
+    slot.assign(noop, attempt=2)
+    assert slot.result(2) is None
+
+
+def test_a_stop_of_another_attempt_changes_nothing(slot: Driver, tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    slot.assign(touch_and_sleep, str(started))
+    wait_until(started.exists, TIMEOUT_S)
+    slot.handle.stop(8, STOP_INTERRUPT)
+    slot.handle.stop(9, STOP_INTERRUPT)
+    assert slot.handle.page.executing()[0] == 1
+    assert repeat_stop(slot, 1, STOP_INTERRUPT)[1][0] == outcome.STOPPED
+
+
+def test_a_stop_of_an_idle_slot_changes_nothing(slot: Driver) -> None:
+    slot.handle.stop(1, STOP_INTERRUPT)
+    slot.assign(noop, attempt=2)
+    assert slot.result(2) is None
+
+
+def test_steps_of_a_cancelled_run_are_not_started(slot: Driver, tmp_path: Path) -> None:
+    functions = [(0, codec.dump_function(time.sleep)), (1, codec.dump_function(touch))]
+    cancelled, other = tmp_path / "cancelled", tmp_path / "other"
+    slot.send(
+        [
+            step_of(0, 3600, attempt=1),
+            step_of(1, str(cancelled), attempt=2),
+            step_of(1, str(other), attempt=3, run=RUN + 1),
+        ],
+        functions,
+    )
+    slot.wait_executing()
+    slot.handle.page.cancel_run(RUN)
+    repeat_stop(slot, 1, STOP_INTERRUPT)
+    outcomes = slot.collect(3)
+    assert [outcomes[attempt][0] for attempt in (1, 2, 3)] == [outcome.STOPPED, outcome.NOT_STARTED, outcome.OK]
+    assert not cancelled.exists()
+    assert other.exists()
+
+
+# ---------------------------------------------------------------- the async process
+
+
+def test_async_steps_run_at_the_same_time(start: Callable[..., Driver], tmp_path: Path) -> None:
+    slot = start("async")
+    paths = [str(tmp_path / name) for name in "ab"]
+    steps = [step_of(0, *paths, attempt=1), step_of(0, *reversed(paths), attempt=2)]
+    slot.send(steps, [(0, codec.dump_function(meet))])
+    assert slot.result(1)
+    assert slot.result(2)
+    assert slot.handle.page.executing()[0] == 0
+
+
+def test_an_async_step_is_stopped_alone(start: Callable[..., Driver], tmp_path: Path) -> None:
+    slot = start("async")
+    paths = [str(tmp_path / name) for name in "ab"]
+    slot.send(
+        [step_of(0, attempt=1), step_of(1, *paths, attempt=2)],
+        [(0, codec.dump_function(sleep_long)), (1, codec.dump_function(meet))],
+    )
+    wait_until(Path(paths[0]).exists, TIMEOUT_S)
+    slot.send([], stop=[1, 77])
+    assert slot.collect(1)[1][0] == outcome.STOPPED
+    Path(paths[1]).touch()
+    assert slot.result(2)
+
+
+def test_an_async_step_that_has_not_begun_is_not_started(start: Callable[..., Driver]) -> None:
+    slot = start("async")
+    slot.send([step_of(0)], [(0, codec.dump_function(sleep_long))], stop=[1])
+    assert slot.collect(1)[1][0] == outcome.NOT_STARTED
+    slot.handle.page.cancel_run(RUN)
+    slot.send([step_of(0, attempt=2)])
+    assert slot.collect(2)[2][0] == outcome.NOT_STARTED
+
+
+def test_a_lone_async_step_is_blamed_for_a_crash(start: Callable[..., Driver]) -> None:
+    slot = start("async")
+    slot.assign(exit_process, attempt=4)
+    assert describe_crash(slot.wait_status()).exit_code == 7
+    assert slot.handle.page.executing()[0] == 4
+
+
+def test_the_async_process_passes_large_outputs_on(start: Callable[..., Driver]) -> None:
+    slot = start("async")
+    slot.assign(double_later, b"x" * 5_000_000)
+    assert slot.result() == b"x" * 10_000_000
+
+
+async def double_later(data: bytes) -> bytes:
+    await asyncio.sleep(0)
+    return data + data
+
+
+def test_the_async_process_ends_when_its_channel_is_closed(start: Callable[..., Driver]) -> None:
+    slot = start("async")
+    slot.assign(sleep_long)
+    slot.wait_executing()
+    slot.handle.channel.close()
+    assert slot.wait_status() == 0
+
+
+# ---------------------------------------------------------------- the spawner
+
+SUPERVISOR = """
+import sys, time
+from pfw import codec
+from pfw_worker.spawner import Spawner
+
+spawner = Spawner.start()
+slots = [spawner.spawn("sync"), spawner.spawn("sync"), spawner.spawn("async")]
+for slot in slots:
+    assert slot.channel.recv_one() == ()
+call = codec.dump(("s", (3600,), None))
+slots[0].channel.send(([(0, codec.dump_function(time.sleep))], (), [(1, 1, "r", 0, 1, 0, 0, call, ())]))
+print(spawner.pid, *(slot.pid for slot in slots), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def supervisor() -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SUPERVISOR], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout is not None
+        yield process, [int(word) for word in process.stdout.readline().split()]
+        process.kill()
+
+
+def test_nothing_is_left_when_the_supervisor_is_killed(supervisor: tuple[subprocess.Popen[str], list[int]]) -> None:
+    process, pids = supervisor
+    assert len(pids) == 4
+    process.kill()
+    wait_until(lambda: not any(map(host.is_alive, pids)), TIMEOUT_S, what="spawner and slots are gone")
+
+
+def test_nothing_is_left_when_the_spawner_is_killed(supervisor: tuple[subprocess.Popen[str], list[int]]) -> None:
+    _, (spawner_pid, *slots) = supervisor
+    os.kill(spawner_pid, signal.SIGKILL)
+    wait_until(lambda: not any(map(host.is_alive, slots)), TIMEOUT_S, what="the slots are gone")
+
+
+def test_a_spawner_that_is_gone_is_noticed() -> None:
+    spawner = Spawner.start()
+    os.kill(spawner.pid, signal.SIGKILL)
+    assert host.wait_readable(spawner.fileno(), TIMEOUT_S)
+    assert spawner.poll() == []
+    assert spawner.at_end
+    with pytest.raises(Exception, match="the process that starts slots has ended"):
+        spawner.spawn("sync")
+    spawner.close()
+
+
+def test_the_path_of_an_embedded_client_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PFW_SYS_PATH", '["/somewhere/else"]')
+    spawner = Spawner.start()
+    driver = Driver(spawner, "sync")
+    driver.assign(read_path)
+    assert driver.result() == ("/somewhere/else", False)
+    driver.handle.close()
+    spawner.close()
+
+
+def read_path() -> tuple[str, bool]:
+    return sys.path[0], "PFW_SYS_PATH" in os.environ

@@ -1,0 +1,268 @@
+"""RunLife under random schedules, compared after every event with an oracle that recomputes everything from scratch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers import invariants
+from helpers.samples import graph_of, spec
+from pfw.graph import Graph
+from pfw.lifecycle import (
+    ASSIGNED,
+    BACKOFF,
+    CANCELLED,
+    FACT_CANCELLED,
+    FACT_FAILED,
+    FACT_FINISHED,
+    FACT_SKIPPED,
+    FACT_SUCCEEDED,
+    FAILED,
+    READY,
+    RUN_CANCELLED,
+    RUN_FAILED,
+    RUN_RUNNING,
+    RUN_STOPPING,
+    RUN_SUCCEEDED,
+    SKIPPED,
+    SUCCEEDED,
+    WAITING,
+    RunLife,
+)
+
+_FINAL = {FACT_SUCCEEDED: SUCCEEDED, FACT_FAILED: FAILED, FACT_CANCELLED: CANCELLED, FACT_SKIPPED: SKIPPED}
+EVENTS = ("ok", "retryable", "error", "crash", "loss", "not started", "stopped")
+
+
+@dataclass
+class Oracle:
+    """What the states must be, the slow way."""
+
+    graph: Graph
+    mode: str
+    on_failure: str
+    is_open: bool
+    states: list[int] = field(default_factory=list)
+    counts: dict[tuple[str, int], int] = field(default_factory=dict)
+    is_stopping: bool = False
+    discards: bool = False
+    is_cancelled: bool = False
+
+    def dependencies(self, step: int) -> set[int]:
+        return {*self.graph.inputs[step], *self.graph.after[step]}
+
+    def depth(self, step: int) -> int:
+        return 1 + max(map(self.depth, self.dependencies(step)), default=-1)
+
+    def settle(self) -> None:
+        """Skips, cancels and readies until nothing changes."""
+        self.states.extend([WAITING] * (len(self.graph.ids) - len(self.states)))
+        for step, state in enumerate(self.states):
+            ended = {self.states[dependency] for dependency in self.dependencies(step)}
+            if state == WAITING and ended & {FAILED, SKIPPED, CANCELLED}:
+                self.states[step] = SKIPPED
+            elif state == WAITING and ended <= {SUCCEEDED}:
+                self.states[step] = READY
+        if self.is_stopping:
+            self.states = [CANCELLED if state < ASSIGNED else state for state in self.states]
+
+    def may_start(self) -> set[int]:
+        """Ready steps; in waves mode those of the first wave that has not ended."""
+        ready = {step for step, state in enumerate(self.states) if state == READY}
+        if self.mode == "waves":
+            going = [self.depth(step) for step, state in enumerate(self.states) if state < SUCCEEDED]
+            ready = {step for step in ready if self.depth(step) <= min(going)}
+        return ready
+
+    def end(self, step: int, event: str) -> None:
+        """An attempt ends."""
+        if self.discards or event == "stopped":
+            self.states[step] = CANCELLED
+        elif event == "ok":
+            self.states[step] = SUCCEEDED
+        elif event == "not started":
+            self.states[step] = CANCELLED if self.is_stopping else READY
+        elif event == "retryable" and self._charge(event, step) <= self.graph.specs[0].retries and not self.is_stopping:
+            self.states[step] = BACKOFF
+        elif event in ("crash", "loss") and self._charge(event, step) < 3 and not self.is_stopping:
+            self.states[step] = READY
+        else:
+            self._fail(step)
+        self.settle()
+
+    def _charge(self, what: str, step: int) -> int:
+        self.counts[what, step] = self.counts.get((what, step), 0) + 1
+        return self.counts[what, step]
+
+    def _fail(self, step: int) -> None:
+        self.states[step] = FAILED
+        self.settle()
+        if self.on_failure != "continue":
+            self.discards = self.discards or (self.on_failure == "abort" and not self.is_stopping)
+            self.is_stopping = True
+
+    def cancel(self) -> None:
+        self.is_stopping = self.discards = self.is_cancelled = True
+        self.is_open = False
+        self.settle()
+
+    def status(self) -> int:
+        if self.is_open or min(self.states, default=SUCCEEDED) < SUCCEEDED:
+            return RUN_STOPPING if self.is_stopping else RUN_RUNNING
+        if self.is_cancelled:
+            return RUN_CANCELLED
+        return RUN_FAILED if FAILED in self.states else RUN_SUCCEEDED
+
+
+class Schedule:
+    """Drives a RunLife and its oracle by the same events."""
+
+    def __init__(self, graph: Graph, mode: str, on_failure: str, *, is_open: bool) -> None:
+        self.life = RunLife(mode=mode, on_failure=on_failure, keep_all=True, is_open=is_open, seed=b"seed")
+        self.oracle = Oracle(graph, mode, on_failure, is_open)
+        self.was_open = is_open
+        self.now = 100.0
+        self.stopped: list[int] = []
+        self.life.start(Graph(*map(list, graph)), self.now)
+        self.oracle.settle()
+        self.compare()
+
+    def compare(self) -> None:
+        life, oracle = self.life, self.oracle
+        assert list(life.states) == oracle.states
+        assert life.status == oracle.status()
+        invariants.check_life(life)
+        queued = [step for queue in life.ready for bucket in queue._buckets.values() for step in bucket]
+        assert sorted(queued) == sorted(oracle.may_start() if not life.is_finished else [])
+        told = [(fact.step, fact.kind) for fact in life.facts if fact.kind in _FINAL]
+        ended = {step: state for step, state in enumerate(oracle.states) if state >= SUCCEEDED}
+        assert {step: _FINAL[kind] for step, kind in told} == ended
+        assert len({step for step, _ in told}) == len(told), "an end was told twice"
+        ends = [place for place, fact in enumerate(life.facts) if fact.kind == FACT_FINISHED]
+        assert ends == ([len(life.facts) - 1] if life.is_finished else [])
+        self.stopped += life.to_stop
+        life.to_stop.clear()
+        running = {step for step, state in enumerate(oracle.states) if state == ASSIGNED}
+        assert not oracle.discards or running <= set(self.stopped)
+
+    def take(self) -> None:
+        queue = next(queue for queue in self.life.ready if queue.count)
+        step = queue.head()
+        assert queue.take() == step
+        assert step in self.oracle.may_start()
+        self.life.on_assigned(step)
+        self.oracle.states[step] = ASSIGNED
+        self.compare()
+
+    def end(self, step: int, event: str) -> None:
+        life, now = self.life, self.now
+        if event == "ok":
+            life.on_succeeded(step, 1, now, 0.1, b"out", now)
+        elif event in ("retryable", "error"):
+            life.on_failed(step, 1, now, 0.1, b"why", event == "retryable", now)
+        elif event == "crash":
+            life.on_crashed(step, 1, now, 0.1, b"why", now)
+        elif event == "loss":
+            life.on_lost(step, 1, b"why", now)
+        elif event == "not started":
+            life.on_not_started(step, 1, now)
+        else:
+            life.on_stopped(step, 1, now)
+        self.oracle.end(step, event)
+        self.compare()
+
+    def let_backoffs_end(self) -> None:
+        wake_at = self.life.wake_at()
+        if wake_at is not None:
+            self.now = max(self.now, wake_at) + 100.0
+            self.life.on_time(self.now)
+            self.oracle.states = [READY if state == BACKOFF else state for state in self.oracle.states]
+            self.compare()
+
+    def extend(self, fragment: Graph) -> None:
+        first = len(self.oracle.states)
+        for mine, column in zip(self.oracle.graph, fragment, strict=True):
+            mine.extend(column)
+        assert self.life.extend(Graph(*map(list, fragment)), self.now) == first
+        self.oracle.settle()
+        self.compare()
+
+    def cancel(self) -> None:
+        may = not self.life.is_finished and not self.oracle.is_cancelled
+        assert self.life.cancel("enough", self.now) == may
+        if may:
+            self.oracle.cancel()
+        self.compare()
+
+    def close(self) -> None:
+        self.life.close(self.now)
+        self.oracle.is_open = False
+        self.compare()
+
+    @property
+    def running(self) -> list[int]:
+        return [step for step, state in enumerate(self.oracle.states) if state == ASSIGNED]
+
+
+@st.composite
+def dependencies(draw: st.DrawFn, first: int, most: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """(inputs, after) of some steps that follow `first` others."""
+    rows = []
+    for step in range(first, first + draw(st.integers(0 if first else 1, most))):
+        chosen = draw(st.lists(st.integers(0, step - 1), max_size=3, unique=True)) if step else []
+        cut = draw(st.integers(0, len(chosen)))
+        rows.append((tuple(chosen[:cut]), tuple(chosen[cut:])))
+    return rows
+
+
+def fragment_of(rows: list[tuple[tuple[int, ...], tuple[int, ...]]], retries: int) -> Graph:
+    specs = [spec(retries=retries, backoff=1.0)]
+    return graph_of([inputs for inputs, _ in rows], after=[after for _, after in rows], specs=specs)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data())
+def test_a_run_is_what_the_oracle_says_after_every_event(data: st.DataObject) -> None:
+    is_open = data.draw(st.booleans(), "is_open")
+    mode = data.draw(st.sampled_from(["parallel", "waves"]), "mode")
+    on_failure = data.draw(st.sampled_from(["stop", "continue", "abort"]), "on_failure")
+    retries = data.draw(st.integers(0, 2), "retries")
+    graph = fragment_of(data.draw(dependencies(0, 8)), retries)
+    schedule = Schedule(graph, mode, on_failure, is_open=is_open)
+    for _ in range(data.draw(st.integers(0, 30), "events")):
+        actions = ["take"] * 6 * any(queue.count for queue in schedule.life.ready)
+        actions += ["end"] * 6 * bool(schedule.running)
+        actions += ["wake"] * (BACKOFF in schedule.oracle.states) + ["cancel"]
+        actions += ["extend", "close"] if schedule.life.is_open else []
+        action = data.draw(st.sampled_from(actions), "action")
+        if action == "take":
+            schedule.take()
+        elif action == "end":
+            event = data.draw(st.sampled_from(EVENTS if schedule.oracle.discards else EVENTS[:-1]), "event")
+            schedule.end(data.draw(st.sampled_from(schedule.running), "step"), event)
+        elif action == "wake":
+            schedule.let_backoffs_end()
+        elif action == "extend":
+            rows = data.draw(dependencies(len(schedule.oracle.states), 3))
+            schedule.extend(fragment_of(rows, retries))
+        elif action == "close":
+            schedule.close()
+        else:
+            schedule.cancel()
+    finish(schedule)
+
+
+def finish(schedule: Schedule) -> None:
+    """Whatever has happened, a run ends once all that is ready is carried out."""
+    schedule.close()
+    while not schedule.life.is_finished:
+        schedule.let_backoffs_end()
+        while any(queue.count for queue in schedule.life.ready):
+            schedule.take()
+        for step in schedule.running:
+            schedule.end(step, "ok")
+    if schedule.was_open:
+        schedule.life.release(len(schedule.life.facts))
+    assert not any(output is not None for output in schedule.life.outputs), "an output stays for nobody"

@@ -1,0 +1,64 @@
+"""What the command line refuses before anything is started, and its help."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from helpers.command import flow
+from pfw.cli import main
+from pfw.script import MODULE
+
+__all__ = ["flow"]
+
+
+@pytest.fixture(autouse=True)
+def _restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    for name in (MODULE, "beside"):
+        sys.modules.pop(name, None)
+
+
+USAGE = {
+    "no command of that name": ["rnu"],
+    "no such option": ["run", "x.py", "--modes", "parallel"],
+    "no such file": ["run", "nowhere.py"],
+    "no such recorded file": ["run", "nowhere.json"],
+    "neither kind of file": ["run", "flow.txt"],
+    "a parameter that is none": ["run", "flow.py", "-p", "count"],
+    "a parameter twice": ["run", "flow.py", "-p", "count=1", "-p", "count=2"],
+    "sizes of somebody else's cluster": ["run", "flow.py", "--on", "tcp://127.0.0.1:9", "--cpu", "2"],
+    "sequential elsewhere": ["run", "flow.py", "--mode", "sequential", "--detach"],
+    "a scale without a recording": ["run", "flow.py", "--time-scale", "1"],
+}
+
+
+@pytest.mark.parametrize("arguments", USAGE.values(), ids=USAGE)
+def test_wrong_usage_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str], flow: str) -> None:
+    assert main([flow if argument == "flow.py" else argument for argument in arguments]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-p", "cuont=3"], "did you mean \"count\""),
+        (["-p", "count=three"], "parameter 'count': 'three' is no whole number"),
+        (["-p", "double=maybe"], "parameter 'double': 'maybe' is neither true nor false"),
+        (["--keep", "ad"], "did you mean \"add\""),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_what_was_meant(
+    flow: str, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", flow, *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["run", "attach", "output", "cancel", "runs", "workers", "status", "version"])
+def test_each_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert "Example:" in capsys.readouterr().out

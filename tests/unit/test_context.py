@@ -1,0 +1,89 @@
+"""What a step knows about itself."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from pfw.context import CancellationToken, Entry, current, enter, enter_task, leave
+from pfw.errors import StepInterrupt
+
+
+def test_outside_a_run_the_context_is_inert() -> None:
+    ctx = current()
+    assert (ctx.run_id, ctx.step_id, ctx.attempt) == ("", "", 0)
+    assert dict(ctx.params) == {}
+    ctx.check()
+    with pytest.raises(KeyError):
+        ctx["anything"]
+
+
+def test_inside_a_step_it_says_which() -> None:
+    entry = Entry("run-1", 2)
+    previous = enter(entry)
+    entry.step_id = "load"
+    try:
+        ctx = current()
+        assert (ctx.run_id, ctx.step_id, ctx.attempt) == ("run-1", "load", 2)
+        assert current() is ctx
+        assert ctx.logger.name == "pfw.step.load"
+    finally:
+        leave(previous)
+    assert current().attempt == 0
+
+
+def test_threads_of_a_step_see_its_context() -> None:
+    seen = []
+    previous = enter(Entry("run-1", 1))
+    thread = threading.Thread(target=lambda: seen.append(current().run_id))
+    thread.start()
+    thread.join()
+    leave(previous)
+    assert seen == ["run-1"]
+
+
+def test_async_steps_have_each_its_own_context() -> None:
+    async def step(run_id: str, all_entered: asyncio.Barrier) -> str:
+        enter_task(Entry(run_id, 1))
+        await all_entered.wait()
+        return current().run_id
+
+    async def both() -> list[str]:
+        all_entered = asyncio.Barrier(2)
+        return list(await asyncio.gather(step("a", all_entered), step("b", all_entered)))
+
+    assert asyncio.run(both()) == ["a", "b"]
+    assert current().run_id == ""
+
+
+def test_params_cannot_be_changed() -> None:
+    with pytest.raises(TypeError):
+        current().params["x"] = 1  # type: ignore[index]
+
+
+def test_with_inputs_gives_the_outputs_of_dependencies() -> None:
+    ctx = current().with_inputs({"extract": [1, 2]})
+    assert ctx["extract"] == [1, 2]
+    with pytest.raises(KeyError):
+        current()["extract"]
+
+
+def test_a_token_given_is_the_contexts_token() -> None:
+    token = CancellationToken()
+    entry = Entry("run-1", 1, token)
+    assert entry.context().token is token
+    assert not entry.is_cancelled()
+    token.cancel()
+    assert entry.is_cancelled()
+
+
+def test_a_cancelled_token_interrupts_and_keeps_the_first_reason() -> None:
+    token = CancellationToken()
+    token.check()
+    token.cancel("enough")
+    token.cancel("too late")
+    assert token.reason == "enough"
+    with pytest.raises(StepInterrupt, match="enough"):
+        token.check()

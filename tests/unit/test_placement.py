@@ -1,0 +1,217 @@
+"""Which ready step goes to which worker, and what is taken back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from helpers.samples import graph_of, spec
+from pfw.graph import LANE_CPU, LANE_IO, Spec
+from pfw.lifecycle import RunLife
+from pfw_coordinator.ledger import AHEAD_BYTES, FLOOR_US, LONG_US, MAX_HELD, TARGET_US, Attempt, Run, Worker
+from pfw_coordinator.placement import RECALL_AFTER_S, Placement, plan_recall, plan_round
+
+LONG, UNKNOWN = float(LONG_US), 0.0
+
+
+def run_of(count: int, *, number: int = 1, priority: int = 0, one: Spec | None = None, function: int = 0) -> Run:
+    """A run with so many independent steps, all ready."""
+    life = RunLife()
+    life.start(graph_of([()] * count, specs=[one or spec()]), 0.0)
+    run = Run(number, f"run-{number}", "name", b"session", b"key", life)
+    run.priority, run.functions = priority, [function]
+    return run
+
+
+def worker_of(number: int, cpu: int = 1, io: int = 1) -> Worker:
+    return Worker(number, b"w%d" % number, f"worker-{number}", (cpu, io, 1), 0.0)
+
+
+def place(
+    runs: Sequence[Run], workers: Sequence[Worker], estimates_us: Sequence[float] = (UNKNOWN,), lane: int = LANE_CPU
+) -> list[Placement]:
+    """A round, booked as the core books it."""
+    placed = []
+    held = sum(len(worker.attempts) for worker in workers)
+    for worker, run, step, expected_us in plan_round(lane, runs, workers, estimates_us):
+        assert worker.has_credit(lane)
+        worker.add(held + len(placed), Attempt(run, step, 0, lane, expected_us, 10, 1))
+        placed.append((worker, run, step, expected_us))
+    return placed
+
+
+def counts(placed: Sequence[Placement]) -> dict[int, int]:
+    return dict(Counter(worker.number for worker, _, _, _ in placed))
+
+
+# -- idle slots --------------------------------------------------------------------------------------------------------
+
+
+def test_each_idle_slot_gets_one_step_of_unknown_duration() -> None:
+    run, workers = run_of(10), [worker_of(1, 2), worker_of(2, 3)]
+    placed = place([run], workers)
+    assert counts(placed) == {1: 2, 2: 3}
+    assert [step for _, _, step, _ in placed] == list(range(5))
+    assert {expected for _, _, _, expected in placed} == {TARGET_US}
+    assert place([run], workers) == []
+    assert run.life.ready[LANE_CPU].count == 5
+
+
+def test_the_least_loaded_worker_is_first() -> None:
+    workers = [worker_of(1, 4), worker_of(2, 2), worker_of(3, 1)]
+    placed = place([run_of(4)], workers)
+    assert [worker.number for worker, _, _, _ in placed] == [1, 2, 3, 1]
+
+
+def test_runs_take_turns() -> None:
+    runs = [run_of(5, number=1), run_of(1, number=2), run_of(5, number=3)]
+    placed = place(runs, [worker_of(1, 7)])
+    assert [run.number for _, run, _, _ in placed] == [1, 2, 3, 1, 3, 1, 3]
+
+
+def test_a_higher_priority_goes_first() -> None:
+    runs = [run_of(2, number=1), run_of(2, number=2, priority=3), run_of(2, number=3, priority=7)]
+    placed = place(runs, [worker_of(1, 5)])
+    assert [run.number for _, run, _, _ in placed] == [3, 3, 2, 2, 1]
+
+
+def test_only_steps_of_the_lane_are_placed() -> None:
+    run = run_of(2, one=spec(LANE_IO))
+    worker = worker_of(1, 2, 1)
+    assert place([run], [worker]) == []
+    assert counts(place([run], [worker], lane=LANE_IO)) == {1: 1}
+
+
+def test_a_worker_without_slots_in_the_lane_gets_nothing() -> None:
+    assert place([run_of(3)], [worker_of(1, 0)]) == []
+    assert place([run_of(3)], [worker_of(1, 0)], [5.0]) == []
+
+
+# -- sent ahead --------------------------------------------------------------------------------------------------------
+
+
+def test_short_steps_are_sent_ahead_up_to_the_target_for_each_slot() -> None:
+    placed = place([run_of(1_000)], [worker_of(1, 2)], [100.0])
+    assert counts(placed) == {1: 2 * TARGET_US // 100}
+    assert {expected for _, _, _, expected in placed} == {100}
+
+
+def test_every_worker_is_sent_its_share() -> None:
+    workers = [worker_of(1), worker_of(2), worker_of(3)]
+    assert counts(place([run_of(30)], workers, [100.0])) == {1: 10, 2: 10, 3: 10}
+
+
+def test_a_worker_that_is_full_leaves_the_rest_to_the_others() -> None:
+    workers = [worker_of(1), worker_of(2), worker_of(3)]
+    assert counts(place([run_of(1_000)], workers, [100.0])) == dict.fromkeys((1, 2, 3), TARGET_US // 100)
+
+
+def test_nothing_is_free() -> None:
+    placed = place([run_of(10_000)], [worker_of(1)], [0.5 + FLOOR_US / 10])
+    assert {expected for _, _, _, expected in placed} == {FLOOR_US}
+    assert len(placed) == min(MAX_HELD, TARGET_US // FLOOR_US)
+
+
+@pytest.mark.parametrize("estimate", [UNKNOWN, LONG, 10 * LONG])
+def test_steps_that_are_long_or_unknown_are_not_sent_ahead(estimate: float) -> None:
+    assert counts(place([run_of(9)], [worker_of(1, 2)], [estimate])) == {1: 2}
+
+
+def test_heavy_steps_are_not_sent_ahead() -> None:
+    assert counts(place([run_of(9, one=spec(heavy=1))], [worker_of(1, 2)], [10.0])) == {1: 2}
+
+
+def test_a_run_that_cannot_be_sent_ahead_does_not_hold_up_the_others() -> None:
+    runs = [run_of(50, number=1, function=0), run_of(50, number=2, function=1)]
+    placed = place(runs, [worker_of(1, 2)], [UNKNOWN, 100.0])
+    assert Counter(run.number for _, run, _, _ in placed) == {1: 1, 2: 50}
+
+
+def test_no_worker_holds_more_than_the_limit() -> None:
+    worker = worker_of(1, 1_000)
+    place([run_of(10_000)], [worker], [10.0])
+    assert len(worker.attempts) == MAX_HELD
+    assert worker.room_us(LANE_CPU) == 0
+
+
+def test_large_inputs_are_not_sent_ahead() -> None:
+    worker = worker_of(1)
+    worker.add(0, Attempt(run_of(1), 0, 0, LANE_CPU, 10, AHEAD_BYTES + 1, 1))
+    assert not worker.has_credit(LANE_CPU)
+    assert worker.has_credit(LANE_IO)
+
+
+# -- credit ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_ledger_counts_what_goes_in_and_out() -> None:
+    worker, run = worker_of(1, 2), run_of(1)
+    worker.add(5, Attempt(run, 0, 0, LANE_CPU, 100, 7, 1))
+    assert (worker.out, worker.queued_us, worker.out_bytes) == ([1, 0, 0], [100, 0, 0], 7)
+    assert worker.free(6, 1.0) is None
+    assert worker.free(5, 1.0) == Attempt(run, 0, 0, LANE_CPU, 100, 7, 1)
+    assert worker.free(5, 1.0) is None
+    assert (worker.out, worker.queued_us, worker.out_bytes) == ([0, 0, 0], [0, 0, 0], 0)
+
+
+@pytest.mark.parametrize("mark", ["is_suspect", "is_leaving"])
+def test_who_is_suspect_or_leaves_has_no_credit(mark: str) -> None:
+    worker = worker_of(1, 2)
+    assert worker.has_credit(LANE_CPU)
+    setattr(worker, mark, True)
+    assert not worker.has_credit(LANE_CPU)
+
+
+def test_a_lane_is_idle_since_its_first_slot_was_freed() -> None:
+    worker, run = worker_of(1, 2), run_of(1)
+    for number in (1, 2):
+        worker.add(number, Attempt(run, 0, 0, LANE_CPU, 100, 0, 1))
+    worker.free(1, 5.0)
+    worker.free(2, 6.0)
+    assert worker.idle_since[LANE_CPU] == 5.0
+
+
+# -- taking back -------------------------------------------------------------------------------------------------------
+
+
+def loaded(number: int, held: int, cpu: int = 1) -> Worker:
+    worker, run = worker_of(number, cpu), run_of(1)
+    for attempt in range(held):
+        worker.add(100 * number + attempt, Attempt(run, 0, 0, LANE_CPU, 100, 0, 1))
+    return worker
+
+
+def test_half_of_the_excess_is_taken_back_latest_first() -> None:
+    donor = loaded(1, 6)
+    assert plan_recall(LANE_CPU, [donor, loaded(2, 0)], 1.0) == [(donor, [103, 104, 105])]
+
+
+def test_the_worker_with_the_most_gives() -> None:
+    donor = loaded(2, 4)
+    assert plan_recall(LANE_CPU, [loaded(1, 2), donor, loaded(3, 0)], 1.0) == [(donor, [202, 203])]
+
+
+def test_what_runs_is_not_taken_back() -> None:
+    assert plan_recall(LANE_CPU, [loaded(1, 2, cpu=2), loaded(2, 0)], 1.0) == []
+
+
+def test_a_slot_must_have_idled_for_a_while() -> None:
+    donor, idle = loaded(1, 6), loaded(2, 0)
+    idle.idle_since = [1.0] * 3
+    assert plan_recall(LANE_CPU, [donor, idle], 1.0 + RECALL_AFTER_S / 2) == []
+    assert plan_recall(LANE_CPU, [donor, idle], 1.0 + RECALL_AFTER_S * 1.01)
+
+
+@pytest.mark.parametrize("mark", ["is_suspect", "is_leaving"])
+def test_nothing_is_taken_back_for_a_worker_that_may_get_nothing(mark: str) -> None:
+    donor, idle = loaded(1, 6), loaded(2, 0)
+    setattr(idle, mark, True)
+    assert plan_recall(LANE_CPU, [donor, idle], 1.0) == []
+
+
+def test_a_worker_alone_gives_to_nobody() -> None:
+    assert plan_recall(LANE_CPU, [loaded(1, 6)], 1.0) == []
+    assert plan_recall(LANE_CPU, [loaded(1, 6), loaded(2, 1)], 1.0) == []
+    assert plan_recall(LANE_IO, [loaded(1, 6), loaded(2, 0)], 1.0) == []

@@ -1,0 +1,5 @@
+"""`python -m pfw_worker` is the command `pfw-worker`."""
+
+from pfw_worker.cli import main
+
+main(prog_name="pfw-worker")

@@ -1,0 +1,323 @@
+"""The worker's shell: sockets, slot processes and clocks around the pure core. It runs no user code, unpickles nothing.
+
+One turn: receive all that is there, hand it to the core, drain once, do what the outbox says, sleep until something
+arrives or `wake_at`.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import select
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from pfw import messages as m
+from pfw.errors import ConfigError, InternalError, ProtocolError
+from pfw.graph import LANE_ASYNC
+from pfw.patience import Patience
+from pfw.wire import Assembler, encode
+from pfw_worker.core import Core, Outbox
+
+if TYPE_CHECKING:
+    import psutil
+    import zmq
+
+    from pfw_worker.spawner import SlotHandle, Spawner
+
+logger = logging.getLogger(__name__)
+
+#: A turn comes at least so often.
+MAX_SLEEP_S = 1.0
+
+
+class _Ear:
+    """A ZeroMQ socket that is listened to, and what is needed for that."""
+
+    __slots__ = ("assembler", "fd", "is_touched", "socket")
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        from pfw import sockets
+
+        self.socket = socket
+        self.assembler = Assembler()
+        self.fd = sockets.descriptor(socket)
+        #: The socket was used since it was last asked whether something has come.
+        self.is_touched = True
+
+
+class Agent:
+    """One worker daemon."""
+
+    def __init__(
+        self, address: str, registration: m.Register, spawner: Spawner, *, parent_pid: int = 0, drain_s: float = 20.0
+    ) -> None:
+        """Args:
+        address: Of the coordinator.
+        registration: What this worker offers.
+        spawner: Started before ZeroMQ was imported.
+        parent_pid: The client this worker belongs to (0: to nobody): it ends at once when that process has ended.
+        drain_s: How long running steps may go on after SIGTERM.
+        """
+        import zmq
+
+        from pfw import sockets
+
+        self._sockets = sockets
+        self._spawner = spawner
+        self._drain_s = drain_s
+        self._is_embedded = bool(parent_pid)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._dealer = sockets.make_dealer(self._context, address, os.urandom(8))
+        self._ears = [_Ear(self._dealer)]
+        self._core = Core(registration, time.monotonic())
+        self._slots: dict[int, SlotHandle] = {}
+        self._number_of_pid: dict[int, int] = {}
+        self._slot_of_fd: dict[int, int] = {}
+        self._oddities = 0
+        self._stop_at: float | None = None
+        self._stats_at = 0.0
+        self._wake_at = 0.0
+        self._processes: dict[int, psutil.Process] = {}
+        self._cpu_seconds = 0.0
+        self._poller = select.epoll()
+        self._patience = Patience(self._poller)
+        self._poller.register(self._ears[0].fd, select.EPOLLIN)
+        self._poller.register(spawner.fileno(), select.EPOLLIN)
+        self._parent_fd = self._watch_parent(parent_pid)
+        self._signal_fd = self._watch_signals()
+
+    def run(self) -> int:
+        """Turns until the worker has drained or is not wanted; returns the exit code."""
+        gc.freeze()
+        gc.set_threshold(200_000, 20, 100)
+        try:
+            while (code := self._turn()) is None:
+                pass
+            return code
+        finally:
+            self._spawner.close()
+            self._context.destroy(linger=200 if self._stop_at is not None else 0)
+
+    def _watch_parent(self, pid: int) -> int:
+        if not pid:
+            return -1
+        from pfw import host
+
+        fd = host.pidfd_open(pid)
+        if os.getppid() != pid:
+            raise ConfigError(f"process {pid} is not the parent of this worker")
+        self._poller.register(fd, select.EPOLLIN)
+        return fd
+
+    def _watch_signals(self) -> int:
+        reader, writer = socket.socketpair()
+        for end in (reader, writer):
+            end.setblocking(False)
+        signal.set_wakeup_fd(writer.fileno())
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN if self._is_embedded else lambda *_: None)
+        self._signal_ends = (reader, writer)
+        self._poller.register(reader.fileno(), select.EPOLLIN)
+        return reader.fileno()
+
+    # -- one turn --------------------------------------------------------------------------------------------------
+
+    def _turn(self) -> int | None:
+        core = self._core
+        ready = self._patience.wait(self._sleep_s())
+        now = time.monotonic()
+        fds = [fd for fd, _ in ready]
+        if self._parent_fd in fds or (self._signal_fd in fds and self._on_signal(now)):
+            return 0
+        for fd in fds:
+            if fd in self._slot_of_fd:
+                self._read_slot(self._slot_of_fd[fd], now)
+        for ear in self._ears:
+            if ear.is_touched or ear.fd in fds:
+                self._receive(ear, now)
+        if self._spawner.fileno() in fds:
+            self._reap(now)
+        if core.is_look_due(now):
+            core.on_look({number: slot.page.executing() for number, slot in self._slots.items()}, now)
+        if now >= self._stats_at:
+            self._measure(now)
+        core.on_time(now)
+        box = core.drain(now)
+        self._wake_at = box.wake_at
+        self._perform(box)
+        if core.refusal:
+            logger.error("the coordinator refuses this worker: %s", core.refusal)
+            return 3
+        return self._end_of_drain(now)
+
+    def _sleep_s(self) -> float:
+        # A socket's descriptor tells of a change once: what came while we used the socket is found by asking.
+        for ear in self._ears:
+            if ear.is_touched:
+                ear.is_touched = self._sockets.has_input(ear.socket)
+                if ear.is_touched:
+                    return 0.0
+        return max(0.0, min(MAX_SLEEP_S, self._wake_at - time.monotonic()))
+
+    def _receive(self, ear: _Ear, now: float) -> None:
+        ear.is_touched = True
+        for parts in self._sockets.receive(ear.socket):
+            try:
+                if len(parts) != 1:
+                    raise ProtocolError(f"{len(parts)} parts")
+                for message in ear.assembler.feed(parts[0]):
+                    self._deliver(message, now)
+            except ProtocolError as error:
+                self._oddities += 1
+                if self._oddities == 1:
+                    logger.warning("dropped a message that is none of ours (further ones are only counted): %s", error)
+
+    def _deliver(self, message: m.Message, now: float) -> None:
+        core = self._core
+        match message:
+            case m.Assign():
+                core.on_assign(message, now)
+            case m.Reply():
+                core.on_reply(message, now)
+            case m.Cancels():
+                core.on_cancels(message, now)
+            case m.Forget():
+                core.on_forget(message, now)
+            case m.GiveBack():
+                core.on_give_back(message, now)
+            case m.Welcome():
+                core.on_welcome(message, now)
+                self._subscribe(message.pub)
+                logger.info("registered as worker %d", message.number)
+            case m.Refused():
+                core.on_refused(message, now)
+            case _:
+                raise ProtocolError(f"{type(message).__name__} is not for a worker")
+
+    def _subscribe(self, address: str) -> None:
+        if len(self._ears) == 1:
+            self._ears.append(_Ear(self._sockets.make_subscriber(self._context, address)))
+            self._poller.register(self._ears[1].fd, select.EPOLLIN)
+
+    def _read_slot(self, number: int, now: float) -> None:
+        slot = self._slots[number]
+        for rows in slot.channel.recv():
+            if rows:
+                self._core.on_slot_outcomes(number, rows, now)
+            else:
+                self._core.on_slot_ready(number, now)
+        if slot.channel.at_end:
+            self._ignore(slot.channel.fileno())
+        elif slot.channel.wants_write:
+            slot.channel.flush()
+            self._watch_slot(slot)
+
+    def _reap(self, now: float) -> None:
+        for pid, status in self._spawner.poll():
+            number = self._number_of_pid.pop(pid, None)
+            if number is None:
+                continue
+            self._read_slot(number, now)
+            slot = self._slots.pop(number)
+            self._ignore(slot.channel.fileno())
+            executing, start_us = slot.page.executing()
+            slot.close()
+            if number in self._core.slots:
+                ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+                code = 0 if ended_by else os.WEXITSTATUS(status)
+                self._core.on_slot_died(number, executing, start_us, ended_by, code, now)
+        if self._spawner.at_end:
+            raise InternalError("the process that starts slots has ended")
+
+    # -- doing what the core decided -------------------------------------------------------------------------------
+
+    def _perform(self, box: Outbox) -> None:
+        for number, lane in box.starts:
+            self._start(number, "async" if lane == LANE_ASYNC else "sync")
+        if box.has_new_numbers:
+            for slot in self._slots.values():
+                slot.page.forget_runs()
+        for run in box.cancelled:
+            for slot in self._slots.values():
+                slot.page.cancel_run(run)
+        for number, message in box.to_slots:
+            slot = self._slots[number]
+            slot.channel.try_send(message)
+            if slot.channel.wants_write:
+                self._watch_slot(slot)
+        for number, attempt, level in box.stops:
+            self._slots[number].stop(attempt, level)
+        for number in box.kills:
+            if number in self._slots:
+                self._slots[number].kill()
+        for number in box.recalls:
+            messages = self._slots[number].channel.recall()
+            if messages:
+                self._core.on_recalled(number, messages, time.monotonic())
+                self._wake_at = 0.0
+        for number in box.ends:
+            slot = self._slots[number]
+            self._ignore(slot.channel.fileno())
+            slot.kill()
+        if box.messages:
+            self._sockets.send(self._dealer, encode(box.messages))
+            self._ears[0].is_touched = True
+
+    def _start(self, number: int, kind: str) -> None:
+        slot = self._spawner.spawn(kind)  # type: ignore[arg-type]
+        self._slots[number] = slot
+        self._number_of_pid[slot.pid] = number
+        self._slot_of_fd[slot.channel.fileno()] = number
+        self._poller.register(slot.channel.fileno(), select.EPOLLIN)
+
+    def _watch_slot(self, slot: SlotHandle) -> None:
+        """Wakes for the slot's outcomes, and while something waits to be sent for room as well."""
+        events = select.EPOLLIN | (select.EPOLLOUT if slot.channel.wants_write else 0)
+        self._poller.modify(slot.channel.fileno(), events)
+
+    def _ignore(self, fd: int) -> None:
+        if self._slot_of_fd.pop(fd, None) is not None:
+            self._poller.unregister(fd)
+
+    def _measure(self, now: float) -> None:
+        """RSS and CPU of the supervisor and its slots together, load of the machine; once a heartbeat."""
+        import psutil
+
+        rss, cpu = 0, 0.0
+        pids = {os.getpid(), *self._number_of_pid}
+        self._processes = {pid: self._processes.get(pid) or psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)}
+        for process in self._processes.values():
+            try:
+                with process.oneshot():
+                    times = process.cpu_times()
+                    rss += process.memory_info().rss
+                    cpu += times.user + times.system
+            except psutil.NoSuchProcess:
+                continue
+        elapsed = now - self._stats_at + m.HEARTBEAT_S if self._stats_at else 0.0
+        percent = max(0.0, 100 * (cpu - self._cpu_seconds) / elapsed) if elapsed else 0.0
+        self._cpu_seconds, self._stats_at = cpu, now + m.HEARTBEAT_S
+        self._core.on_stats(rss, round(percent, 1), os.getloadavg()[0], now)
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _on_signal(self, now: float) -> bool:
+        """SIGTERM drains (the second one ends at once); True if the worker is to end now."""
+        self._signal_ends[0].recv(4096)
+        if self._is_embedded or self._stop_at is not None:
+            return True
+        logger.info("draining: steps that run have %.0f s", self._drain_s)
+        self._stop_at = now + self._drain_s
+        self._core.on_drain(now)
+        return False
+
+    def _end_of_drain(self, now: float) -> int | None:
+        if self._stop_at is None or not (self._core.is_drained or now >= self._stop_at):
+            return None
+        self._sockets.send(self._dealer, encode([m.Leaving(1)]))
+        logger.info("drained" if self._core.is_drained else "the drain took too long: what still runs goes elsewhere")
+        return 0

@@ -1,0 +1,146 @@
+"""The async process: it runs all `async def` steps of a worker at once, on one asyncio loop.
+
+It speaks the slots' protocol. A RUN message may carry a fourth element, the attempts that are to be stopped. The status
+page names an attempt only while it is the only one: of several, nobody can say which one harmed the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from typing import Any
+
+from pfw import execution, outcome
+from pfw.context import Entry
+from pfw_worker.channel import Channel
+from pfw_worker.page import StatusPage
+from pfw_worker.slot import Assignment, Functions, SlotOutcome
+
+
+class _Running:
+    """A step that has been started and has not ended."""
+
+    __slots__ = ("entry", "start_us", "task")
+
+    def __init__(self, entry: Entry, start_us: int, task: asyncio.Task[tuple[int, bytes]]) -> None:
+        self.entry = entry
+        self.start_us = start_us
+        self.task = task
+
+
+class AsyncSlot:
+    """The steps that run on the loop of an async process, and its channel."""
+
+    __slots__ = ("_channel", "_ended", "_functions", "_loop", "_outcomes", "_page", "_running")
+
+    def __init__(self, channel: Channel, page: StatusPage) -> None:
+        """Take over channel and page; call this in a running loop."""
+        self._channel = channel
+        self._page = page
+        self._functions = Functions()
+        self._running: dict[int, _Running] = {}
+        self._outcomes: list[SlotOutcome] = []
+        self._loop = asyncio.get_running_loop()
+        self._ended = self._loop.create_future()
+
+    async def run(self) -> None:
+        """Say that the process is ready, then run what comes until the supervisor is gone."""
+        self._loop.add_reader(self._channel.fileno(), self._on_readable)
+        self._send(())
+        try:
+            await self._ended
+        finally:
+            self._loop.remove_reader(self._channel.fileno())
+
+    def _on_readable(self) -> None:
+        if self._ended.done():
+            return
+        try:
+            for message in self._channel.recv():
+                self.on_message(message)
+        except Exception as error:  # the loop would log it and go on
+            self._ended.set_exception(error)
+        else:
+            if self._channel.at_end:
+                self._ended.set_result(None)
+
+    def on_message(self, message: tuple[Any, ...]) -> None:
+        """Start the steps of a RUN message, `(functions, forget, steps)` or with a fourth element `stop`."""
+        functions, forget, steps, *stop = message
+        self._functions.update(functions, forget)
+        cancelled = self._page.cancelled_runs()
+        for step in steps:
+            attempt, run, *_ = step
+            if run in cancelled:
+                self._add_outcome((attempt, outcome.NOT_STARTED, _now_us(), 0, b""))
+            else:
+                self._start(step)
+        for attempt in stop[0] if stop else ():
+            self._stop(attempt)
+
+    def _start(self, step: Assignment) -> None:
+        attempt, _, run_id, _, n, fn, _, call, inputs = step
+        entry = Entry(run_id, n)
+        task = self._loop.create_task(self._call(fn, call, inputs, entry))
+        self._running[attempt] = _Running(entry, _now_us(), task)
+        self._show_executing()
+        task.add_done_callback(partial(self._on_done, attempt))
+
+    async def _call(self, fn: int, call: bytes, inputs: tuple[bytes, ...], entry: Entry) -> tuple[int, bytes]:
+        try:
+            loaded = self._functions.load(fn)
+        except BaseException as error:  # importing its module runs user code
+            return execution.report_load_error(error)
+        return await execution.execute_async(loaded, call, inputs, entry)
+
+    def _stop(self, attempt: int) -> None:
+        running = self._running.get(attempt)
+        if running is not None:
+            running.entry.need_token().cancel()
+            running.task.cancel()
+
+    def _on_done(self, attempt: int, task: asyncio.Task[tuple[int, bytes]]) -> None:
+        running = self._running.pop(attempt)
+        self._show_executing()
+        # A task that is cancelled before its first turn has run nothing of the step.
+        code, payload = (outcome.NOT_STARTED, b"") if task.cancelled() else task.result()
+        self._add_outcome((attempt, code, running.start_us, _now_us() - running.start_us, payload))
+
+    def _show_executing(self) -> None:
+        self._page.end()
+        if len(self._running) == 1:
+            ((attempt, running),) = self._running.items()
+            self._page.begin(attempt, running.start_us)
+
+    def _add_outcome(self, ended: SlotOutcome) -> None:
+        """Collect an outcome; all outcomes of one turn of the loop are sent as one message."""
+        if not self._outcomes:
+            self._loop.call_soon(self._send_outcomes)
+        self._outcomes.append(ended)
+
+    def _send_outcomes(self) -> None:
+        outcomes, self._outcomes = self._outcomes, []
+        self._send(outcomes)
+
+    def _send(self, message: Any) -> None:
+        if not self._channel.try_send(message):
+            self._loop.add_writer(self._channel.fileno(), self._on_writable)
+
+    def _on_writable(self) -> None:
+        if self._channel.flush():
+            self._loop.remove_writer(self._channel.fileno())
+
+
+async def _serve(channel: Channel, page: StatusPage) -> None:
+    await AsyncSlot(channel, page).run()
+
+
+def main(channel: Channel, page: StatusPage) -> None:
+    """Be the async process until the supervisor is gone; what still runs then is dropped with the process."""
+    # Not asyncio.run: it would wait for steps that do not let themselves be cancelled.
+    asyncio.new_event_loop().run_until_complete(_serve(channel, page))
+
+
+def _now_us() -> int:
+    return time.monotonic_ns() // 1000

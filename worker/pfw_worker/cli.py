@@ -1,0 +1,75 @@
+"""The command `pfw-worker`: offers the slots of this machine to a coordinator."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+
+import click
+
+from pfw import __version__, host
+from pfw import messages as m
+from pfw.errors import PfwError
+from pfw_worker.spawner import Spawner
+
+#: `async def` steps that one worker runs at a time.
+ASYNC_PERMITS = 1_000
+
+EXAMPLE = """
+\b
+Example, with a coordinator on this machine:
+  pfw-worker tcp://127.0.0.1:7700 --cpu 4 --io 16
+"""
+
+
+@click.command(epilog=EXAMPLE, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("address", required=False)
+@click.option("--cpu", type=click.IntRange(0, 10_000), help="CPU slots. Default: the cores this process may use.")
+@click.option("--io", type=click.IntRange(0, 10_000), help="IO slots, started on demand. Default: 4 for each CPU slot.")
+@click.option("--name", help="Name in reports. Default: host name and process id.")
+@click.option("--drain-s", default=20.0, show_default=True, help="How long running steps may go on after SIGTERM.")
+@click.option("--parent-pid", type=int, default=0, hidden=True, help="End at once when this process has ended.")
+@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+@click.version_option(__version__, prog_name="pfw-worker")
+def main(
+    address: str | None, cpu: int | None, io: int | None, name: str | None, drain_s: float, parent_pid: int, verbose: bool
+) -> None:
+    """Run steps for the coordinator at ADDRESS (default: $PFW_ADDRESS, else this user's coordinator).
+
+    SIGTERM drains: steps that run may finish, all others go back. A second SIGTERM ends the worker at once.
+    """
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.WARNING if parent_pid else logging.INFO,
+        format="%(asctime)s pfw-worker %(levelname)s %(message)s",
+    )
+    try:
+        spawner = Spawner.start()  # before anything imports zmq: what it forks must not hold it
+        sys.exit(_serve(spawner, address, cpu, io, name, drain_s, parent_pid))
+    except PfwError as error:
+        click.echo(f"pfw-worker: {error}", err=True)
+        sys.exit(2)
+
+
+def _serve(
+    spawner: Spawner, address: str | None, cpu: int | None, io: int | None, name: str | None, drain_s: float, parent: int
+) -> int:
+    from pfw.connection import find_address
+    from pfw_worker.agent import Agent
+
+    cpu = host.cpu_capacity() if cpu is None else cpu
+    registration = m.Register(
+        m.PROTOCOL,
+        f"{sys.version_info.major}.{sys.version_info.minor}",
+        __version__,
+        name or f"{socket.gethostname()}-{os.getpid()}",
+        os.getpid(),
+        host.host_identity(),
+        cpu,
+        4 * max(cpu, 1) if io is None else io,
+        ASYNC_PERMITS,
+        0,
+    )
+    agent = Agent(find_address(address), registration, spawner, parent_pid=parent, drain_s=drain_s)
+    return agent.run()

@@ -1,0 +1,605 @@
+"""The worker, as a pure machine: what it holds, which slot executes what, what the coordinator has still to hear.
+
+Theory of operation. An assigned attempt waits in the queue of its lane, goes to a slot in a message of about MESSAGE_US
+of expected work, and leaves with an outcome. An outcome stays in the outbox until the coordinator has acknowledged it.
+`held` is all three together: what a heartbeat lists. A slot that dies is blamed on the one attempt that executed in it;
+what it had not begun goes to another slot under the same attempt.
+
+A cancelled run is remembered until the coordinator says to forget it: assignments of it that come later are handed back
+at once. A running attempt of it climbs the ladder: token at 0, StepInterrupt at half of its grace, SIGKILL at grace.
+
+As everywhere `on_*` only changes state, and `drain` is the one way out. No clock, sockets, processes, pickles.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from pfw import messages as m
+from pfw import outcome as oc
+from pfw.failure import FAIL_CRASHED, Failure
+from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
+from pfw.messages import Message
+
+LANES = (LANE_CPU, LANE_IO, LANE_ASYNC)
+
+#: Expected work in one message to a slot, and what counts as a short step: its outcome may wait for its neighbours'.
+MESSAGE_US = 1_000
+MESSAGE_BYTES = 64 << 10
+#: A slot is sent one more step while it is expected to be busy for less than this.
+AHEAD_US = 10_000
+#: Steps behind one that takes so much longer than expected are taken back when another slot idles.
+RECALL_AFTER_S = 0.010
+MESSAGE_STEPS = 256
+#: An attempt that has executed for so long is told of before it ends.
+NOTE_AFTER_S = 0.050
+#: How often a stop signal is repeated: an exception raised in a destructor is lost.
+STOP_EVERY_S = 0.100
+#: A slot of the IO lane (or the async process) that has had nothing to do for so long ends.
+IDLE_S = 10.0
+#: Outcomes may wait for company so long while slots have queued work: a message costs more than many outcomes in it.
+COMPANY_S = 0.010
+#: How often a worker introduces itself until it is welcome.
+REGISTER_S = 0.1
+#: What is not acknowledged after so many heartbeats is sent again.
+REPEAT_HEARTBEATS = 2
+#: So many slots in a row that die before they are ready: something is wrong with this machine, not with a step.
+STARTS_LIMIT = 5
+
+STOP_TOKEN, STOP_INTERRUPT = 1, 2
+
+
+class Held(NamedTuple):
+    """An attempt in this worker's hands."""
+
+    #: [attempt, run, run id, step, try, function, known short, call, inputs]: what a slot is sent.
+    row: tuple[int, int, str, int, int, int, int, bytes, tuple[bytes, ...]]
+    lane: int
+    estimate_us: int
+    grace_s: float
+    size: int
+
+
+class Slot:
+    """One slot process, or the process of all async steps."""
+
+    __slots__ = ("expected_us", "functions", "held", "idle_since", "is_killed", "is_ready", "is_recalled", "lane", "number", "to_forget")
+
+    def __init__(self, number: int, lane: int, now: float) -> None:
+        self.number = number
+        self.lane = lane
+        self.is_ready = False
+        self.is_killed = False
+        #: Its unread messages were taken back since it was last sent one.
+        self.is_recalled = False
+        self.idle_since = now
+        #: attempt -> when it was sent, in the order of execution
+        self.held: dict[int, float] = {}
+        self.expected_us = 0
+        self.functions: set[int] = set()
+        self.to_forget: list[int] = []
+
+
+class Stop(NamedTuple):
+    """A running attempt on its ladder."""
+
+    since: float
+    grace_s: float
+
+
+class Outbox(NamedTuple):
+    """What the shell has to do after a turn, in this order."""
+
+    #: To the coordinator, one frame.
+    messages: list[Message]
+    #: Runs whose steps no slot may begin any more: written to every page, after `has_new_numbers`.
+    cancelled: list[int]
+    #: The coordinator is another one: what the pages say of runs is no longer true.
+    has_new_numbers: bool
+    #: (slot, [functions, forget, rows]) or (slot, [[], [], [], stop]) for the async process
+    to_slots: list[tuple[int, list[Any]]]
+    #: (slot, attempt, level)
+    stops: list[tuple[int, int, int]]
+    kills: list[int]
+    #: Slots whose unread messages are to be taken back (`on_recalled`).
+    recalls: list[int]
+    #: (slot, lane): processes to start
+    starts: list[tuple[int, int]]
+    #: Slots whose process may end.
+    ends: list[int]
+    wake_at: float
+
+
+class Core:
+    """State of one worker. Times are monotonic seconds, the clock of the slots' start_us too."""
+
+    def __init__(self, registration: m.Register, now: float) -> None:
+        self.registration = registration
+        self.limits = (registration.cpu, registration.io, registration.permits)
+        self.number = 0
+        self.pub = ""
+        self.is_leaving = self.is_gone = False
+        #: A reason why this worker may not take part, from the coordinator.
+        self.refusal = ""
+        self.attempts: dict[int, Held] = {}
+        self.slots: dict[int, Slot] = {}
+        self.stats: tuple[int, float, float] = (0, 0.0, 0.0)
+        self._queues: tuple[deque[int], ...] = tuple(deque() for _ in LANES)
+        self._functions: dict[int, bytes] = {}
+        self._run_ids: dict[int, str] = {}
+        self._cancelled: set[int] = set()
+        self._stops: dict[int, Stop] = {}
+        #: Assigned before this worker knew all cancels: nothing of them starts.
+        self._blocked: list[int] = []
+        #: Async attempts whose process died under several of them: each runs alone, so that the guilty one is found.
+        self._alone: set[int] = set()
+        self._noted: set[int] = set()
+        self._last_batch = self._last_cancel = self._wanted_cancel = 0
+        self._outcome_rows: list[m.OutcomeRow] = []
+        self._outcomes_since = now
+        self._outbox: dict[int, tuple[m.OutcomeRow, ...]] = {}
+        self._outbox_number = 0
+        self._repeat_at = 0.0
+        self._in_outbox: set[int] = set()
+        self._slot_number = 0
+        self._failed_starts = 0
+        self._next_heartbeat = now
+        self._next_look = now
+        self._mail: list[Message] = []
+        self._to_cancel: list[int] = []
+        self._has_new_numbers = False
+        self._to_slots: list[tuple[int, list[Any]]] = []
+        self._to_stop: list[tuple[int, int, int]] = []
+        self._kills: list[int] = []
+        self._starts: list[tuple[int, int]] = []
+        self._recalls: list[int] = []
+        self._ends: list[int] = []
+        for _ in range(registration.cpu):
+            self._start_slot(LANE_CPU, now)
+
+    # -- from the coordinator --------------------------------------------------------------------------------------
+
+    def on_welcome(self, msg: m.Welcome, now: float) -> None:
+        if msg.number != self.number:
+            self._reset()
+            self.number, self._last_cancel = msg.number, msg.last_cancel
+        self.pub = msg.pub
+        self._next_heartbeat = now
+
+    def on_refused(self, msg: m.Refused, now: float) -> None:
+        """Not registered (any more): what is held belongs to others now. Or refused for good."""
+        if not msg.again:
+            self.refusal = msg.text
+            return
+        if self.number:
+            self._reset()
+        self._register(now)
+
+    def _reset(self) -> None:
+        """Drops everything held: the coordinator that gave it does not know this worker."""
+        for number in list(self.attempts):
+            self._drop(number)
+        for queue in self._queues:
+            queue.clear()
+        self._outbox.clear()
+        self._in_outbox.clear()
+        self._outcome_rows.clear()
+        self._blocked.clear()
+        self._cancelled.clear()
+        self._to_cancel.clear()
+        self._has_new_numbers = True
+        self.number = self._last_batch = self._last_cancel = self._wanted_cancel = self._outbox_number = 0
+
+    def _drop(self, number: int) -> None:
+        """Forgets an attempt; a slot that has it is killed, since nothing it does may count."""
+        del self.attempts[number]
+        self._stops.pop(number, None)
+        for slot in self.slots.values():
+            if number in slot.held:
+                self._kill(slot)
+
+    def _kill(self, slot: Slot) -> None:
+        if not slot.is_killed:
+            slot.is_killed = True
+            self._kills.append(slot.number)
+
+    def _register(self, now: float) -> None:
+        self._mail.append(self.registration._replace(clock_us=int(now * 1e6)))
+        self._next_heartbeat = now + REGISTER_S
+
+    def on_assign(self, msg: m.Assign, now: float) -> None:
+        """Takes a batch. 0.9 µs a step."""
+        if not self.number:
+            return
+        self._last_batch = max(self._last_batch, msg.batch)
+        self._on_acked(msg.acked)
+        self._functions.update(msg.functions)
+        self._run_ids.update(msg.runs)
+        attempts, run_ids, in_outbox = self.attempts, self._run_ids, self._in_outbox
+        functions = self._functions
+        is_blocked = msg.last_cancel > self._last_cancel
+        self._wanted_cancel = max(self._wanted_cancel, msg.last_cancel)
+        for number, run, step, attempt, function, lane, estimate_us, grace_ms, call, inputs in msg.rows:
+            if number in attempts or number in in_outbox:
+                continue
+            if function not in functions or run not in run_ids:
+                continue  # told in a batch that was lost; not held, so this is sent again
+            size = len(call) + sum(map(len, inputs)) if inputs else len(call)
+            is_short = 1 if 0 < estimate_us <= MESSAGE_US else 0
+            row = (number, run, run_ids[run], step, attempt, function, is_short, call, inputs)
+            attempts[number] = Held(row, lane, estimate_us, grace_ms / 1000, size)
+            if run in self._cancelled or self.is_leaving:
+                self._hand_back(number)
+            elif is_blocked:
+                self._blocked.append(number)
+            else:
+                self._queues[lane].append(number)
+        if is_blocked:
+            self._ask_cancels()
+
+    def on_reply(self, msg: m.Reply, now: float) -> None:
+        self._on_acked(msg.acked)
+        if msg.last_cancel > self._last_cancel:
+            self._ask_cancels()
+        for number in msg.stop:
+            if number in self.attempts:
+                held = self.attempts[number]
+                for queue in (self._queues[held.lane], self._blocked):
+                    if number in queue:
+                        queue.remove(number)
+                self._drop(number)
+
+    def on_give_back(self, msg: m.GiveBack, now: float) -> None:
+        for number in msg.attempts:
+            held = self.attempts.get(number)
+            if held is not None and number in self._queues[held.lane]:
+                self._queues[held.lane].remove(number)
+                self._hand_back(number)
+
+    def on_forget(self, msg: m.Forget, now: float) -> None:
+        for run in msg.runs:
+            self._run_ids.pop(run, None)
+            self._cancelled.discard(run)
+        for function in msg.functions:
+            self._functions.pop(function, None)
+            for slot in self.slots.values():
+                if function in slot.functions:
+                    slot.functions.discard(function)
+                    slot.to_forget.append(function)
+
+    def on_cancels(self, msg: m.Cancels, now: float) -> None:
+        """Cancels after one number and up to another; a gap before them is asked for."""
+        for run in msg.runs:
+            self._cancel(run, now)
+        if msg.after <= self._last_cancel:
+            self._last_cancel = max(self._last_cancel, msg.last)
+        if max(msg.last, self._wanted_cancel) > self._last_cancel:
+            self._ask_cancels()
+        elif self._blocked:
+            blocked, self._blocked = self._blocked, []
+            for number in blocked:
+                if number in self.attempts:
+                    self._queues[self.attempts[number].lane].append(number)
+
+    def _ask_cancels(self) -> None:
+        self._mail.append(m.CancelsAsked(self._last_cancel))
+
+    def _cancel(self, run: int, now: float) -> None:
+        if run in self._cancelled or not self.number:
+            return
+        self._cancelled.add(run)
+        self._to_cancel.append(run)
+        for queue in (*self._queues, self._blocked):
+            doomed = [number for number in queue if self.attempts[number].row[1] == run]
+            for number in doomed:
+                queue.remove(number)
+                self._hand_back(number)
+        for number, held in self.attempts.items():
+            if held.row[1] == run:
+                self._stops[number] = Stop(now, held.grace_s)
+        self._next_look = now
+
+    def _hand_back(self, number: int) -> None:
+        del self.attempts[number]
+        self._outcome_rows.append((number, oc.NOT_STARTED, 0, 0, b""))
+        self._in_outbox.add(number)
+
+    def _on_acked(self, acked: int) -> None:
+        for number in [number for number in self._outbox if number <= acked]:
+            self._in_outbox.difference_update([row[0] for row in self._outbox.pop(number)])
+
+    # -- from the slots --------------------------------------------------------------------------------------------
+
+    def on_slot_ready(self, number: int, now: float) -> None:
+        slot = self.slots[number]
+        slot.is_ready, slot.idle_since = True, now
+        self._failed_starts = 0
+
+    def on_slot_outcomes(self, number: int, rows: Iterable[m.OutcomeRow], now: float) -> None:
+        """What a slot returned. 0.6 µs a step."""
+        slot = self.slots[number]
+        held, attempts = slot.held, self.attempts
+        for row in rows:
+            attempt = row[0]
+            if held.pop(attempt, None) is None:
+                continue
+            known = attempts.pop(attempt, None)
+            if known is not None:
+                slot.expected_us -= known.estimate_us
+                self._outcome_rows.append(row)
+                self._in_outbox.add(attempt)
+        if self._stops or self._noted or self._alone:
+            self._stops = {n: stop for n, stop in self._stops.items() if n in attempts}
+            self._noted.intersection_update(attempts)
+            self._alone.intersection_update(attempts)
+        if not held:
+            slot.expected_us = 0
+            slot.idle_since = now
+
+    def on_slot_died(self, number: int, executing: int, start_us: int, signal: int, exit_code: int, now: float) -> None:
+        """The slot's process ended and everything it had sent was read.
+
+        Args:
+            number: The slot.
+            executing: The attempt that executed, from the status page; 0 for none.
+            start_us: When that attempt began.
+            signal: What killed the process, 0 if it exited.
+            exit_code: With which code it exited.
+            now: The time.
+        """
+        slot = self.slots.pop(number)
+        if slot.is_killed and executing not in self._stops:
+            executing = 0  # we killed it for another attempt: this one is not to blame
+        if not slot.is_ready:
+            self._failed_starts += 1
+            if self._failed_starts >= STARTS_LIMIT:
+                raise RuntimeError(f"{STARTS_LIMIT} slots in a row died before they were ready (signal {signal})")
+        orphans = [n for n in slot.held if n in self.attempts]
+        if slot.lane == LANE_ASYNC and len(orphans) == 1 and not slot.is_killed:
+            executing, start_us = orphans[0], start_us or int(slot.held[orphans[0]] * 1e6)
+        for orphan in reversed(orphans):
+            if orphan == executing or (orphan in self._stops and slot.lane == LANE_ASYNC):
+                self._blame(orphan, start_us, signal, exit_code, now)
+            elif self.attempts[orphan].row[1] in self._cancelled:
+                self._hand_back(orphan)
+            else:
+                self._queues[slot.lane].appendleft(orphan)
+                if slot.lane == LANE_ASYNC:
+                    self._alone.add(orphan)
+        if slot.lane == LANE_CPU and not self.is_gone:
+            self._start_slot(LANE_CPU, now)
+
+    def _blame(self, number: int, start_us: int, signal: int, exit_code: int, now: float) -> None:
+        run_us = max(0, int(now * 1e6) - start_us)
+        self.attempts.pop(number)
+        self._in_outbox.add(number)
+        if self._stops.pop(number, None) is not None:
+            self._outcome_rows.append((number, oc.STOPPED, start_us, run_us, b""))
+            return
+        how = f"was killed by signal {signal}" if signal else f"ended with exit code {exit_code}"
+        text = f"the process that executed the step {how}"
+        failure = Failure(FAIL_CRASHED, "StepCrashedError", text, "", b"", signal, exit_code)
+        self._outcome_rows.append((number, oc.CRASHED, start_us, run_us, failure.pack()))
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def is_look_due(self, now: float) -> bool:
+        """Whether `on_look` wants to see the status pages now."""
+        return now >= self._next_look and bool(self.attempts)
+
+    def on_look(self, executing: Mapping[int, tuple[int, int]], now: float) -> None:
+        """What the slots execute: {slot: (attempt or 0, start_us)}. Tells of long ones, moves stops up their ladder."""
+        self._next_look = now + (STOP_EVERY_S if self._stops else NOTE_AFTER_S)
+        notes = []
+        for slot in self.slots.values():
+            if slot.lane == LANE_ASYNC:
+                running = [(number, int(sent * 1e6)) for number, sent in slot.held.items()]
+            else:
+                running = [executing[slot.number]] if executing.get(slot.number, (0, 0))[0] else []
+            for number, start_us in running:
+                if number not in self._noted and number in self.attempts and now - start_us * 1e-6 >= NOTE_AFTER_S:
+                    self._noted.add(number)
+                    notes.append((number, start_us))
+                if number in self._stops:
+                    self._climb(slot, number, self._stops[number], now)
+        if notes:
+            self._mail.append(m.Notes(tuple(notes)))
+
+    def _climb(self, slot: Slot, number: int, stop: Stop, now: float) -> None:
+        elapsed = now - stop.since
+        if elapsed >= stop.grace_s:
+            self._kill(slot)
+        elif slot.lane == LANE_ASYNC:
+            self._to_slots.append((slot.number, [[], [], [], [number]]))
+        else:
+            level = STOP_INTERRUPT if elapsed >= stop.grace_s / 2 else STOP_TOKEN
+            self._to_stop.append((slot.number, number, level))
+
+    def on_stats(self, rss_bytes: int, cpu_percent: float, load: float, now: float) -> None:
+        self.stats = (rss_bytes, cpu_percent, load)
+
+    def on_drain(self, now: float) -> None:
+        """No new work; what has not begun goes back, what runs may finish."""
+        if not self.is_leaving:
+            self.is_leaving = True
+            self._mail.append(m.Leaving(0))
+            for queue in (*self._queues, self._blocked):
+                for number in queue:
+                    self._hand_back(number)
+                queue.clear()
+
+    @property
+    def is_drained(self) -> bool:
+        return self.is_leaving and not self.attempts and not self._outbox and not self._outcome_rows
+
+    def on_time(self, now: float) -> None:
+        """Heartbeats, repetitions, slots that have idled long."""
+        if now >= self._next_heartbeat:
+            self._beat(now)
+        for slot in list(self.slots.values()):
+            is_spare = slot.lane != LANE_CPU and slot.is_ready and not slot.held
+            if is_spare and now - slot.idle_since > IDLE_S and not self._queues[slot.lane]:
+                del self.slots[slot.number]
+                self._ends.append(slot.number)
+
+    def _beat(self, now: float) -> None:
+        if not self.number:
+            self._register(now)
+            return
+        self._next_heartbeat = now + m.HEARTBEAT_S
+        if self._outbox and now >= self._repeat_at:
+            self._mail.extend(m.Outcomes(number, rows) for number, rows in self._outbox.items())
+            self._repeat_at = now + REPEAT_HEARTBEATS * m.HEARTBEAT_S
+        if self._blocked:
+            self._ask_cancels()
+        if self.is_leaving:
+            self._mail.append(m.Leaving(0))
+        held = (*self.attempts, *self._in_outbox)
+        self._mail.append(m.Heartbeat(self._last_batch, self._last_cancel, held, *self.stats, len(self.slots)))
+
+    # -- the way out -----------------------------------------------------------------------------------------------
+
+    def drain(self, now: float) -> Outbox:
+        """Gives queued attempts to slots and returns everything the shell has to do."""
+        for lane in LANES:
+            if self._queues[lane]:
+                self._dispatch(lane, now)
+        if not self._queues[LANE_CPU]:
+            self._recall(now)
+        self._tell_outcomes(now)
+        wake_at = self._next_heartbeat
+        if self.attempts:
+            wake_at = min(wake_at, max(now, self._next_look))
+        if self._outcome_rows:
+            wake_at = min(wake_at, self._outcomes_since + COMPANY_S)
+        box = Outbox(
+            self._mail, self._to_cancel, self._has_new_numbers, self._to_slots, self._to_stop, self._kills, self._recalls,
+            self._starts, self._ends, wake_at
+        )
+        self._mail, self._to_cancel, self._to_slots, self._to_stop = [], [], [], []
+        self._kills, self._recalls, self._starts, self._ends, self._has_new_numbers = [], [], [], [], False
+        return box
+
+    def _tell_outcomes(self, now: float) -> None:
+        """Sends outcomes on, unless they may wait: slots have more queued than this, and nobody waited long."""
+        rows = self._outcome_rows
+        if not rows:
+            self._outcomes_since = now
+            return
+        queued = sum(map(len, self._queues))
+        if 2 * len(rows) <= queued and now - self._outcomes_since < COMPANY_S and self.number:
+            return
+        self._outcome_rows, self._outcomes_since = [], now
+        if not self.number:
+            return
+        if not self._outbox:
+            self._repeat_at = now + REPEAT_HEARTBEATS * m.HEARTBEAT_S
+        self._outbox_number += 1
+        self._outbox[self._outbox_number] = tuple(rows)
+        self._mail.append(m.Outcomes(self._outbox_number, tuple(rows)))
+
+    def _dispatch(self, lane: int, now: float) -> None:
+        queue = self._queues[lane]
+        slots = [slot for slot in self.slots.values() if slot.lane == lane]
+        if lane == LANE_ASYNC:
+            self._dispatch_async(queue, slots, now)
+            return
+        ready = sorted((s for s in slots if s.is_ready and s.expected_us < MESSAGE_US and not s.is_killed), key=lambda s: s.expected_us)
+        for slot in ready:
+            if not queue:
+                return
+            if not slot.held or self.attempts[queue[0]].row[6]:
+                self._fill(slot, queue, -(-len(queue) // len(ready)), now)
+        if lane == LANE_IO:
+            self._start_io_slots(queue, slots, now)
+        else:
+            for slot in slots:
+                if queue and self._has_room_ahead(slot, self.attempts[queue[0]]):
+                    self._fill(slot, queue, 1, now)
+
+    def _has_room_ahead(self, slot: Slot, known: Held) -> bool:
+        """Whether a slot that executes may be sent one more step of known length, so that it need not wait for it."""
+        return (
+            0 < known.estimate_us < AHEAD_US
+            and 0 < slot.expected_us < AHEAD_US
+            and slot.is_ready
+            and not slot.is_killed
+            and known.size < MESSAGE_BYTES
+            and known.row[5] in slot.functions
+        )
+
+    def _recall(self, now: float) -> None:
+        """A slot idles and nothing is queued: another slot's steps that it has not read yet are taken back."""
+        slots = [slot for slot in self.slots.values() if slot.lane == LANE_CPU and slot.is_ready]
+        if all(slot.held for slot in slots):
+            return
+        for slot in slots:
+            if len(slot.held) > 1 and not slot.is_recalled:
+                is_stuck = now - next(iter(slot.held.values())) > RECALL_AFTER_S
+                if is_stuck or slot.expected_us > MESSAGE_US:
+                    slot.is_recalled = True
+                    self._recalls.append(slot.number)
+
+    def on_recalled(self, number: int, messages: Iterable[Any], now: float) -> None:
+        """What a slot had not read yet, `(functions, forget, rows)`, was taken back."""
+        slot = self.slots[number]
+        for _, forget, rows in messages:
+            slot.to_forget.extend(forget)
+            for row in reversed(rows):
+                if slot.held.pop(row[0], None) is not None and row[0] in self.attempts:
+                    slot.expected_us -= self.attempts[row[0]].estimate_us
+                    self._queues[slot.lane].appendleft(row[0])
+
+    def _fill(self, slot: Slot, queue: deque[int], share: int, now: float) -> None:
+        """One message: a step of unknown or long duration alone, or short ones up to MESSAGE_US of expected work."""
+        attempts, held = self.attempts, slot.held
+        rows = []
+        expected, size, most = slot.expected_us, 0, min(share, MESSAGE_STEPS)
+        while queue and len(rows) < most and (expected < MESSAGE_US or not rows) and size < MESSAGE_BYTES:
+            known = attempts[queue[0]]
+            if rows and not known.row[6]:
+                break
+            held[queue.popleft()] = now
+            rows.append(known.row)
+            expected += known.estimate_us
+            size += known.size
+            if not known.estimate_us:
+                expected = AHEAD_US
+        slot.expected_us = expected
+        slot.is_recalled = False
+        self._send_rows(slot, rows)
+
+    def _send_rows(self, slot: Slot, rows: list[Any]) -> None:
+        functions = []
+        for function in {row[5] for row in rows} - slot.functions:
+            slot.functions.add(function)
+            functions.append((function, self._functions[function]))
+        forget, slot.to_forget = slot.to_forget, []
+        self._to_slots.append((slot.number, [functions, forget, rows]))
+
+    def _dispatch_async(self, queue: deque[int], slots: list[Slot], now: float) -> None:
+        if not slots:
+            self._start_slot(LANE_ASYNC, now)
+        elif slots[0].is_ready and not slots[0].is_killed and not (self._alone and slots[0].held):
+            slot, rows = slots[0], []
+            while queue and not (rows and self._alone):
+                number = queue.popleft()
+                slot.held[number] = now
+                rows.append(self.attempts[number].row)
+            self._send_rows(slot, rows)
+
+    def _start_io_slots(self, queue: deque[int], slots: list[Slot], now: float) -> None:
+        """More IO slots for what waits, unless those that run will be through with it within a message's time."""
+        starting = sum(not slot.is_ready for slot in slots)
+        wanted = sum(1 for number in queue if not self.attempts[number].row[6]) or (0 if slots else 1)
+        expected = sum(self.attempts[number].estimate_us for number in queue)
+        wanted = max(wanted, expected // (5 * MESSAGE_US))
+        for _ in range(min(wanted - starting, self.limits[LANE_IO] - len(slots))):
+            self._start_slot(LANE_IO, now)
+
+    def _start_slot(self, lane: int, now: float) -> None:
+        self._slot_number += 1
+        self.slots[self._slot_number] = Slot(self._slot_number, lane, now)
+        self._starts.append((self._slot_number, lane))

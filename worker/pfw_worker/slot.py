@@ -1,0 +1,186 @@
+"""A slot: a process that executes one synchronous step at a time, CPU and IO steps alike.
+
+It receives RUN messages, executes their steps in order and sends the outcomes back. Those of steps known to be short
+are collected into one message; before any other step they are sent, so that nothing waits for a long step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import sys
+import time
+from typing import Any, Final
+
+from pfw import codec, execution, outcome
+from pfw.codec import LoadedFunction
+from pfw.context import Entry
+from pfw.errors import StepInterrupt
+from pfw_worker.channel import Channel
+from pfw_worker.page import GENERATION, STOP_INTERRUPT, STOP_SIGNAL, StatusPage
+
+#: Collected payloads of more bytes than this are sent at once.
+_COLLECT_BYTES: Final = 64 * 1024
+
+
+#: A step as it comes in a RUN message, `(attempt, run, run_id, step, n, fn, known_short, call, inputs)`:
+#: the attempt's number, unique per coordinator; the run's number and its public name; the step's index in its run,
+#: which slots pass by; which try of the step this is, from 1; the number of its function, sent in this message or an
+#: earlier one; 1 if it is expected to take well under a millisecond; the pickled call and the pickled inputs.
+Assignment = tuple[int, int, str, int, int, int, int, bytes, tuple[bytes, ...]]
+_KNOWN_SHORT: Final = 6
+
+#: `(attempt, code, start_us, run_us, payload)`: the code is one of `pfw.outcome`, the start one of the monotonic clock.
+SlotOutcome = tuple[int, int, int, int, bytes]
+
+
+class Functions:
+    """The functions that a slot has been sent; each is loaded when its first step has begun, so that step is blamed."""
+
+    __slots__ = ("_loaded", "_pickled")
+
+    def __init__(self) -> None:
+        self._pickled: dict[int, bytes] = {}
+        self._loaded: dict[int, LoadedFunction] = {}
+
+    def update(self, functions: tuple[tuple[int, bytes], ...], forget: tuple[int, ...]) -> None:
+        """Forget the functions of these numbers, then take the new ones."""
+        for fn in (*forget, *(fn for fn, _ in functions)):
+            self._pickled.pop(fn, None)
+            self._loaded.pop(fn, None)
+        self._pickled.update(functions)
+
+    def load(self, fn: int) -> LoadedFunction:
+        """Return a function; raises whatever its unpickling raises."""
+        loaded = self._loaded.get(fn)
+        if loaded is None:
+            loaded = self._loaded[fn] = codec.load_function(self._pickled[fn])
+        return loaded
+
+
+class Surroundings:
+    """What a step may have changed in its process and the next one is to find as before: directory, umask, environ."""
+
+    __slots__ = ("_data", "_environ", "_folder", "_umask", "_values")
+
+    def __init__(self) -> None:
+        self._folder = os.getcwd()
+        self._umask = os.umask(0o77)
+        os.umask(self._umask)
+        self._environ = os.environ
+        # The mapping inside os.environ, as bytes: comparing it takes 0.3 µs, comparing os.environ itself 25.
+        self._data: dict[bytes, bytes] = vars(os.environ)["_data"]
+        self._values = dict(self._data)
+
+    def restore(self) -> None:
+        """Put back what was changed; finding nothing changed takes about 1 µs."""
+        os.umask(self._umask)
+        if self._data != self._values or os.environ is not self._environ:
+            self._restore_environ()
+        try:
+            if os.getcwd() == self._folder:
+                return
+        except OSError:  # the directory that the step went to is gone
+            pass
+        os.chdir(self._folder)
+
+    def _restore_environ(self) -> None:
+        os.environ = self._environ  # noqa: B003  a step replaced the mapping itself
+        values = {os.fsdecode(key): os.fsdecode(value) for key, value in self._values.items()}
+        os.environ.clear()
+        os.environ.update(values)
+
+
+class Slot:
+    """The loop of a slot process."""
+
+    __slots__ = (
+        "_cancelled",
+        "_channel",
+        "_collected_bytes",
+        "_entry",
+        "_functions",
+        "_generation",
+        "_outcomes",
+        "_page",
+        "_surroundings",
+    )
+
+    def __init__(self, channel: Channel, page: StatusPage) -> None:
+        self._channel = channel
+        self._page = page
+        self._functions = Functions()
+        self._surroundings = Surroundings()
+        self._outcomes: list[SlotOutcome] = []
+        self._collected_bytes = 0
+        self._entry = Entry("", 0)
+        self._generation = 0
+        self._cancelled: frozenset[int] = frozenset()
+
+    def run(self) -> None:
+        """Say that the slot is ready, then execute what comes until the supervisor is gone."""
+        signal.signal(STOP_SIGNAL, self._on_stop_signal)
+        self._channel.send(())
+        while (message := self._channel.recv_one()) is not None:
+            self.on_message(message)
+
+    def on_message(self, message: tuple[Any, ...]) -> None:
+        """Execute the steps of a RUN message, `(functions, forget, steps)`, and send their outcomes."""
+        functions, forget, steps = message
+        self._functions.update(functions, forget)
+        for step in steps:
+            if self._outcomes and (not step[_KNOWN_SHORT] or self._collected_bytes >= _COLLECT_BYTES):
+                self._send_outcomes()
+            self._execute(step)
+        self._send_outcomes()
+
+    def _execute(self, step: Assignment) -> None:
+        # All that a no-op step costs here, its share of the message included, was measured at 3.8 µs (batches of 64).
+        attempt, run, run_id, _, n, fn, _, call, inputs = step
+        page = self._page
+        self._entry = entry = Entry(run_id, n)
+        start_us = time.monotonic_ns() // 1000
+        page.begin(attempt, start_us)  # before the cancelled runs are read, so that a cancel sees one or the other
+        if page.words[GENERATION] != self._generation:
+            self._read_cancelled()
+        if run in self._cancelled:
+            code, payload = outcome.NOT_STARTED, b""
+        else:
+            try:
+                loaded = self._functions.load(fn)
+            except BaseException as error:  # importing its module runs user code
+                code, payload = execution.report_load_error(error)
+            else:
+                code, payload = execution.execute(loaded, call, inputs, entry)
+            self._surroundings.restore()
+        page.end()
+        self._outcomes.append((attempt, code, start_us, time.monotonic_ns() // 1000 - start_us, payload))
+        self._collected_bytes += len(payload)
+
+    def _send_outcomes(self) -> None:
+        self._channel.send(self._outcomes)
+        self._outcomes = []
+        self._collected_bytes = 0
+
+    def _read_cancelled(self) -> None:
+        self._generation = self._page.words[GENERATION]
+        self._cancelled = self._page.cancelled_runs()
+
+    def _on_stop_signal(self, number: int, frame: object) -> None:
+        """Stop the executing step if the page addresses it; the supervisor repeats the signal until the step ends."""
+        level = self._page.stop_level()
+        if level:
+            self._entry.need_token().cancel()
+            if level == STOP_INTERRUPT and execution.is_interruptible():
+                raise StepInterrupt("the run was cancelled")
+
+
+def main(channel: Channel, page: StatusPage) -> None:
+    """Be a slot until the supervisor is gone."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)  # what was printed must not be lost when the slot is killed
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the supervisor is gone: nobody is left to tell
+        Slot(channel, page).run()

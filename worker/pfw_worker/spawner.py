@@ -1,0 +1,324 @@
+"""The spawner: a small process, forked before anything heavy is loaded, that forks slots and reaps them.
+
+It must be started before ZeroMQ is imported and while the worker has one thread: a process that holds either cannot be
+forked safely. It ends, with all slots and their process groups, as soon as the supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from typing import Final, Literal, NamedTuple, NoReturn
+
+from pfw import host
+from pfw.errors import InternalError
+from pfw_worker.channel import Channel, connect_pair
+from pfw_worker.page import PAGE_BYTES, STOP_SIGNAL, StatusPage
+
+#: "sync" executes one step at a time, CPU or IO; "async" is the process of all `async def` steps.
+SlotKind = Literal["sync", "async"]
+
+#: Names a JSON list of folders that the spawner puts at the front of sys.path: those of an embedded client.
+SYS_PATH_VARIABLE: Final = "PFW_SYS_PATH"
+
+_REPLY_TIMEOUT_S: Final = 30.0
+_CLOSE_TIMEOUT_S: Final = 10.0
+
+#: What the spawner says: (_SPAWNED, pid, 0) with a pidfd, (_REFUSED, errno, 0) or (_REAPED, pid, wait status).
+_REPLY: Final = struct.Struct("=iii")
+_SPAWNED: Final = 1
+_REFUSED: Final = 2
+_REAPED: Final = 3
+
+
+class SlotHandle(NamedTuple):
+    """A slot process as the supervisor sees it."""
+
+    pid: int
+    kind: SlotKind
+    #: Its messages; a poller watches `channel.fileno()`.
+    channel: Channel
+    page: StatusPage
+    #: Names the process for good, also when its pid means another one.
+    pidfd: int
+
+    def stop(self, attempt: int, level: int) -> None:
+        """Ask the step of this attempt to stop (page.STOP_TOKEN or STOP_INTERRUPT), if it is the one executing."""
+        self.page.stop(attempt, level)
+        host.pidfd_signal(self.pidfd, STOP_SIGNAL)
+
+    def kill(self) -> None:
+        """End the process at once; the spawner ends the rest of its process group and reports its status."""
+        host.pidfd_signal(self.pidfd, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Give channel, page and descriptor back; a slot that idles ends by that."""
+        self.channel.close()
+        self.page.close()
+        os.close(self.pidfd)
+
+
+class Spawner:
+    """The supervisor's side: starts slots, hears of their ends."""
+
+    __slots__ = ("_control", "_reaped", "at_end", "pid")
+
+    def __init__(self, control: socket.socket, pid: int) -> None:
+        self._control = control
+        self._reaped: list[tuple[int, int]] = []
+        self.pid = pid
+        #: True when the spawner process is gone, and with it all slots.
+        self.at_end = False
+
+    @classmethod
+    def start(cls) -> Spawner:
+        """Fork the spawner process; the caller must have one thread and must not have imported zmq."""
+        ours, theirs = host.seqpacket_pair()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            _run_and_exit(lambda: _serve(theirs))
+        theirs.close()
+        return cls(ours, pid)
+
+    def fileno(self) -> int:
+        """Return a file descriptor that is readable when `poll` has something to tell."""
+        return self._control.fileno()
+
+    def spawn(self, kind: SlotKind) -> SlotHandle:
+        """Start a slot and return when its process exists; its first message, `()`, says that it is ready.
+
+        Raises:
+            OSError: The machine cannot start another process.
+            InternalError: The spawner is gone.
+        """
+        channel, their_socket = connect_pair()
+        page_fd = host.shared_memory("pfw-page", PAGE_BYTES)
+        try:
+            page = StatusPage(page_fd)
+            pid, pidfd = self._request(kind, [their_socket.fileno(), page_fd])
+        except BaseException:
+            channel.close()
+            raise
+        finally:
+            their_socket.close()
+            os.close(page_fd)
+        return SlotHandle(pid, kind, channel, page, pidfd)
+
+    def poll(self) -> list[tuple[int, int]]:
+        """Return `[(pid, wait status)]` of the slots that have ended since the last call, without blocking."""
+        while not self.at_end and host.wait_readable(self.fileno(), 0.0):
+            self._receive()
+        reaped, self._reaped = self._reaped, []
+        return reaped
+
+    def close(self) -> None:
+        """End the spawner and every slot, and wait until the spawner has done it."""
+        self._control.close()
+        self.at_end = True
+        pidfd = host.pidfd_open(self.pid)
+        if not host.wait_readable(pidfd, _CLOSE_TIMEOUT_S):
+            host.pidfd_signal(pidfd, signal.SIGKILL)
+        os.close(pidfd)
+        os.waitpid(self.pid, 0)
+
+    def _request(self, kind: SlotKind, fds: list[int]) -> tuple[int, int]:
+        try:
+            socket.send_fds(self._control, [kind.encode()], fds)
+            while not self.at_end and host.wait_readable(self.fileno(), _REPLY_TIMEOUT_S):
+                reply = self._receive()
+                if reply is not None:
+                    return reply
+        except (BrokenPipeError, ConnectionResetError):
+            self.at_end = True
+        raise InternalError("the process that starts slots has ended or does not answer")
+
+    def _receive(self) -> tuple[int, int] | None:
+        """Receive one message; return (pid, pidfd) if it is the reply to a request."""
+        data, fds, _, _ = socket.recv_fds(self._control, _REPLY.size, 1)
+        if not data:
+            self.at_end = True
+            return None
+        what, number, status = _REPLY.unpack(data)
+        if what == _REFUSED:
+            raise OSError(number, f"cannot start a slot: {os.strerror(number)}")
+        if what == _REAPED:
+            self._reaped.append((number, status))
+            return None
+        return number, fds[0]
+
+
+class _Nursery:
+    """The spawner process's side: its children and the socket to the supervisor."""
+
+    __slots__ = ("_control", "_slots")
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._slots: set[int] = set()
+
+    def serve(self, child_ended: int) -> None:
+        """Fork and reap until the supervisor is gone; `child_ended` is readable after a SIGCHLD."""
+        poller = select.poll()
+        poller.register(self._control, select.POLLIN)
+        poller.register(child_ended, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poller.poll()}
+            if child_ended in ready:
+                os.read(child_ended, 4096)
+                self._reap()
+            if self._control.fileno() in ready and not self._answer():
+                return
+
+    def end_all(self) -> None:
+        """Kill every slot with its process group and wait for them."""
+        for pid in self._slots:
+            _kill_group(pid)
+        for pid in self._slots:
+            os.waitpid(pid, 0)
+
+    def _answer(self) -> bool:
+        """Fork the slot of one request; return False when the supervisor is gone."""
+        data, fds, _, _ = socket.recv_fds(self._control, 16, 2)
+        if not data:
+            return False
+        try:
+            pid = self._fork(data.decode(), fds)
+        except OSError as error:
+            self._control.sendall(_REPLY.pack(_REFUSED, error.errno or errno.EAGAIN, 0))
+            return True
+        finally:
+            for fd in fds:
+                os.close(fd)
+        pidfd = host.pidfd_open(pid)  # before anything is reaped, so that it cannot name another process
+        socket.send_fds(self._control, [_REPLY.pack(_SPAWNED, pid, 0)], [pidfd])
+        os.close(pidfd)
+        return True
+
+    def _fork(self, kind: str, fds: list[int]) -> int:
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            _run_and_exit(lambda: _become_slot(kind, fds[0], fds[1], parent))
+        _make_group(pid)
+        self._slots.add(pid)
+        return pid
+
+    def _reap(self) -> None:
+        """Report each slot that has ended, after killing what it left behind in its process group."""
+        while self._slots:
+            # WNOWAIT: until the slot is reaped, nothing else can have its number and be killed in its place.
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is None:
+                return
+            _kill_group(ended.si_pid)
+            _, status = os.waitpid(ended.si_pid, 0)
+            self._slots.discard(ended.si_pid)
+            self._control.sendall(_REPLY.pack(_REAPED, ended.si_pid, status))
+
+
+def _serve(control: socket.socket) -> None:
+    """Be the spawner process."""
+    _close_other_fds(control.fileno())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the supervisor drains and then closes the socket
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, _on_child_signal)
+    signal.set_wakeup_fd(writer)
+    _prepend_sys_path()
+    _preload()
+    nursery = _Nursery(control)
+    try:
+        nursery.serve(reader)
+    except (BrokenPipeError, ConnectionResetError):  # the supervisor went away while it was being told something
+        pass
+    finally:
+        nursery.end_all()
+
+
+def _become_slot(kind: str, socket_fd: int, page_fd: int, parent: int) -> None:
+    """Turn this new child of the spawner into a slot."""
+    _make_group(0)
+    host.set_pdeathsig(signal.SIGKILL)
+    if os.getppid() != parent:  # the spawner ended before it could be noticed
+        return
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    page = StatusPage(page_fd)
+    _close_other_fds(socket_fd)
+    # Python itself gives `random` a new seed in every forked child.
+    channel = Channel(socket.socket(fileno=socket_fd))
+    if kind == "async":
+        from pfw_worker import async_slot
+
+        async_slot.main(channel, page)
+    else:
+        from pfw_worker import slot
+
+        slot.main(channel, page)
+
+
+def _run_and_exit(function: Callable[[], None]) -> NoReturn:
+    """Run what a forked child is for and end it, without the parent's exit handlers."""
+    code = 1
+    try:
+        function()
+        code = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        os._exit(code)
+
+
+def _preload() -> None:
+    """Import what every slot needs once, so that a fork is all it takes to have another."""
+    import cloudpickle  # noqa: F401
+
+    import pfw.step  # noqa: F401
+    from pfw_worker import async_slot, slot  # noqa: F401
+
+    gc.collect()
+    gc.freeze()  # collections in slots leave these pages shared
+
+
+def _prepend_sys_path() -> None:
+    folders = json.loads(os.environ.pop(SYS_PATH_VARIABLE, "[]"))
+    sys.path[:0] = [folder for folder in folders if folder not in sys.path]
+
+
+def _close_other_fds(kept: int) -> None:
+    """Close every descriptor but this one and the standard three; stdin reads as empty."""
+    os.closerange(3, kept)
+    os.closerange(kept + 1, 1 << 20)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+
+
+def _make_group(pid: int) -> None:
+    """Give a child (0: this process) a process group of its own; parent and child both do, whoever comes first."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.setpgid(pid, pid)
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _on_child_signal(number: int, frame: object) -> None:
+    """Nothing: the wakeup descriptor says it, and a signal without a handler would not write to it."""
