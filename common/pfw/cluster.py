@@ -77,7 +77,9 @@ class LocalCluster(Client):
     def _spawn(self, module: str, *arguments: str) -> None:
         environment = {**os.environ, "PFW_SYS_PATH": json.dumps(sys.path)}
         command = [sys.executable, "-P", "-c", _boot(module), *arguments]
-        self._daemons.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True))
+        self._daemons.append(
+            subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+        )
 
     def close(self) -> None:
         """Ends the cluster; what runs on it is stopped."""
@@ -121,7 +123,9 @@ _BOOT = "import sys; sys.path += {roots!r}; from {module}.cli import main; main(
 def _boot(module: str) -> str:
     specs = [importlib.util.find_spec(name) for name in ("pfw", module)]
     roots = [str(Path(spec.origin).parents[1]) for spec in specs if spec is not None and spec.origin]
-    return _BOOT.format(roots=[root for root in roots if root in sys.path], module=module, name=module.replace("_", "-"))
+    return _BOOT.format(
+        roots=[root for root in roots if root in sys.path], module=module, name=module.replace("_", "-")
+    )
 
 
 def _checked(name: str, size: int) -> int:

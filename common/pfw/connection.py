@@ -82,5 +82,7 @@ def _read(path: Path) -> dict[str, object]:
         if not isinstance(found, dict) or "address" not in found:
             raise ValueError("no address in it")
     except ValueError as error:
-        raise ConfigError(f"{path} is no connection file ({error}): remove it and start the coordinator again") from None
+        raise ConfigError(
+            f"{path} is no connection file ({error}): remove it and start the coordinator again"
+        ) from None
     return found

@@ -17,6 +17,9 @@ from pfw.errors import MissingModuleError, StepInterrupt, UnpicklableError
 from pfw.failure import FAIL_CANCELLED, FAIL_ERROR, FAIL_MODULE, FAIL_UNPICKLABLE
 from pfw.remote import describe
 
+#: Largest output of a step, in bytes: what one message can carry.
+OUTPUT_LIMIT = 2 << 30
+
 #: Whether a step's own code runs on this process's main thread, so that a signal may raise `StepInterrupt` in it.
 _is_interruptible = False
 
@@ -84,7 +87,10 @@ def report_load_error(error: BaseException) -> tuple[int, bytes]:
 
 def _dump_output(value: Any) -> bytes:
     try:
-        return codec.dump(value)
+        pickled = codec.dump(value)
+        if len(pickled) > OUTPUT_LIMIT:
+            raise UnpicklableError(f"it has {len(pickled):,} bytes, the limit is {OUTPUT_LIMIT:,}: return a path instead")
+        return pickled
     except UnpicklableError as error:
         if inspect.iscoroutine(value):
             value.close()  # never awaited: without this Python warns about it, at some later step

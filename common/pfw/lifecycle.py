@@ -34,9 +34,16 @@ RUN_STATE_NAMES = ("RUNNING", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED")
 MODES = ("parallel", "waves", "sequential")
 ON_FAILURE = ("stop", "continue", "abort")
 
-FACT_RUN_STARTED, FACT_STARTED, FACT_SUCCEEDED, FACT_RETRYING, FACT_FAILED, FACT_CANCELLED, FACT_SKIPPED, FACT_FINISHED = (
-    range(8)
-)
+(
+    FACT_RUN_STARTED,
+    FACT_STARTED,
+    FACT_SUCCEEDED,
+    FACT_RETRYING,
+    FACT_FAILED,
+    FACT_CANCELLED,
+    FACT_SKIPPED,
+    FACT_FINISHED,
+) = range(8)
 
 #: A step whose process dies this many times has failed; the same for the loss of its worker. Budgets of their own:
 #: neither is charged to the retries the user asked for.

@@ -208,7 +208,9 @@ class Link:
             elif fd in self._processes:
                 self._poller.unregister(fd)
                 with self._lock:
-                    self.session.on_lost(CoordinatorLostError(f"the {self._processes[fd]} of the local cluster has ended"))
+                    self.session.on_lost(
+                        CoordinatorLostError(f"the {self._processes[fd]} of the local cluster has ended")
+                    )
 
     def _poke(self) -> None:
         try:

@@ -67,9 +67,7 @@ def run(
     4
     """
     _refuse_event_loop()
-    found = _begin(
-        wf, mode, on, cpu, io, progress, on_failure, keep, priority, is_inline=True
-    )
+    found = _begin(wf, mode, on, cpu, io, progress, on_failure, keep, priority, is_inline=True)
     _wait(found)
     return found.check() if check else found
 
@@ -136,9 +134,7 @@ def _begin(
     if mode == "sequential":
         return _begin_sequential(wf, on_failure, keep, priority, progress, is_inline=is_inline)
     client = _client(on, cpu, io)
-    return client.submit_run(
-        wf, mode=mode, on_failure=on_failure, keep=keep, priority=priority, progress=progress
-    )
+    return client.submit_run(wf, mode=mode, on_failure=on_failure, keep=keep, priority=priority, progress=progress)
 
 
 def _client(on: Client | str | None, cpu: int | None, io: int | None) -> Client:

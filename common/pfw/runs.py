@@ -115,7 +115,9 @@ class Run:
         if record.error is not None:
             raise record.error
         if record.status == RUN_CANCELLED:
-            raise RunCancelledError(f"run {self.id} was cancelled: {record.cancel_reason}", reason=record.cancel_reason, run=self)
+            raise RunCancelledError(
+                f"run {self.id} was cancelled: {record.cancel_reason}", reason=record.cancel_reason, run=self
+            )
         if record.failures:
             first = next(row[1] for row in record.rows if row[0] == FACT_FAILED)
             error = self._error(first)

@@ -11,7 +11,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pfw import messages as m
-from pfw.errors import ClusterError, ConfigError, CoordinatorLostError, ProtocolError, UnknownRunError, VersionMismatchError
+from pfw.errors import (
+    ClusterError,
+    ConfigError,
+    CoordinatorLostError,
+    ProtocolError,
+    UnknownRunError,
+    VersionMismatchError,
+)
 from pfw.graph import Graph
 from pfw.lifecycle import FACT_FINISHED
 from pfw.messages import Message
@@ -234,7 +241,9 @@ class Session:
             self._requests.pop(message.request, None)
             if self.records.get(record.number) is record:
                 del self.records[record.number]
-            record.error = CoordinatorLostError(f"the coordinator at {self.address} was started anew and has lost the run")
+            record.error = CoordinatorLostError(
+                f"the coordinator at {self.address} was started anew and has lost the run"
+            )
         else:
             self._on_answer(message)
 
@@ -255,7 +264,9 @@ class Session:
         if self.error is not None:
             return
         if (self.is_welcome or self.records) and now - self._heard_at > LOST_S:
-            self._fail(CoordinatorLostError(f"nothing was heard of the coordinator at {self.address} for {LOST_S:.0f} s"))
+            self._fail(
+                CoordinatorLostError(f"nothing was heard of the coordinator at {self.address} for {LOST_S:.0f} s")
+            )
         elif not self.is_welcome:
             if now >= self._next_hello:
                 self._mail.append(self._hello)

@@ -85,7 +85,9 @@ def _connect(socket: zmq.Socket[bytes], address: str) -> None:
         socket.connect(address)
     except zmq.ZMQError as error:
         socket.close()
-        raise ConfigError(f"{address!r} is no address to connect to (tcp://HOST:PORT or ipc://PATH): {error.strerror}") from None
+        raise ConfigError(
+            f"{address!r} is no address to connect to (tcp://HOST:PORT or ipc://PATH): {error.strerror}"
+        ) from None
 
 
 def receive(socket: zmq.Socket[bytes]) -> list[list[bytes]]:

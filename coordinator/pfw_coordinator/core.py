@@ -25,18 +25,18 @@ from __future__ import annotations
 import heapq
 from bisect import bisect
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 from pfw import messages as m
 from pfw import outcome as oc
-from pfw.failure import FAIL_LOST, Failure
+from pfw.failure import FAIL_LOST, FAIL_UNPICKLABLE, Failure
 from pfw.lifecycle import ON_FAILURE, RUN_STATE_NAMES, STATE_NAMES, RunLife
 from pfw.messages import Message
 from pfw.errors import ProtocolError
-from pfw.wire import BATCH_BYTES, pack, unpack_graph
+from pfw.wire import BATCH_BYTES, MESSAGE_BYTES, pack, parts, unpack_graph
 from pfw_coordinator.ledger import LANES, Attempt, Client, Run, Subscription, Worker, new_attempt
 from pfw_coordinator.placement import RECALL_AFTER_S, plan_recall, plan_round
 
@@ -55,6 +55,8 @@ REWIND_S = 2.0
 #: A fact on the wire beside its payload, about.
 FACT_BYTES = 64
 FACTS_PER_MESSAGE = 8_192
+#: A step's inputs and arguments together.
+INPUT_BYTES = MESSAGE_BYTES - (1 << 20)
 #: Facts of ended runs that are kept for clients that attach later; the oldest run goes first.
 KEPT_FACTS = 1_000_000
 
@@ -190,7 +192,9 @@ class Core:
                 started = min(now, (start_us + offset_us) * 1e-6)
                 run.life.on_succeeded(step, number_of_worker, started, run_us * 1e-6, payload, now)
             else:
-                self._on_other_outcome(worker, attempt, code, (start_us + offset_us) * 1e-6, run_us * 1e-6, payload, now)
+                self._on_other_outcome(
+                    worker, attempt, code, (start_us + offset_us) * 1e-6, run_us * 1e-6, payload, now
+                )
         self._settle(worker)
 
     def _on_other_outcome(
@@ -316,7 +320,8 @@ class Core:
         run.blob_digest, run.graph_blob = digest, b"" if self.is_embedded else msg.graph
         run.functions = [self._use_function(pickled) for pickled in graph.functions]
         self.runs[number] = self._run_of_key[msg.key] = self._run_of_id[run_id] = run
-        life.start(graph, now)
+        # The functions are the cluster's now; the life of the run only counts them.
+        life.start(graph._replace(functions=[b""] * len(graph.functions)), now)
         self._touched[run] = None
         return run
 
@@ -346,7 +351,7 @@ class Core:
             self.oddities += 1
             return
         run.functions.extend([self._use_function(pickled) for pickled in graph.functions])
-        run.life.extend(graph, now)
+        run.life.extend(graph._replace(functions=[b""] * len(graph.functions)), now)
         self._touched[run] = None
 
     def on_cancel_run(self, peer: bytes, msg: m.CancelRun, now: float) -> None:
@@ -488,7 +493,7 @@ class Core:
         run.functions = []
         self._ended.append(run)
         self._ended_facts += len(run.life.facts)
-        while self._ended_facts > KEPT_FACTS and not self._ended[0].subscriptions:
+        while self._ended_facts > KEPT_FACTS and self._ended[0].is_read:
             self._forget_run(self._ended[0])
 
     def _stop_using(self, number: int) -> bool:
@@ -593,6 +598,9 @@ class Core:
             size = len(graph.calls[step])
             for dependency in graph.inputs[step]:
                 size += len(life.outputs[dependency] or b"")
+            if size > INPUT_BYTES:
+                self._refuse_inputs(run, step, size, now)
+                continue
             function = run.functions[graph.function_of[step]]
             attempt = new_attempt((run, step, function, lane, expected_us, size, worker.batch + 1))
             number += 1
@@ -603,7 +611,8 @@ class Core:
             batch.append((number, attempt))
         self._numbers["attempt"] = number
         for worker, attempts in batches.items():
-            self._assign(worker, attempts)
+            for part in parts(attempts, lambda entry: entry[1].size):
+                self._assign(worker, part)
             self._settle(worker, (lane,))
         for run in [run for run in waiting if not run.life.ready[lane].count]:
             del waiting[run]
@@ -612,7 +621,13 @@ class Core:
             del waiting[first]
             waiting[first] = None
 
-    def _assign(self, worker: Worker, attempts: list[tuple[int, Attempt]]) -> None:
+    def _refuse_inputs(self, run: Run, step: int, size: int, now: float) -> None:
+        text = f"its inputs have {size:,} bytes together, and a step can be sent {INPUT_BYTES:,}: pass paths instead"
+        failure = Failure(FAIL_UNPICKLABLE, "UnpicklableError", text)
+        run.life.on_failed(step, 0, now, 0.0, failure.pack(), False, now)
+        self._touched[run] = None
+
+    def _assign(self, worker: Worker, attempts: Sequence[tuple[int, Attempt]]) -> None:
         """One numbered batch; functions and runs go along the first time this worker meets them."""
         worker.batch += 1
         rows: list[m.AssignRow] = []

@@ -54,6 +54,13 @@ class Run:
         self.is_over = False
 
 
+    @property
+    def is_read(self) -> bool:
+        """Whether every client that follows the run was sent all of its facts."""
+        end = self.life.facts_dropped + len(self.life.facts)
+        return all(subscription.sent >= end for subscription in self.subscriptions)
+
+
 class Attempt(NamedTuple):
     """A step in the hands of a worker."""
 

@@ -81,7 +81,12 @@ def _fill_ahead(
     while rotation and share > 0:
         run = rotation.popleft()
         queue, life = run.life.ready[lane], run.life
-        function_of, functions, specs, spec_of = life.graph.function_of, run.functions, life.graph.specs, life.graph.spec_of
+        function_of, functions, specs, spec_of = (
+            life.graph.function_of,
+            run.functions,
+            life.graph.specs,
+            life.graph.spec_of,
+        )
         turn = share if not rotation else 1 + share // (len(rotation) + 1)
         while turn and queue.count:
             step = queue.head()
@@ -90,6 +95,7 @@ def _fill_ahead(
             if not 0 < expected < LONG_US or specs[spec_of[step]].heavy:
                 break
             if room <= 0:
+                rotation.appendleft(run)
                 return
             queue.take()
             yield worker, run, step, max(expected, FLOOR_US)

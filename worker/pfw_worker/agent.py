@@ -289,7 +289,9 @@ class Agent:
 
         rss, cpu = 0, 0.0
         pids = {os.getpid(), *self._number_of_pid}
-        self._processes = {pid: self._processes.get(pid) or psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)}
+        self._processes = {
+            pid: self._processes.get(pid) or psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)
+        }
         for process in self._processes.values():
             try:
                 with process.oneshot():

@@ -34,7 +34,13 @@ Example, with a coordinator on this machine:
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
 @click.version_option(__version__, prog_name="pfw-worker")
 def main(
-    address: str | None, cpu: int | None, io: int | None, name: str | None, drain_s: float, parent_pid: int, verbose: bool
+    address: str | None,
+    cpu: int | None,
+    io: int | None,
+    name: str | None,
+    drain_s: float,
+    parent_pid: int,
+    verbose: bool,
 ) -> None:
     """Run steps for the coordinator at ADDRESS (default: $PFW_ADDRESS, else this user's coordinator).
 
@@ -53,7 +59,13 @@ def main(
 
 
 def _serve(
-    spawner: Spawner, address: str | None, cpu: int | None, io: int | None, name: str | None, drain_s: float, parent: int
+    spawner: Spawner,
+    address: str | None,
+    cpu: int | None,
+    io: int | None,
+    name: str | None,
+    drain_s: float,
+    parent: int,
 ) -> int:
     from pfw.connection import find_address
     from pfw_worker.agent import Agent

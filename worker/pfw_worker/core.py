@@ -13,6 +13,7 @@ As everywhere `on_*` only changes state, and `drain` is the one way out. No cloc
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -22,12 +23,13 @@ from pfw import outcome as oc
 from pfw.failure import FAIL_CRASHED, Failure
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
 from pfw.messages import Message
+from pfw.wire import parts
 
 LANES = (LANE_CPU, LANE_IO, LANE_ASYNC)
 
 #: Expected work in one message to a slot, and what counts as a short step: its outcome may wait for its neighbours'.
 MESSAGE_US = 1_000
-MESSAGE_BYTES = 64 << 10
+MESSAGE_BYTES = 48 << 10
 #: A slot is sent one more step while it is expected to be busy for less than this.
 AHEAD_US = 10_000
 #: Steps behind one that takes so much longer than expected are taken back when another slot idles.
@@ -65,7 +67,20 @@ class Held(NamedTuple):
 class Slot:
     """One slot process, or the process of all async steps."""
 
-    __slots__ = ("expected_us", "functions", "held", "idle_since", "is_killed", "is_ready", "is_recalled", "lane", "number", "to_forget")
+    __slots__ = (
+        "expected_us",
+        "functions",
+        "has_large",
+        "held",
+        "idle_since",
+        "is_killed",
+        "is_ready",
+        "is_recalled",
+        "lane",
+        "number",
+        "to_forget",
+        "unread",
+    )
 
     def __init__(self, number: int, lane: int, now: float) -> None:
         self.number = number
@@ -78,7 +93,11 @@ class Slot:
         #: attempt -> when it was sent, in the order of execution
         self.held: dict[int, float] = {}
         self.expected_us = 0
+        #: Functions it is known to have, and those it was sent in messages it may not have read yet.
         self.functions: set[int] = set()
+        self.unread: set[int] = set()
+        #: A message of several packets is on its way: none may be taken back.
+        self.has_large = False
         self.to_forget: list[int] = []
 
 
@@ -265,8 +284,9 @@ class Core:
         for function in msg.functions:
             self._functions.pop(function, None)
             for slot in self.slots.values():
-                if function in slot.functions:
+                if function in slot.functions or function in slot.unread:
                     slot.functions.discard(function)
+                    slot.unread.discard(function)
                     slot.to_forget.append(function)
 
     def on_cancels(self, msg: m.Cancels, now: float) -> None:
@@ -321,6 +341,10 @@ class Core:
         """What a slot returned. 0.6 µs a step."""
         slot = self.slots[number]
         held, attempts = slot.held, self.attempts
+        if slot.unread:
+            read = slot.unread.intersection([attempts[row[0]].row[5] for row in rows if row[0] in attempts])
+            slot.functions |= read
+            slot.unread -= read
         for row in rows:
             attempt = row[0]
             if held.pop(attempt, None) is None:
@@ -336,6 +360,7 @@ class Core:
             self._alone.intersection_update(attempts)
         if not held:
             slot.expected_us = 0
+            slot.has_large = False
             slot.idle_since = now
 
     def on_slot_died(self, number: int, executing: int, start_us: int, signal: int, exit_code: int, now: float) -> None:
@@ -475,8 +500,16 @@ class Core:
         if self._outcome_rows:
             wake_at = min(wake_at, self._outcomes_since + COMPANY_S)
         box = Outbox(
-            self._mail, self._to_cancel, self._has_new_numbers, self._to_slots, self._to_stop, self._kills, self._recalls,
-            self._starts, self._ends, wake_at
+            self._mail,
+            self._to_cancel,
+            self._has_new_numbers,
+            self._to_slots,
+            self._to_stop,
+            self._kills,
+            self._recalls,
+            self._starts,
+            self._ends,
+            wake_at,
         )
         self._mail, self._to_cancel, self._to_slots, self._to_stop = [], [], [], []
         self._kills, self._recalls, self._starts, self._ends, self._has_new_numbers = [], [], [], [], False
@@ -496,9 +529,10 @@ class Core:
             return
         if not self._outbox:
             self._repeat_at = now + REPEAT_HEARTBEATS * m.HEARTBEAT_S
-        self._outbox_number += 1
-        self._outbox[self._outbox_number] = tuple(rows)
-        self._mail.append(m.Outcomes(self._outbox_number, tuple(rows)))
+        for part in parts(rows, lambda row: len(row[4])):
+            self._outbox_number += 1
+            self._outbox[self._outbox_number] = tuple(part)
+            self._mail.append(m.Outcomes(self._outbox_number, tuple(part)))
 
     def _dispatch(self, lane: int, now: float) -> None:
         queue = self._queues[lane]
@@ -506,12 +540,15 @@ class Core:
         if lane == LANE_ASYNC:
             self._dispatch_async(queue, slots, now)
             return
-        ready = sorted((s for s in slots if s.is_ready and s.expected_us < MESSAGE_US and not s.is_killed), key=lambda s: s.expected_us)
-        for slot in ready:
+        ready = sorted(
+            (s for s in slots if s.is_ready and s.expected_us < MESSAGE_US and not s.is_killed),
+            key=lambda s: s.expected_us,
+        )
+        for left, slot in zip(range(len(ready), 0, -1), ready, strict=True):
             if not queue:
                 return
             if not slot.held or self.attempts[queue[0]].row[6]:
-                self._fill(slot, queue, -(-len(queue) // len(ready)), now)
+                self._fill(slot, queue, math.ceil(len(queue) / left), now)
         if lane == LANE_IO:
             self._start_io_slots(queue, slots, now)
         else:
@@ -526,6 +563,7 @@ class Core:
             and 0 < slot.expected_us < AHEAD_US
             and slot.is_ready
             and not slot.is_killed
+            and not slot.has_large
             and known.size < MESSAGE_BYTES
             and known.row[5] in slot.functions
         )
@@ -536,7 +574,7 @@ class Core:
         if all(slot.held for slot in slots):
             return
         for slot in slots:
-            if len(slot.held) > 1 and not slot.is_recalled:
+            if len(slot.held) > 1 and not slot.is_recalled and not slot.has_large:
                 is_stuck = now - next(iter(slot.held.values())) > RECALL_AFTER_S
                 if is_stuck or slot.expected_us > MESSAGE_US:
                     slot.is_recalled = True
@@ -569,13 +607,18 @@ class Core:
                 expected = AHEAD_US
         slot.expected_us = expected
         slot.is_recalled = False
+        slot.has_large = slot.has_large or size >= MESSAGE_BYTES
         self._send_rows(slot, rows)
 
     def _send_rows(self, slot: Slot, rows: list[Any]) -> None:
-        functions = []
-        for function in {row[5] for row in rows} - slot.functions:
-            slot.functions.add(function)
-            functions.append((function, self._functions[function]))
+        # One that was sent is sent again until the slot has answered: its message may be taken back unread.
+        unknown = {row[5] for row in rows} - slot.functions
+        functions = [(function, self._functions[function]) for function in unknown]
+        slot.has_large = slot.has_large or sum(len(pickled) for _, pickled in functions) >= MESSAGE_BYTES // 2
+        if slot.lane == LANE_ASYNC:
+            slot.functions |= unknown  # nothing is taken back from it
+        else:
+            slot.unread |= unknown
         forget, slot.to_forget = slot.to_forget, []
         self._to_slots.append((slot.number, [functions, forget, rows]))
 

@@ -1,0 +1,192 @@
+"""What must be true of every world, watched from outside while it goes on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from pfw import outcome as oc
+from pfw.failure import FAIL_CRASHED, FAIL_LOST, Failure
+from pfw.lifecycle import (
+    FACT_CANCELLED,
+    FACT_FAILED,
+    FACT_FINISHED,
+    FACT_RETRYING,
+    FACT_SKIPPED,
+    FACT_SUCCEEDED,
+    RUN_RUNNING,
+    RUN_STATE_NAMES,
+    RUN_SUCCEEDED,
+    STATE_NAMES,
+    SUCCEEDED,
+)
+from pfw.messages import FactRow
+from pfw.record import RunRecord
+from sim.slots import failure_of
+
+if TYPE_CHECKING:
+    from pfw_coordinator.core import Core
+    from pfw_coordinator.ledger import Run
+    from sim.actors import SimWorker
+    from sim.plan import RunPlan
+    from sim.slots import Row, SimSlot
+    from sim.world import World
+
+_ENDS = frozenset({FACT_SUCCEEDED, FACT_FAILED, FACT_CANCELLED, FACT_SKIPPED})
+
+#: Stands for the run itself where others stand for its steps.
+_RUN = -1
+
+
+class Violation(AssertionError):
+    """Something happened that must not."""
+
+
+def require(is_so: object, *what: object) -> None:
+    """Raises Violation unless `is_so`."""
+    if not is_so:
+        raise Violation(" ".join(map(str, what)))
+
+
+class Oracle:
+    """Sees every step begin and end, every attempt that is handed out, and every fact that a client hears."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        #: {run id: run} of every coordinator there was.
+        self.runs: dict[str, Run] = {}
+        #: {(run id, step): how often it was begun}, and every output it returned.
+        self.begun: Counter[tuple[str, int]] = Counter()
+        self.outputs: dict[tuple[str, int], set[bytes]] = {}
+        #: {(run id, step): the output that its dependants got}
+        self.given: dict[tuple[str, int], bytes] = {}
+        #: {record: {step: number of final facts}}, the run itself as _RUN.
+        self.heard: dict[RunRecord, Counter[int]] = {}
+        self._depths: dict[int, list[int]] = {}
+        self._last_attempt: dict[Any, int] = {}
+        self._count = 0
+
+    # -- at the coordinator ----------------------------------------------------------------------------------------
+
+    def on_coordinator_turn(self, core: Core) -> None:
+        """New attempts belong to runs that may still start something."""
+        for run in core.runs.values():
+            self.runs.setdefault(run.id, run)
+        last = self._last_attempt.get(core, 0)
+        newest = last
+        for worker in core.workers.values():
+            for number in reversed(worker.attempts):
+                if number <= last:
+                    break
+                run = worker.attempts[number].run
+                require(run.life.status == RUN_RUNNING, "run", run.id, "starts a step in status", run.life.status)
+                newest = max(newest, number)
+        self._last_attempt = {core: newest}
+
+    # -- in the slots ----------------------------------------------------------------------------------------------
+
+    def on_begun(self, worker: SimWorker, slot: SimSlot, row: Row) -> None:
+        """A slot begins a step."""
+        _, number, run_id, index, _, function, _, call, inputs = row
+        world = self._world
+        plan, step = world.plan_of(call), world.step_of(row)
+        world.note(worker.name, "begins", (row[0], plan.number, index))
+        require(run_id in self.runs, worker.name, "begins a step of a run without a name:", run_id)
+        life = self.runs[run_id].life
+        require(plan.steps[index] is step, "call and index differ")
+        require(function in slot.functions, worker.name, "slot", slot.number, "has not got function", function)
+        require(number not in worker.cancelled, worker.name, "begins a step of run", number, "after its cancel")
+        for dependency in (*step.inputs, *step.after):
+            state = life.states[dependency]
+            require(state == SUCCEEDED, f"run {run_id} step {index} begins, but {dependency} is {STATE_NAMES[state]}")
+        if plan.mode == "waves":
+            self._require_wave(plan, index, life.states)
+        require(len(inputs) == len(step.inputs), "inputs of step", index, "are", inputs)
+        for dependency, given in zip(step.inputs, inputs, strict=True):
+            key = (run_id, dependency)
+            require(given in self.outputs.get(key, ()), f"step {index} gets {given!r}, no output of {dependency}")
+            require(self.given.setdefault(key, given) == given, f"two outputs of step {dependency} are in use")
+        self.begun[run_id, index] += 1
+
+    def _require_wave(self, plan: RunPlan, index: int, states: bytearray) -> None:
+        depths = self._depths.get(plan.number)
+        if depths is None:
+            depths = self._depths[plan.number] = []
+            for step in plan.steps:
+                depths.append(1 + max((depths[other] for other in (*step.inputs, *step.after)), default=-1))
+        early = [other for other, depth in enumerate(depths) if depth < depths[index] and states[other] < SUCCEEDED]
+        require(not early, f"step {index} begins before its wave: {early} have not ended")
+
+    def on_ended(self, row: Row, code: int) -> bytes:
+        """A slot has executed a step; returns the payload of the outcome."""
+        if code != oc.OK:
+            return failure_of(code)
+        plan, step = self._world.plan_of(row[7]), self._world.step_of(row)
+        self._count += 1
+        output = (b"out %d/%d #%d " % (plan.number, row[3], self._count)).ljust(step.output_bytes, b".")
+        self.outputs.setdefault((row[2], row[3]), set()).add(output)
+        return output
+
+    # -- at the clients --------------------------------------------------------------------------------------------
+
+    def on_facts(self, record: RunRecord, rows: tuple[FactRow, ...]) -> None:
+        """A client hears what is new in a run."""
+        heard = self.heard.setdefault(record, Counter())
+        for kind, step, at, *_, queued_at, started_at, _, payload in rows:
+            require(queued_at <= at and started_at <= at, f"step {step} of {record.run_id} starts after its end")
+            if kind == FACT_SUCCEEDED and not self._world.has_faults:
+                require(started_at >= queued_at - 0.5, f"step {step} of {record.run_id} starts before it may")
+            require(not heard[_RUN], record.run_id, "goes on after its end")
+            if kind in (FACT_RETRYING, FACT_FAILED):
+                self._check_blame(record, step, payload)
+            if kind in _ENDS or kind == FACT_FINISHED:
+                whose = _RUN if kind == FACT_FINISHED else step
+                heard[whose] += 1
+                require(heard[whose] == 1, f"the end of step {whose} of {record.run_id} was announced twice")
+
+    def _check_blame(self, record: RunRecord, step: int, payload: bytes) -> None:
+        """A crash is charged only to a step that crashes, a loss only where workers get lost."""
+        code = Failure.unpack(payload).code
+        planned = self._world.plan_of_key(self.runs[record.run_id].key).steps[step].codes
+        if code == FAIL_CRASHED:
+            require(oc.CRASHED in planned, f"step {step} of {record.run_id} is blamed for a crash that was not its own")
+        elif code == FAIL_LOST:
+            require(self._world.has_faults, "a worker was lost without a fault")
+
+    # -- at the end ------------------------------------------------------------------------------------------------
+
+    def check_record(self, name: str, plan: RunPlan, record: RunRecord) -> None:
+        """What a client knows in the end is what the coordinator decided, told once."""
+        where = f"{name}, run {record.run_id} (plan {plan.number})"
+        if record.error is not None:
+            require(self._world.may_lose_cluster, where, "has an error:", record.error)
+            return
+        run = self.runs[record.run_id]
+        known = len(run.life.states)
+        require(record.status == run.life.status, where, RUN_STATE_NAMES[record.status], "is not what was decided")
+        require(record.states[:known] == run.life.states, where, "has other states than were decided")
+        require(all(self.heard[record][step] == 1 for step in (_RUN, *range(known))), where, "did not hear of each end")
+        if plan.is_clean and not self._world.has_faults:
+            require(record.status == RUN_SUCCEEDED, where, "is", RUN_STATE_NAMES[record.status])
+            require(known == len(plan.steps), where, "has lost steps")
+        for step, output in record.outputs.items():
+            key = (record.run_id, step)
+            require(output in self.outputs[key], where, "has an output that step", step, "did not return")
+            require(self.given.get(key, output) == output, where, "has another output of step", step)
+        self._check_kept(where, plan, record)
+
+    def _check_kept(self, where: str, plan: RunPlan, record: RunRecord) -> None:
+        wanted = range(len(plan.steps)) if plan.keep_all or plan.is_open else plan.keep
+        for step in wanted:
+            if step < len(record.states) and record.states[step] == SUCCEEDED:
+                require(step in record.outputs, where, "has not got the output of step", step)
+
+    def check_attempts(self) -> None:
+        """Without faults a step is executed as often as its facts say: once, and once more for each retry."""
+        for run in self.runs.values():
+            for step, attempts in enumerate(run.life.attempts):
+                begun = self.begun[run.id, step]
+                if run.life.states[step] == SUCCEEDED:
+                    require(begun == attempts, f"run {run.id} step {step}: {attempts} attempts, begun {begun} times")
+                else:
+                    require(begun <= attempts, f"run {run.id} step {step}: {attempts} attempts, begun {begun} times")

@@ -1,0 +1,167 @@
+"""What a world is going to do, drawn from its seed: graphs, how steps behave, what clients ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+
+from pfw import outcome as oc
+from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO, Graph, Spec
+
+#: What a step does when it is told to stop: it listens to the token, to the interrupt, or to nothing but SIGKILL.
+LISTENS_TO_TOKEN, LISTENS_TO_INTERRUPT, LISTENS_TO_NOTHING = 1, 2, 9
+
+_SPECS = (
+    Spec(LANE_CPU, 0, 0, 0.1, 2.0, 30.0, 1, 2.0),
+    Spec(LANE_CPU, 0, 2, 0.05, 2.0, 0.3, 0, 0.2),
+    Spec(LANE_CPU, 1, 1, 0.2, 2.0, 30.0, 1, 0.5),
+    Spec(LANE_IO, 0, 1, 0.1, 3.0, 1.0, 1, 0.4),
+    Spec(LANE_IO, 1, 0, 0.1, 2.0, 30.0, 1, 2.0),
+    Spec(LANE_ASYNC, 0, 1, 0.01, 2.0, 30.0, 0, 0.3),
+)
+
+
+@dataclass(slots=True)
+class StepPlan:
+    """How one step behaves in its attempts."""
+
+    inputs: tuple[int, ...]
+    after: tuple[int, ...]
+    duration_s: float
+    #: Outcome of the first attempts; later ones are OK.
+    codes: tuple[int, ...] = ()
+    listens_to: int = LISTENS_TO_TOKEN
+    output_bytes: int = 8
+
+
+@dataclass(slots=True)
+class RunPlan:
+    """One run: what is submitted, and what its client does with it later."""
+
+    number: int
+    mode: str
+    on_failure: str
+    keep: tuple[int, ...]
+    keep_all: bool
+    is_open: bool
+    is_detached: bool
+    priority: int
+    steps: list[StepPlan]
+    submit_at: float
+    functions: list[bytes]
+    function_of: list[int]
+    spec_of: list[int]
+    #: Steps of each fragment of an open run, and when it is sent.
+    fragments: list[tuple[float, int]] = field(default_factory=list)
+    #: When the run is cancelled; None for never.
+    cancel_at: float | None = None
+    #: When another client attaches; None for never.
+    attach_at: float | None = None
+
+    def graph(self, first: int, last: int) -> Graph:
+        """The steps from `first` to `last`, as they are submitted. The call of a step names it."""
+        steps = self.steps[first:last]
+        return Graph(
+            [f"step-{number}" for number in range(first, last)],
+            self.functions,
+            list(_SPECS),
+            self.function_of[first:last],
+            self.spec_of[first:last],
+            [b"%d/%d" % (self.number, number) for number in range(first, last)],
+            [step.inputs for step in steps],
+            [step.after for step in steps],
+        )
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing but success can come of it as long as nothing else fails."""
+        return self.cancel_at is None and not any(step.codes for step in self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """How much of what goes wrong within runs."""
+
+    #: Probability that a step fails, that it crashes its slot, that a run is cancelled.
+    failure: float = 0.0
+    crash: float = 0.0
+    cancel: float = 0.0
+
+
+NO_TROUBLE = Trouble()
+
+
+def draw_run(random: Random, number: int, trouble: Trouble, *, most_steps: int) -> RunPlan:
+    """One run."""
+    is_open = random.random() < 0.25
+    count = random.randint(1, most_steps)
+    speed = random.choice((1e-5, 1e-4, 1e-3, 0.02, 0.3))
+    functions = [b"function-%d" % random.randrange(6) for _ in range(random.randint(1, 3))]
+    functions = list(dict.fromkeys(functions))
+    lanes = random.choice(((0,), (0, 1), (0, 1, 2, 3, 4, 5), (3,), (5, 0)))
+    plan = RunPlan(
+        number=number,
+        mode="waves" if not is_open and random.random() < 0.2 else "parallel",
+        on_failure="continue" if is_open else random.choice(("stop", "continue", "abort")),
+        keep=tuple(sorted(random.sample(range(count), min(count, 2)))) if not is_open else (),
+        keep_all=random.random() < 0.2,
+        is_open=is_open,
+        is_detached=not is_open and random.random() < 0.3,
+        priority=random.choice((0, 0, 0, 3)),
+        steps=_draw_steps(random, count, speed, trouble),
+        submit_at=random.uniform(0.0, 2.5),
+        functions=functions,
+        function_of=[random.randrange(len(functions)) for _ in range(count)],
+        spec_of=[random.choice(lanes) for _ in range(count)],
+    )
+    if is_open:
+        plan.fragments = _draw_fragments(random, count)
+    if random.random() < trouble.cancel:
+        plan.cancel_at = plan.submit_at + random.choice((0.0, 0.002, 0.05, 0.5, 2.0)) * random.random()
+    if random.random() < 0.15:
+        plan.attach_at = plan.submit_at + random.uniform(0.0, 3.0)
+    return plan
+
+
+def _draw_steps(random: Random, count: int, speed: float, trouble: Trouble) -> list[StepPlan]:
+    steps: list[StepPlan] = []
+    shape = random.choice(("any", "chain", "fan", "layers"))
+    for number in range(count):
+        inputs, after = _draw_dependencies(random, shape, number)
+        step = StepPlan(inputs, after, speed * random.choice((0.1, 1.0, 1.0, 4.0)))
+        step.listens_to = random.choice((LISTENS_TO_TOKEN, LISTENS_TO_TOKEN, LISTENS_TO_INTERRUPT, LISTENS_TO_NOTHING))
+        step.output_bytes = random.choice((8, 8, 8, 100, 1000))
+        chance = random.random()
+        if chance < trouble.failure:
+            step.codes = random.choice(((oc.RETRYABLE,), (oc.RETRYABLE,) * 2, (oc.RETRYABLE,) * 4, (oc.ERROR,)))
+        elif chance < trouble.failure + trouble.crash:
+            step.codes = (oc.CRASHED,) * random.randint(1, 3)
+        steps.append(step)
+    return steps
+
+
+def _draw_dependencies(random: Random, shape: str, number: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    if not number:
+        return (), ()
+    if shape == "chain":
+        chosen = [number - 1]
+    elif shape == "fan":
+        chosen = [0] if random.random() < 0.8 else list(range(number))[-8:]
+    elif shape == "layers":
+        layer = number // 4 * 4
+        chosen = random.sample(range(layer - 4, layer), random.randint(1, 4)) if layer else []
+    else:
+        chosen = random.sample(range(number), min(number, random.choice((0, 1, 1, 2, 3))))
+    cut = random.randint(0, len(chosen)) if random.random() < 0.5 else len(chosen)
+    return tuple(chosen[:cut]), tuple(chosen[cut:])
+
+
+def _draw_fragments(random: Random, count: int) -> list[tuple[float, int]]:
+    fragments: list[tuple[float, int]] = []
+    left, at = count, 0.0
+    while left:
+        size = min(left, random.choice((1, 1, 2, 5)))
+        at += random.choice((0.0, 0.0, 0.001, 0.1, 1.0))
+        fragments.append((at, size))
+        left -= size
+    return fragments

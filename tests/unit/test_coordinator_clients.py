@@ -1,0 +1,433 @@
+"""The coordinator's core and its clients: submissions, facts, open runs, what is forgotten."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import pytest
+
+from helpers.coordinator_rig import EPOCH_S, CoordinatorRig, of_kind
+from helpers.samples import graph_of
+from pfw import messages as m
+from pfw import outcome as oc
+from pfw.graph import Graph
+from pfw.lifecycle import RUN_CANCELLED, RUN_RUNNING, RUN_SUCCEEDED
+from pfw.wire import pack_graph, unpack
+from pfw_coordinator import core as core_module
+from pfw_coordinator.core import CLIENT_GONE_S, FACTS_EVERY_S, REWIND_S
+
+EMPTY = graph_of([])
+
+
+@pytest.fixture
+def rig() -> CoordinatorRig:
+    """A coordinator with one client, "client", and one worker, "a"."""
+    rig = CoordinatorRig()
+    rig.client()
+    rig.join("a", cpu=4)
+    return rig
+
+
+def positions(said: dict[str, list[Any]], client: str = "client") -> list[tuple[int, int]]:
+    """(position, rows) of the facts that a client was sent."""
+    return [(facts.position, len(facts.rows)) for facts in of_kind(said.get(client, []), m.Facts)]
+
+
+# -- submitting --------------------------------------------------------------------------------------------------------
+
+
+def test_who_has_not_said_hello_is_told_to(rig: CoordinatorRig) -> None:
+    core, now, peer = rig.core, rig.now, b"stranger"
+    core.on_submit(peer, m.Submit(b"k", "", "parallel", "stop", 0, (), 0, 0, 0, b"", pack_graph(graph_of([()]))), now)
+    core.on_extend(peer, m.Extend(1, 0, b""), now)
+    core.on_cancel_run(peer, m.CancelRun(1, ""), now)
+    core.on_close_run(peer, m.CloseRun(1), now)
+    core.on_attach(peer, m.Attach(1, "x"), now)
+    core.on_cursors(peer, m.Cursors(()), now)
+    core.on_query(peer, m.Query(1, "status"), now)
+    assert rig.turn() == {"stranger": [m.Refused(m.REFUSED_VERSION, "say Hello first", 1)] * 7}
+    assert not core.runs
+
+
+def test_the_same_key_twice_is_one_run(rig: CoordinatorRig) -> None:
+    run = rig.submit()
+    rig.turn()
+    assert rig.submit() is run
+    assert rig.turn() == {"client": [m.Accepted(b"key", 1, run.id)]}
+    assert len(rig.core.runs) == 1
+
+
+def test_the_same_key_with_another_workflow_is_refused(rig: CoordinatorRig) -> None:
+    rig.submit()
+    rig.turn()
+    rig.submit(graph_of([(), ()]))
+    (rejected,) = rig.turn()["client"]
+    assert (rejected.key, rejected.kind) == (b"key", m.REFUSED_KEY)
+    assert len(rig.core.runs) == 1
+
+
+def test_two_clients_may_follow_one_run(rig: CoordinatorRig) -> None:
+    rig.client("other")
+    rig.submit()
+    rig.turn()
+    run = rig.submit(client="other")
+    said = rig.turn()
+    assert said["other"] == [m.Accepted(b"key", 1, run.id), *of_kind(said["other"], m.Facts)]
+    assert positions(said, "other") == [(0, 1)]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"graph": b""},
+        {"graph": b"noise"},
+        {"graph": pack_graph(EMPTY)},
+        {"graph": msgpack.packb([[]] * 8)},
+        {"graph": pack_graph(graph_of([(0,)]))},
+        {"mode": "sideways"},
+        {"on_failure": "explode"},
+    ],
+    ids=str,
+)
+def test_an_odd_submission_is_refused_and_harms_nobody(rig: CoordinatorRig, fields: dict[str, Any]) -> None:
+    message = m.Submit(b"odd", "", "parallel", "stop", 0, (), 0, 0, 0, b"", pack_graph(graph_of([()])))
+    rig.core.on_submit(b"client", message._replace(**fields), rig.now)
+    (rejected,) = rig.turn()["client"]
+    assert (rejected.key, rejected.kind) == (b"odd", m.REFUSED_GRAPH)
+    assert not rig.core.runs
+    assert rig.core.oddities == 1
+    rig.submit()
+    assert of_kind(rig.turn()["client"], m.Accepted)
+
+
+def test_what_to_keep_may_name_steps_that_are_not_there(rig: CoordinatorRig) -> None:
+    rig.submit(keep=(0, 7, 2**60))
+    rig.turn()
+    rig.outcome("a", 1)
+    assert of_kind(rig.turn()["client"], m.Facts)[0].rows[0][8] == b"out 1"
+
+
+# -- facts -------------------------------------------------------------------------------------------------------------
+
+
+def test_facts_go_at_once_and_then_together(rig: CoordinatorRig) -> None:
+    rig.submit(graph_of([()] * 4))
+    assert positions(rig.turn()) == [(0, 1)]
+    rig.outcome("a", 1)
+    assert positions(rig.turn(rig.now + FACTS_EVERY_S / 10)) == []
+    assert rig.wake_at <= 100.0 + FACTS_EVERY_S
+    rig.outcome("a", 2)
+    rig.turn(rig.now + FACTS_EVERY_S / 10)
+    assert positions(rig.turn(100.0 + 1.01 * FACTS_EVERY_S)) == [(1, 2)]
+    rig.outcome("a", 3, 4)
+    assert positions(rig.turn()) == [(3, 3)], "the end does not wait"
+
+
+def test_confirmed_facts_are_not_sent_again_and_lost_ones_are(rig: CoordinatorRig) -> None:
+    rig.submit(graph_of([()] * 4))
+    rig.turn()
+    rig.cursors((1, 1, 1))
+    rig.outcome("a", 1, 2)
+    assert positions(rig.turn(rig.now + 1.0)) == [(1, 2)]
+    rig.cursors((1, 1, 1))
+    assert positions(rig.turn(rig.now + 0.5)) == [], "they may be on their way"
+    sent = []
+    for _ in range(8):
+        rig.cursors((1, 1, 1))
+        sent += positions(rig.turn(rig.now + REWIND_S / 4))
+    assert (1, 2) in sent
+    rig.cursors((1, 3, 3))
+    sent = []
+    for _ in range(8):
+        rig.cursors((1, 3, 3))
+        sent += positions(rig.turn(rig.now + REWIND_S / 4))
+    assert sent == []
+
+
+def test_a_client_is_sent_no_more_than_a_window(rig: CoordinatorRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_module, "WINDOW_BYTES", 500)
+    monkeypatch.setattr(core_module, "FACTS_PER_MESSAGE", 3)
+    rig.submit(graph_of([()] * 30), on_failure="continue")
+    rig.turn()
+    for attempt in range(1, 31):
+        rig.outcome("a", attempt, us=10**6)
+        rig.turn()
+    said = positions(rig.turn(rig.now + 1.0))
+    at = 0
+    for _ in range(40):
+        if said:
+            assert sum(rows for _, rows in said) <= 12, "about a window"
+            at = said[-1][0] + said[-1][1]
+        rig.cursors((1, at, at))
+        said = positions(rig.turn(rig.now + 0.1))
+    assert at == 32
+
+
+def test_a_cursor_beyond_the_facts_is_not_believed(rig: CoordinatorRig) -> None:
+    rig.submit()
+    rig.turn()
+    rig.cursors((1, 99, 99), (77, 1, 1))
+    assert rig.turn() == {"client": [m.Reply(0, 0, ())]}
+    rig.outcome("a", 1)
+    assert positions(rig.turn(rig.now + 1.0)) == [(1, 2)]
+
+
+def test_a_client_that_is_ahead_of_what_was_sent_is_believed(
+    rig: CoordinatorRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It attached again, and has the beginning already."""
+    monkeypatch.setattr(core_module, "WINDOW_BYTES", 100)
+    monkeypatch.setattr(core_module, "FACTS_PER_MESSAGE", 1)
+    run = rig.submit(graph_of([()] * 3))
+    rig.turn()
+    rig.outcome("a", 1, 2, 3)
+    rig.turn()
+    rig.core.on_attach(b"client", m.Attach(1, run.id), rig.now)
+    rig.turn()
+    rig.cursors((1, 4, 4))
+    assert positions(rig.turn(rig.now + 0.1)) == [(4, 1)]
+
+
+def test_an_idle_client_gets_an_answer_to_its_heartbeat(rig: CoordinatorRig) -> None:
+    rig.cursors()
+    assert rig.turn() == {"client": [m.Reply(0, 0, ())]}
+
+
+# -- attaching ---------------------------------------------------------------------------------------------------------
+
+
+def test_who_attaches_gets_the_graph_and_the_history(rig: CoordinatorRig) -> None:
+    rig.client("other")
+    graph = graph_of([()])
+    run = rig.submit(graph, meta=b"meta", mode="waves")
+    rig.turn()
+    rig.outcome("a", 1)
+    rig.turn()
+    rig.core.on_attach(b"other", m.Attach(9, run.id), rig.now)
+    said = rig.turn()
+    assert said["other"][0] == m.Attached(9, 1, run.id, "name", "waves", b"meta", pack_graph(graph))
+    assert positions(said, "other") == [(0, 3)]
+
+
+def test_an_unknown_run_cannot_be_attached_to(rig: CoordinatorRig) -> None:
+    rig.core.on_attach(b"client", m.Attach(9, "none"), rig.now)
+    (rejected,) = rig.turn()["client"]
+    assert (rejected.key, rejected.request, rejected.kind) == (b"", 9, m.REFUSED_UNKNOWN_RUN)
+    assert "'none'" in rejected.text
+
+
+# -- open runs ---------------------------------------------------------------------------------------------------------
+
+
+def extend(rig: CoordinatorRig, first: int, graph: Graph, client: str = "client") -> None:
+    rig.core.on_extend(client.encode(), m.Extend(1, first, pack_graph(graph)), rig.now)
+
+
+def test_an_open_run_grows_and_ends_when_it_is_closed(rig: CoordinatorRig) -> None:
+    run = rig.submit(EMPTY, is_open=1, on_failure="continue")
+    rig.turn()
+    extend(rig, 0, graph_of([(), (0,)]))
+    assert len(of_kind(rig.turn()["a"], m.Assign)[0].rows) == 1
+    rig.outcome("a", 1)
+    rig.turn()
+    rig.outcome("a", 2)
+    rig.turn()
+    assert run.life.status == RUN_RUNNING
+    rig.core.on_close_run(b"client", m.CloseRun(1), rig.now)
+    rig.turn()
+    assert run.life.status == RUN_SUCCEEDED
+
+
+def test_a_fragment_that_does_not_fit_is_not_taken(rig: CoordinatorRig) -> None:
+    run = rig.submit(EMPTY, is_open=1)
+    rig.turn()
+    extend(rig, 1, graph_of([()]))
+    extend(rig, 0, graph_of([(), ()]))
+    extend(rig, 0, graph_of([(), ()]))
+    rig.core.on_extend(b"client", m.Extend(1, 2, b"noise"), rig.now)
+    rig.core.on_extend(b"client", m.Extend(99, 2, b"noise"), rig.now)
+    rig.turn()
+    assert len(run.life.states) == 2
+    assert rig.core.oddities == 1
+
+
+def test_only_its_own_client_extends_or_closes_a_run(rig: CoordinatorRig) -> None:
+    rig.client("other")
+    run = rig.submit(EMPTY, is_open=1)
+    rig.turn()
+    extend(rig, 0, graph_of([()]), client="other")
+    rig.core.on_close_run(b"other", m.CloseRun(1), rig.now)
+    rig.core.on_attach(b"other", m.Attach(1, run.id), rig.now)
+    assert of_kind(rig.turn()["other"], m.Rejected)
+    assert run.life.is_open
+    assert not run.life.states
+
+
+def test_a_heartbeat_acknowledges_fragments(rig: CoordinatorRig) -> None:
+    rig.submit(EMPTY, is_open=1)
+    rig.turn()
+    extend(rig, 0, graph_of([()] * 3))
+    rig.turn()
+    rig.cursors((1, 1, 1))
+    assert rig.turn()["client"] == [m.Facts(1, 1, 3, EPOCH_S, (), ())]
+
+
+def test_what_was_released_is_no_input_any_more(rig: CoordinatorRig) -> None:
+    run = rig.submit(EMPTY, is_open=1, on_failure="continue")
+    extend(rig, 0, graph_of([()]))
+    rig.turn()
+    rig.outcome("a", 1)
+    rig.turn()
+    rig.cursors((1, 2, 2))
+    rig.turn()
+    extend(rig, 1, graph_of([(0,)]))
+    said = rig.turn()
+    assert all(None not in row[9] for batch in of_kind(said.get("a", []), m.Assign) for row in batch.rows)
+    assert run.life.is_released(0)
+
+
+def test_facts_that_are_not_released_stay_for_late_fragments(rig: CoordinatorRig) -> None:
+    rig.submit(EMPTY, is_open=1, on_failure="continue")
+    extend(rig, 0, graph_of([()]))
+    rig.turn()
+    rig.outcome("a", 1)
+    rig.turn()
+    rig.cursors((1, 2, 1))
+    extend(rig, 1, graph_of([(0,)]))
+    assert of_kind(rig.turn()["a"], m.Assign)[0].rows[0][9] == (b"out 1",)
+
+
+def test_who_attaches_again_to_an_open_run_goes_on_where_facts_still_are(rig: CoordinatorRig) -> None:
+    run = rig.submit(EMPTY, is_open=1, on_failure="continue")
+    extend(rig, 0, graph_of([(), ()]))
+    rig.turn()
+    rig.outcome("a", 1)
+    rig.turn()
+    rig.cursors((1, 2, 2))
+    rig.outcome("a", 2)
+    rig.turn(rig.now + 1.0)
+    rig.core.on_attach(b"client", m.Attach(1, run.id), rig.now)
+    assert positions(rig.turn(rig.now + 1.0)) == [(2, 1)]
+
+
+# -- clients that are gone, runs that are forgotten --------------------------------------------------------------------
+
+
+def silence(rig: CoordinatorRig, seconds: float) -> None:
+    """The worker goes on, the clients say nothing."""
+    until = rig.now + seconds
+    while rig.now < until:
+        rig.sleep(1.0)
+        rig.heartbeat("a", 10**6, *rig.core.workers[b"a"].attempts)
+
+
+def test_the_runs_of_a_client_that_is_gone_are_cancelled_unless_detached(rig: CoordinatorRig) -> None:
+    mine, detached = rig.submit(key=b"1"), rig.submit(key=b"2", is_detached=1)
+    rig.turn()
+    silence(rig, CLIENT_GONE_S + 2.0)
+    assert mine.life.cancel_reason
+    assert not detached.life.cancel_reason
+    assert not rig.core.clients
+    rig.outcome("a", *rig.core.workers[b"a"].attempts, code=oc.STOPPED)
+    rig.turn()
+    assert mine.life.status == RUN_CANCELLED
+
+
+def test_a_client_with_a_second_connection_is_not_gone(rig: CoordinatorRig) -> None:
+    run = rig.submit()
+    rig.turn()
+    silence(rig, CLIENT_GONE_S - 5.0)
+    rig.hello("again", b"client")
+    silence(rig, 10.0)
+    assert list(rig.core.clients) == [b"again"]
+    assert not run.life.cancel_reason
+
+
+def test_an_embedded_coordinator_forgets_what_its_client_has_read() -> None:
+    rig = CoordinatorRig(is_embedded=True)
+    rig.client()
+    rig.join("a")
+    rig.submit()
+    rig.turn()
+    rig.outcome("a", 1)
+    rig.turn()
+    rig.cursors((1, 2, 2))
+    rig.turn()
+    assert rig.core.runs
+    rig.cursors((1, 3, 3))
+    rig.turn()
+    assert not rig.core.runs
+    assert not rig.core.clients[b"client"].subscriptions
+
+
+def test_an_embedded_open_run_is_forgotten_after_its_very_last_fact() -> None:
+    rig = CoordinatorRig(is_embedded=True)
+    rig.client()
+    rig.join("a")
+    rig.submit(EMPTY, is_open=1)
+    extend(rig, 0, graph_of([(), ()]))
+    rig.turn()
+    rig.outcome("a", 1)
+    rig.turn()
+    rig.cursors((1, 2, 2))
+    rig.turn()
+    rig.core.on_cancel_run(b"client", m.CancelRun(1, ""), rig.now)
+    rig.outcome("a", *rig.core.workers[b"a"].attempts, code=oc.STOPPED)
+    rig.cursors((1, 2, 2))
+    said = rig.turn(rig.now + 1.0)
+    assert positions(said) == [(2, 2)]
+    assert rig.core.runs
+    rig.cursors((1, 4, 4))
+    rig.turn()
+    assert not rig.core.runs
+
+
+def test_an_empty_open_run_can_be_cancelled_and_forgotten() -> None:
+    rig = CoordinatorRig(is_embedded=True)
+    rig.client()
+    run = rig.submit(Graph([], [], [], [], [], [], [], []), is_open=1)
+    rig.core.on_cancel_run(b"client", m.CancelRun(1, "closed"), rig.now)
+    assert positions(rig.turn()) == [(0, 2)]
+    assert run.life.status == RUN_CANCELLED
+    rig.cursors((1, 2, 2))
+    rig.turn()
+    assert not rig.core.runs
+
+
+def test_old_runs_go_when_their_facts_are_too_many(rig: CoordinatorRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_module, "KEPT_FACTS", 7)
+    for number in range(1, 5):
+        rig.submit(key=b"%d" % number)
+        rig.turn()
+        rig.outcome("a", number)
+        rig.turn()
+        rig.cursors((number, 3, 3))
+        rig.turn(rig.now + 0.1)
+    assert 2 <= len(rig.core.runs) <= 3
+    assert 4 in rig.core.runs
+    assert 1 not in rig.core.runs
+
+
+# -- questions ---------------------------------------------------------------------------------------------------------
+
+
+def ask(rig: CoordinatorRig, what: str) -> Any:
+    rig.core.on_query(b"client", m.Query(5, what), rig.now)
+    (answer,) = rig.turn()["client"]
+    assert answer.request == 5
+    return unpack(answer.body) if isinstance(answer, m.Answer) else answer
+
+
+def test_questions_are_answered(rig: CoordinatorRig) -> None:
+    run = rig.submit(graph_of([(), (0,)]))
+    rig.turn()
+    rig.heartbeat("a", 1, 1)
+    rig.turn()
+    (worker,) = ask(rig, "workers")
+    assert {"name": "a", "cpu": 4, "held": 1, "state": "ready", "rss_bytes": 1}.items() <= worker.items()
+    (report,) = ask(rig, "runs")
+    assert {"id": run.id, "status": "RUNNING", "steps": 2, "assigned": 1, "waiting": 1}.items() <= report.items()
+    status = ask(rig, "status")
+    assert {"workers": 1, "clients": 1, "runs": 1, "held": 1, "cpu": 4}.items() <= status.items()
+    assert ask(rig, "the weather").kind == m.REFUSED_UNKNOWN_RUN
