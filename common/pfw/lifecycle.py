@@ -169,7 +169,8 @@ class RunLife:
         seed: Makes the jitter of this run's backoff its own.
         """
         self.graph = Graph([], [], [], [], [], [], [], [])
-        self.mode, self.on_failure, self.is_open, self.keep_all = mode, on_failure, is_open, keep_all
+        self.mode, self.on_failure, self.is_open = mode, on_failure, is_open
+        self.keep_all = keep_all or is_open
         self.status = RUN_RUNNING
         self.cancel_reason = b""
         self.facts: list[Fact] = []
@@ -375,7 +376,7 @@ class RunLife:
                     self.queued_at[step],
                     started_at,
                     run_s,
-                    output if kept or self.is_open else b"",
+                    output if kept else b"",
                 )
             )
         )

@@ -49,7 +49,7 @@ class Session:
 
     def __init__(self, hello: m.Hello, address: str, now: float) -> None:
         self.address = address
-        self.is_welcome = False
+        self.is_welcome = self._was_welcome = False
         #: Why the coordinator cannot be used (any more).
         self.error: Exception | None = None
         self.records: dict[int, RunRecord] = {}
@@ -110,7 +110,7 @@ class Session:
         """No more steps will come to this open run; repeated until the run has ended."""
         record.is_closing = True
         if record.number:
-            self._mail.append(m.CloseRun(record.number))
+            self._repeat_wishes(record)
 
     def ask(self, make: Callable[[int], Message]) -> int:
         """Sends a Query or Attach, made with its request number, until it is answered in `answers`."""
@@ -207,7 +207,7 @@ class Session:
 
     def _repeat_wishes(self, record: RunRecord) -> None:
         """What was asked of a run may have been lost, or asked before the run had a number."""
-        if record.is_closing:
+        if record.is_closing and not record.unacknowledged:
             self._mail.append(m.CloseRun(record.number))
         if record.cancel_reason:
             self._mail.append(m.CancelRun(record.number, record.cancel_reason))
@@ -215,7 +215,7 @@ class Session:
     def _on_welcome(self, now: float) -> None:
         if self.is_welcome:
             return
-        self.is_welcome = True
+        self.is_welcome = self._was_welcome = True
         self._repeat_at = now + REPEAT_S
         self._mail.extend(message for message, _ in self._submits.values())
         self._mail.extend(self._requests.values())
@@ -263,7 +263,7 @@ class Session:
             self._heard_at += now - self._wake_at
         if self.error is not None:
             return
-        if (self.is_welcome or self.records) and now - self._heard_at > LOST_S:
+        if self._was_welcome and now - self._heard_at > LOST_S:
             self._fail(
                 CoordinatorLostError(f"nothing was heard of the coordinator at {self.address} for {LOST_S:.0f} s")
             )

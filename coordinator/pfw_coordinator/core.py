@@ -23,38 +23,32 @@ It must not know of sockets, clocks, processes or pickles.
 from __future__ import annotations
 
 import heapq
-from bisect import bisect
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 from pfw import messages as m
 from pfw import outcome as oc
 from pfw.failure import FAIL_LOST, FAIL_UNPICKLABLE, Failure
-from pfw.lifecycle import ON_FAILURE, RUN_STATE_NAMES, STATE_NAMES, RunLife
+from pfw.lifecycle import ON_FAILURE, RunLife
 from pfw.messages import Message
 from pfw.errors import ProtocolError
-from pfw.wire import BATCH_BYTES, MESSAGE_BYTES, pack, parts, unpack_graph
+from pfw.wire import MESSAGE_BYTES, pack, parts, unpack_graph
+from pfw_coordinator.catalogue import Catalogue
+from pfw_coordinator.feed import Feed
 from pfw_coordinator.ledger import LANES, Attempt, Client, Run, Subscription, Worker, new_attempt
-from pfw_coordinator.placement import RECALL_AFTER_S, plan_recall, plan_round
+from pfw_coordinator.placement import plan_recall, plan_round
+from pfw_coordinator.report import report_runs, report_status, report_workers
 
+#: What was sent to a worker so long ago should have arrived.
+REWIND_S = 2.0
 SUSPECT_S = 3.0
 LOST_S = 10.0
 #: Runs and futures that wait for their client end when it has been silent for so long.
 CLIENT_GONE_S = 30.0
 #: A turn that starts so much later than planned moves every deadline.
 LATE_S = 1.0
-#: Facts go to a client at once, and then at most so often until the run ends: a chain would send one message a step.
-FACTS_EVERY_S = 0.050
-#: Bytes of facts on their way to one client before it must confirm some.
-WINDOW_BYTES = 8 << 20
-#: How long facts may be on their way before they count as lost.
-REWIND_S = 2.0
-#: A fact on the wire beside its payload, about.
-FACT_BYTES = 64
-FACTS_PER_MESSAGE = 8_192
 #: A step's inputs and arguments together.
 INPUT_BYTES = MESSAGE_BYTES - (1 << 20)
 #: Facts of ended runs that are kept for clients that attach later; the oldest run goes first.
@@ -108,14 +102,10 @@ class Core:
         self._seed = seed
         self._last_turn = now
         self._wake_at = now
-        self._worker_names: dict[int, str] = {}
         self._run_of_key: dict[bytes, Run] = {}
         self._run_of_id: dict[str, Run] = {}
         self._numbers = {"worker": 0, "client": 0, "run": 0, "attempt": 0, "cancel": 0}
-        self._functions: dict[bytes, int] = {}
-        self._function_data: list[bytes] = []
-        self._function_users: list[int] = []
-        self._estimates_us: list[float] = []
+        self._functions = Catalogue()
         self._cancels: dict[int, int] = {}
         self._ended: deque[Run] = deque()
         self._ended_facts = 0
@@ -125,7 +115,7 @@ class Core:
         self._watch: list[tuple[bytes, int]] = []
         self._touched: dict[Run, None] = {}
         self._to_acknowledge: dict[Worker, None] = {}
-        self._unsent: dict[Subscription, None] = {}
+        self._feed = Feed(self._send, epoch_s)
         self._waiting: tuple[dict[Run, None], ...] = tuple({} for _ in LANES)
         self._credit: tuple[dict[Worker, None], ...] = tuple({} for _ in LANES)
         self._backoffs: list[tuple[float, int]] = []
@@ -140,7 +130,7 @@ class Core:
             worker = Worker(self._next("worker"), peer, msg.name, (msg.cpu, msg.io, msg.permits), now)
             worker.pid, worker.host = msg.pid, msg.host
             self.workers[peer] = worker
-            self._worker_names[worker.number] = worker.name
+            self._feed.worker_names[worker.number] = worker.name
             if msg.host == self.host:
                 self._watch.append((peer, msg.pid))
         worker.last_seen, worker.is_suspect = now, False
@@ -178,7 +168,7 @@ class Core:
         if msg.number == worker.last_outcomes + 1:
             worker.last_outcomes = msg.number
         self._to_acknowledge[worker] = None
-        offset_us, free, estimates = worker.clock_offset_us, worker.free, self._estimates_us
+        offset_us, free, estimates = worker.clock_offset_us, worker.free, self._functions.estimates_us
         number_of_worker = worker.number
         for number, code, start_us, run_us, payload in msg.rows:
             attempt = free(number, now)
@@ -301,7 +291,7 @@ class Core:
                 self._reject(peer, msg.key, 0, m.REFUSED_GRAPH, str(error))
                 return
         self._send(peer, m.Accepted(msg.key, run.number, run.id))
-        self._subscribe(client, run)
+        self._feed.follow(client, run)
 
     def _load(self, client: Client, msg: m.Submit, digest: bytes, now: float) -> Run:
         graph = unpack_graph(msg.graph)
@@ -318,25 +308,13 @@ class Core:
         run = Run(number, run_id, msg.name, client.session, msg.key, life)
         run.priority, run.is_detached, run.meta = msg.priority, bool(msg.is_detached), msg.meta
         run.blob_digest, run.graph_blob = digest, b"" if self.is_embedded else msg.graph
-        run.functions = [self._use_function(pickled) for pickled in graph.functions]
+        run.functions = [self._functions.use(pickled) for pickled in graph.functions]
         self.runs[number] = self._run_of_key[msg.key] = self._run_of_id[run_id] = run
+        run.started_at = now
         # The functions are the cluster's now; the life of the run only counts them.
         life.start(graph._replace(functions=[b""] * len(graph.functions)), now)
         self._touched[run] = None
         return run
-
-    def _use_function(self, pickled: bytes) -> int:
-        """The cluster's number of a function; the same bytes are the same function in every run."""
-        digest = blake2b(pickled, digest_size=16).digest()
-        number = self._functions.get(digest)
-        if number is None:
-            number = self._functions[digest] = len(self._function_data)
-            self._function_data.append(pickled)
-            self._function_users.append(0)
-            self._estimates_us.append(0.0)
-        self._function_users[number] += 1
-        self._function_data[number] = pickled
-        return number
 
     def on_extend(self, peer: bytes, msg: m.Extend, now: float) -> None:
         run = self._own_run(peer, msg.run, now)
@@ -350,7 +328,7 @@ class Core:
         if any(run.life.is_released(d) for inputs in graph.inputs for d in inputs if d < msg.first):
             self.oddities += 1
             return
-        run.functions.extend([self._use_function(pickled) for pickled in graph.functions])
+        run.functions.extend([self._functions.use(pickled) for pickled in graph.functions])
         run.life.extend(graph._replace(functions=[b""] * len(graph.functions)), now)
         self._touched[run] = None
 
@@ -377,8 +355,8 @@ class Core:
             m.Attached(msg.request, run.number, run.id, run.name, run.life.mode, run.meta, run.graph_blob),
         )
         # Who attaches wants the facts from the start, also once more.
-        self._unsubscribe(client, run)
-        self._subscribe(client, run)
+        self._feed.unfollow(client, run)
+        self._feed.follow(client, run)
 
     def on_cursors(self, peer: bytes, msg: m.Cursors, now: float) -> None:
         """The client's heartbeat, or its confirmation after much was sent."""
@@ -395,38 +373,35 @@ class Core:
             self._send(peer, m.Reply(0, self._numbers["cancel"], ()))
 
     def _confirm(self, subscription: Subscription, cursor: int, released: int, now: float) -> None:
-        run = subscription.run
-        subscription.cursor = max(cursor, run.life.facts_dropped)
-        subscription.sent = max(subscription.sent, subscription.cursor)
-        while subscription.in_flight and subscription.in_flight[0][0] <= cursor:
-            subscription.sent_bytes -= subscription.in_flight.popleft()[1]
-        if now - subscription.marked_at >= REWIND_S:
-            if cursor < subscription.mark:
-                # Sent a heartbeat ago and still not there: lost on the way.
-                subscription.sent = subscription.cursor
-                subscription.in_flight.clear()
-                subscription.sent_bytes = 0
-            subscription.mark, subscription.marked_at = subscription.sent, now
-        self._unsent[subscription] = None
-        if run.life.is_open:
-            run.life.release(min(released, cursor))
-            self._send(subscription.client.peer, self._facts(subscription, ()))
-        elif self.is_embedded and run.is_over and cursor == run.life.facts_dropped + len(run.life.facts):
+        run, life = subscription.run, subscription.run.life
+        self._feed.confirm(subscription, cursor, now)
+        if life.is_open:
+            life.release(min(released, cursor))
+            self._feed.acknowledge(subscription)
+        elif self.is_embedded and run.is_over and cursor == life.facts_dropped + len(life.facts):
             self._forget_run(run)
 
     def on_query(self, peer: bytes, msg: m.Query, now: float) -> None:
         if self._client(peer, now) is None:
             return
-        reports: dict[str, Callable[[float], Any]] = {
-            "workers": self._report_workers,
-            "runs": self._report_runs,
-            "status": self._report_status,
-        }
-        report = reports.get(msg.what)
-        if report is None:
-            self._reject(peer, b"", msg.request, m.REFUSED_UNKNOWN_RUN, f"nothing is known of {msg.what!r}")
+        body: Any
+        if msg.what == "workers":
+            body = report_workers(self.workers.values(), now)
+        elif msg.what == "runs":
+            body = report_runs(self.runs.values(), self.epoch_s, now)
+        elif msg.what == "status":
+            counts = report_status(self.workers.values(), self.runs.values())
+            body = {
+                "pfw": self.version,
+                "python": self.python,
+                **counts,
+                "clients": len(self.clients),
+                "oddities": self.oddities,
+            }
         else:
-            self._send(peer, m.Answer(msg.request, pack(report(now))))
+            self._reject(peer, b"", msg.request, m.REFUSED_UNKNOWN_RUN, f"nothing is known of {msg.what!r}")
+            return
+        self._send(peer, m.Answer(msg.request, pack(body)))
 
     def _client(self, peer: bytes, now: float) -> Client | None:
         client = self.clients.get(peer)
@@ -440,19 +415,6 @@ class Core:
         client = self._client(peer, now)
         run = self.runs.get(number)
         return run if client is not None and run is not None and run.session == client.session else None
-
-    def _subscribe(self, client: Client, run: Run) -> None:
-        if run.number not in client.subscriptions:
-            subscription = client.subscriptions[run.number] = Subscription(client, run)
-            subscription.sent = subscription.cursor = run.life.facts_dropped
-            run.subscriptions.append(subscription)
-            self._unsent[subscription] = None
-
-    def _unsubscribe(self, client: Client, run: Run) -> None:
-        subscription = client.subscriptions.pop(run.number, None)
-        if subscription is not None:
-            run.subscriptions.remove(subscription)
-            self._unsent.pop(subscription, None)
 
     def _is_same_version(self, peer: bytes, protocol: int, python: str, version: str, role: str) -> bool:
         if protocol == m.PROTOCOL and python == self.python:
@@ -484,7 +446,7 @@ class Core:
         """The run has ended: workers may forget it, functions nobody uses any more go."""
         run.is_over = True
         self._cancels.pop(run.number, None)
-        unused = tuple(number for number in run.functions if self._stop_using(number))
+        unused = tuple(number for number in run.functions if self._functions.stop_using(number))
         for worker in run.workers:
             gone = tuple(number for number in unused if number in worker.known_functions)
             worker.known_functions.difference_update(gone)
@@ -493,14 +455,14 @@ class Core:
         run.functions = []
         self._ended.append(run)
         self._ended_facts += len(run.life.facts)
-        while self._ended_facts > KEPT_FACTS and self._ended[0].is_read:
-            self._forget_run(self._ended[0])
+        if self._ended_facts > KEPT_FACTS:
+            self._forget_old_runs()
 
-    def _stop_using(self, number: int) -> bool:
-        self._function_users[number] -= 1
-        if not self._function_users[number]:
-            self._function_data[number] = b""
-        return not self._function_users[number]
+    def _forget_old_runs(self) -> None:
+        for run in [run for run in self._ended if run.is_read]:
+            self._forget_run(run)
+            if self._ended_facts <= KEPT_FACTS:
+                return
 
     def _forget_run(self, run: Run) -> None:
         if self.runs.pop(run.number, None) is None:
@@ -508,10 +470,8 @@ class Core:
         del self._run_of_key[run.key], self._run_of_id[run.id]
         self._ended.remove(run)
         self._ended_facts -= len(run.life.facts)
-        for subscription in run.subscriptions:
-            subscription.client.subscriptions.pop(run.number, None)
-            self._unsent.pop(subscription, None)
-        run.subscriptions.clear()
+        for subscription in list(run.subscriptions):
+            self._feed.unfollow(subscription.client, run)
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -539,10 +499,8 @@ class Core:
 
     def _lose_client(self, client: Client, now: float) -> None:
         del self.clients[client.peer]
-        client.is_gone = True
-        for subscription in client.subscriptions.values():
-            subscription.run.subscriptions.remove(subscription)
-            self._unsent.pop(subscription, None)
+        for subscription in list(client.subscriptions.values()):
+            self._feed.unfollow(client, subscription.run)
         if any(other.session == client.session for other in self.clients.values()):
             return
         for run in list(self.runs.values()):
@@ -557,11 +515,12 @@ class Core:
         for lane in LANES:
             if self._waiting[lane] and self._credit[lane]:
                 self._place(lane, now)
-        if len(self.workers) > 1:
-            self._recall(now)
+        recall_at = self._recall(now) if len(self.workers) > 1 else None
         if self._to_acknowledge:
             self._acknowledge()
-        wake_at = self._state_facts(now)
+        wake_at = self._feed.drain(now)
+        if recall_at is not None:
+            wake_at = min(wake_at, recall_at)
         if self._backoffs:
             wake_at = min(wake_at, self._backoffs[0][0])
         self._wake_at = wake_at
@@ -582,8 +541,7 @@ class Core:
             wake_at = life.wake_at()
             if wake_at is not None:
                 heapq.heappush(self._backoffs, (wake_at, run.number))
-            for subscription in run.subscriptions:
-                self._unsent[subscription] = None
+            self._feed.touch(run)
             if life.is_finished and not run.is_over:
                 self._end_run(run)
 
@@ -591,7 +549,7 @@ class Core:
         waiting = self._waiting[lane]
         batches: dict[Worker, list[tuple[int, Attempt]]] = {}
         number = self._numbers["attempt"]
-        for worker, run, step, expected_us in plan_round(lane, waiting, self._credit[lane], self._estimates_us):
+        for worker, run, step, expected_us in plan_round(lane, waiting, self._credit[lane], self._functions.estimates_us):
             life = run.life
             life.on_assigned(step)
             graph = life.graph
@@ -641,7 +599,7 @@ class Core:
             inputs = graph.inputs[step]
             if function not in worker.known_functions:
                 worker.known_functions.add(function)
-                functions[function] = self._function_data[function]
+                functions[function] = self._functions.pickles[function]
             if worker not in run.workers:
                 run.workers[worker] = None
                 runs[run.number] = run.id
@@ -654,7 +612,7 @@ class Core:
                     life.attempts[step],
                     function,
                     lane,
-                    0 if spec.heavy else int(self._estimates_us[function]),
+                    0 if spec.heavy else int(self._functions.estimates_us[function]),
                     int(spec.grace * 1000),
                     graph.calls[step],
                     tuple([outputs[d] for d in inputs]) if inputs else (),  # type: ignore[misc]
@@ -669,59 +627,24 @@ class Core:
         )
         self._send(worker.peer, message)
 
-    def _recall(self, now: float) -> None:
+    def _recall(self, now: float) -> float | None:
+        """Asks for work back where another worker idles; returns when there may be a reason to, None for never."""
+        recall_at = None
         for lane in LANES:
-            if not self._waiting[lane]:
-                for worker, attempts in plan_recall(lane, self.workers.values(), now):
-                    self._send(worker.peer, m.GiveBack(tuple(attempts)))
-                    for other in self.workers.values():
-                        other.idle_since[lane] = max(other.idle_since[lane], now)
+            if self._waiting[lane]:
+                continue
+            plan = plan_recall(lane, self.workers.values(), now)
+            for worker, attempts in plan.requests:
+                self._send(worker.peer, m.GiveBack(tuple(attempts)))
+            if plan.again_at is not None:
+                recall_at = plan.again_at if recall_at is None else min(recall_at, plan.again_at)
+        return recall_at
 
     def _acknowledge(self) -> None:
         for worker in self._to_acknowledge:
             if worker.peer in self.workers:
                 self._send(worker.peer, m.Reply(worker.last_outcomes, self._numbers["cancel"], ()))
         self._to_acknowledge = {}
-
-    def _state_facts(self, now: float) -> float:
-        """Sends clients what they have not read; returns when to look again."""
-        wake_at = now + m.HEARTBEAT_S
-        for subscription in list(self._unsent):
-            due = subscription.last_sent_at + FACTS_EVERY_S
-            life = subscription.run.life
-            if now < due and not life.is_finished and not life.is_open:
-                wake_at = min(wake_at, due)
-                continue
-            while self._send_facts(subscription, now):
-                pass
-            if subscription.sent_bytes < WINDOW_BYTES:
-                del self._unsent[subscription]
-        return wake_at
-
-    def _send_facts(self, subscription: Subscription, now: float) -> bool:
-        """One message of facts; True if more may follow."""
-        run = subscription.run
-        facts, dropped = run.life.facts, run.life.facts_dropped
-        first = subscription.sent - dropped
-        if first >= len(facts) or subscription.sent_bytes >= WINDOW_BYTES:
-            return False
-        rows = facts[first : first + FACTS_PER_MESSAGE]
-        sizes = list(accumulate([FACT_BYTES + len(row[8]) for row in rows]))
-        if sizes[-1] > BATCH_BYTES:
-            del rows[bisect(sizes, BATCH_BYTES) + 1 :]
-        size = sizes[len(rows) - 1]
-        self._send(subscription.client.peer, self._facts(subscription, tuple(rows)))
-        subscription.sent += len(rows)
-        subscription.last_sent_at = now
-        subscription.in_flight.append((subscription.sent, size))
-        subscription.sent_bytes += size
-        return True
-
-    def _facts(self, subscription: Subscription, rows: tuple[m.FactRow, ...]) -> m.Facts:
-        run = subscription.run
-        numbers = {row[4] for row in rows}
-        workers = tuple((number, self._worker_names[number]) for number in numbers if number)
-        return m.Facts(run.number, subscription.sent, len(run.life.states), self.epoch_s, workers, rows)
 
     def _send(self, peer: bytes, message: Message) -> None:
         mail = self._mail.get(peer)
@@ -733,61 +656,3 @@ class Core:
     def _next(self, what: str) -> int:
         self._numbers[what] += 1
         return self._numbers[what]
-
-    # -- reports ---------------------------------------------------------------------------------------------------
-
-    def _report_workers(self, now: float) -> list[dict[str, Any]]:
-        return [
-            {
-                "name": worker.name,
-                "pid": worker.pid,
-                "cpu": worker.slots[0],
-                "io": worker.slots[1],
-                "held": len(worker.attempts),
-                "rss_bytes": worker.stats[0],
-                "cpu_percent": worker.stats[1],
-                "load": worker.stats[2],
-                "slots": worker.stats[3],
-                "state": "suspect" if worker.is_suspect else "leaving" if worker.is_leaving else "ready",
-                "seen_s": round(now - worker.last_seen, 3),
-            }
-            for worker in self.workers.values()
-        ]
-
-    def _report_runs(self, now: float) -> list[dict[str, Any]]:
-        return [self._report_run(run, now) for run in self.runs.values()]
-
-    def _report_run(self, run: Run, now: float) -> dict[str, Any]:
-        life = run.life
-        started = life.facts[0].at if life.facts else now
-        last = life.facts[-1].at if life.is_finished else now
-        counts = _count(life.states)
-        return {
-            "id": run.id,
-            "name": run.name,
-            "status": RUN_STATE_NAMES[life.status],
-            "mode": life.mode,
-            "steps": len(life.states),
-            **counts,
-            "started_at": started + self.epoch_s,
-            "duration_s": round(last - started, 6),
-        }
-
-    def _report_status(self, now: float) -> dict[str, Any]:
-        return {
-            "pfw": self.version,
-            "python": self.python,
-            "workers": len(self.workers),
-            "clients": len(self.clients),
-            "runs": sum(not run.life.is_finished for run in self.runs.values()),
-            "cpu": sum(worker.slots[0] for worker in self.workers.values()),
-            "io": sum(worker.slots[1] for worker in self.workers.values()),
-            "held": sum(len(worker.attempts) for worker in self.workers.values()),
-            "oddities": self.oddities,
-        }
-
-
-def _count(states: Iterable[int]) -> dict[str, int]:
-    """How many steps are in which state."""
-    numbers = Counter(states)
-    return {STATE_NAMES[state].lower(): count for state, count in sorted(numbers.items())}

@@ -27,7 +27,7 @@ class Run:
 
     __slots__ = (
         "blob_digest", "functions", "graph_blob", "id", "is_cancel_sent", "is_detached", "is_over", "key", "life", "meta", "name",
-        "number", "priority", "session", "subscriptions", "workers",
+        "number", "priority", "session", "started_at", "subscriptions", "workers",
     )  # fmt: skip
 
     def __init__(self, number: int, run_id: str, name: str, session: bytes, key: bytes, life: RunLife) -> None:
@@ -38,6 +38,7 @@ class Run:
         self.key = key
         self.life = life
         self.priority = 0
+        self.started_at = 0.0
         self.is_detached = False
         #: The client's description of `.value`, not looked at.
         self.meta = b""
@@ -83,7 +84,8 @@ class Worker:
     __slots__ = (
         "attempts", "batch", "clock_offset_us", "host", "idle_since", "is_leaving", "is_suspect", "last_outcomes",
         "last_seen", "load", "mark", "marked_at", "name", "known_functions", "number", "out", "out_bytes", "peer", "pid", "queued_us",
-        "registered_at", "slots", "stats",
+        "recalled_at",
+        "recalled_at", "registered_at", "slots", "stats",
     )  # fmt: skip
 
     def __init__(self, number: int, peer: bytes, name: str, slots: tuple[int, int, int], now: float) -> None:
@@ -109,6 +111,8 @@ class Worker:
         self.registered_at = self.last_seen = now
         #: Since when the lane has had an idle slot.
         self.idle_since = [now, now, now]
+        #: When it was last asked for work back.
+        self.recalled_at = float("-inf")
         self.is_suspect = False
         self.is_leaving = False
         #: (rss_bytes, cpu_percent, load, slots) of the last heartbeat.
@@ -172,11 +176,10 @@ class Subscription:
 class Client:
     """One client connection."""
 
-    __slots__ = ("is_gone", "last_seen", "peer", "session", "subscriptions")
+    __slots__ = ("last_seen", "peer", "session", "started_at", "subscriptions")
 
     def __init__(self, peer: bytes, session: bytes, now: float) -> None:
         self.peer = peer
         self.session = session
         self.last_seen = now
-        self.is_gone = False
         self.subscriptions: dict[int, Subscription] = {}

@@ -6,6 +6,7 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from pfw_coordinator.ledger import FLOOR_US, LONG_US, TARGET_US, Run, Worker
 
@@ -14,6 +15,8 @@ Placement = tuple[Worker, Run, int, int]
 
 #: A slot that has been idle for so long takes work back from a worker that was sent more than it can start.
 RECALL_AFTER_S = 0.010
+#: The same worker is not asked more often: what it has already given to its slots stays there.
+RECALL_EVERY_S = 0.100
 
 
 def plan_round(
@@ -112,18 +115,29 @@ def _expected_us(run: Run, step: int, estimates_us: Sequence[float]) -> int:
     return max(FLOOR_US, min(expected, TARGET_US)) if expected else TARGET_US
 
 
-def plan_recall(lane: int, workers: Iterable[Worker], now: float) -> list[tuple[Worker, list[int]]]:
+class Recall(NamedTuple):
+    """What to ask back."""
+
+    #: (worker, attempts), the latest of those it was sent
+    requests: list[tuple[Worker, list[int]]]
+    #: When to look again; None: nothing will need it until something else happens.
+    again_at: float | None
+
+
+def plan_recall(lane: int, workers: Iterable[Worker], now: float) -> Recall:
     """What to ask back when nothing is ready, one worker idles and another was sent more than it can start.
 
     Half of the excess of the worker with the most, its latest attempts first; those that already started stay there.
     """
     offers = [w for w in workers if not (w.is_suspect or w.is_leaving)]
-    idle = [w for w in offers if w.out[lane] < w.slots[lane] and now - w.idle_since[lane] >= RECALL_AFTER_S]
-    if not idle or len(offers) < 2:
-        return []
-    donor = max(offers, key=lambda w: w.out[lane] - w.slots[lane])
-    excess = donor.out[lane] - donor.slots[lane]
-    if excess <= 0:
-        return []
+    idle = [w for w in offers if w.out[lane] < w.slots[lane]]
+    donor = max(offers, key=lambda w: w.out[lane] - w.slots[lane], default=None)
+    excess = donor.out[lane] - donor.slots[lane] if donor is not None else 0
+    if donor is None or not idle or excess <= 0:
+        return Recall([], None)
+    due = max(donor.recalled_at + RECALL_EVERY_S, min(w.idle_since[lane] for w in idle) + RECALL_AFTER_S)
+    if now < due:
+        return Recall([], due)
+    donor.recalled_at = now
     held = [number for number, attempt in donor.attempts.items() if attempt.lane == lane]
-    return [(donor, held[-math.ceil(excess / 2) :])]
+    return Recall([(donor, held[-math.ceil(excess / 2) :])], now + RECALL_EVERY_S)

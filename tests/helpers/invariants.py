@@ -66,9 +66,9 @@ def _check_functions(core: CoordinatorCore) -> None:
     users: Counter[int] = Counter()
     for run in core.runs.values():
         users.update(run.functions)
-    for number, count in enumerate(core._function_users):
+    for number, count in enumerate(core._functions.users):
         assert count == users[number], f"function {number} has {users[number]} users, not {count}"
-        assert bool(core._function_data[number]) == bool(count)
+        assert bool(core._functions.pickles[number]) == bool(count)
 
 
 def check_life(life: RunLife) -> None:

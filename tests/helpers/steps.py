@@ -178,7 +178,7 @@ def ignore_all(folder: str, name: str) -> None:
     while True:
         try:
             time.sleep(600)
-        except BaseException:  # noqa: S112
+        except BaseException:
             continue
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers import steps
-from pfw import LocalCluster, Retry, Run, Step, Workflow, run, step
+from helpers import steps, wait_until
+from pfw import LocalCluster, Retry, Run, Step, Workflow, run, start, step
 
 MODES = ("sequential", "parallel", "waves")
 
 add, double, fail, give, total = map(step, (steps.add, steps.double, steps.fail, steps.give, steps.total))
 double_async = step(steps.double_async)
 wait_double = step(steps.double, hint="light_io")
+held, mark = step(steps.hold, hint="light_io"), step(steps.mark)
 flaky = step(steps.fail_until, retry=Retry(retries=3, backoff=0.001))
 
 
@@ -183,7 +185,8 @@ def test_every_step_has_its_events_in_order(cluster: LocalCluster, mode: str) ->
     assert (events[0].type, events[-1].type) == ("RunStarted", "RunFinished")
     mine = [(event.type, event.attempt) for event in events if event.step_id == "fail_until#2"]
     assert mine[0][0] == "Queued"
-    assert mine[1:] == [("Started", 1), ("Retrying", 1), ("Started", 2), ("Retrying", 2), ("Started", 3), ("Completed", 3)]
+    tries = [("Started", 1), ("Retrying", 1), ("Started", 2), ("Retrying", 2), ("Started", 3), ("Completed", 3)]
+    assert mine[1:] == tries
     assert {event.run_id for event in events} == {found.id}
     assert all(event.worker for event in events if event.type == "Completed")
 
@@ -196,29 +199,23 @@ def test_a_workflow_may_run_many_times(cluster: LocalCluster, mode: str) -> None
     assert len({found.id for found in runs}) == 3
 
 
-@pytest.mark.parametrize("mode", ["parallel", "waves"])
-def test_a_wave_waits_for_the_one_before_only_in_waves_mode(
-    cluster: LocalCluster, mode: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder = str(tmp_path_factory.mktemp("wave"))
-    held = step(steps.hold, hint="light_io")
+def test_parallel_mode_does_not_wait_for_the_wave_before(cluster: LocalCluster, tmp_path: Path) -> None:
     with Workflow() as wf:
-        held(folder, "slow")
-        give(step(steps.mark)(folder, "second", 1).after(give(1)))
-        # In parallel mode the second depth is what lets the first end.
-        releases = step(steps.mark)(folder, "go").after(wf["mark"]) if mode == "parallel" else None
-    run_ = __import__("pfw").start(wf, mode=mode, on=cluster)
-    from pathlib import Path
+        slow = held(str(tmp_path), "slow")
+        # The second depth is what lets the first one end.
+        mark(str(tmp_path), "go").after(give(1))
+        wf.returns(slow)
+    assert run(wf, on=cluster).status == "SUCCEEDED"
 
-    from helpers import wait_until
 
-    if releases is None:
-        wait_until(lambda: run_.states["give"] == "SUCCEEDED", what="the rest of the first wave")
-        wait_until(lambda: run_.states["hold"] == "ASSIGNED", what="the slow step was told of")
-        assert not (Path(folder) / "second").exists()
-        (Path(folder) / "go").touch()
-    assert run_.wait(20)
-    assert run_.status == "SUCCEEDED"
-    order = [event.step_id for event in run_.events() if event.type in ("Started", "Completed")]
-    if mode == "waves":
-        assert order.index("mark") > max(index for index, name in enumerate(order) if name == "hold")
+def test_waves_mode_waits_for_the_wave_before(cluster: LocalCluster, tmp_path: Path) -> None:
+    with Workflow() as wf:
+        held(str(tmp_path), "slow")
+        second = mark(str(tmp_path), "second").after(give(1))
+    found = start(wf, mode="waves", on=cluster)
+    wait_until(lambda: found.states["give"] == "SUCCEEDED" and found.states["hold"] == "ASSIGNED", what="the others")
+    assert found.states[second.id] == "WAITING"
+    (tmp_path / "go").touch()
+    assert found.wait(20)
+    names = [(event.type, event.step_id) for event in found.events()]
+    assert names.index(("Started", "mark")) > names.index(("Completed", "hold"))

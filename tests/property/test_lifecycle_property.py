@@ -31,6 +31,7 @@ from pfw.lifecycle import (
     WAITING,
     RunLife,
 )
+from pfw.wire import pack_graph, unpack_graph
 
 _FINAL = {FACT_SUCCEEDED: SUCCEEDED, FACT_FAILED: FAILED, FACT_CANCELLED: CANCELLED, FACT_SKIPPED: SKIPPED}
 EVENTS = ("ok", "retryable", "error", "crash", "loss", "not started", "stopped")
@@ -116,6 +117,11 @@ class Oracle:
         return RUN_FAILED if FAILED in self.states else RUN_SUCCEEDED
 
 
+def copy_of(graph: Graph) -> Graph:
+    """A run makes the graph it is given its own."""
+    return unpack_graph(pack_graph(graph), 1 << 20)
+
+
 class Schedule:
     """Drives a RunLife and its oracle by the same events."""
 
@@ -125,7 +131,7 @@ class Schedule:
         self.was_open = is_open
         self.now = 100.0
         self.stopped: list[int] = []
-        self.life.start(Graph(*map(list, graph)), self.now)
+        self.life.start(copy_of(graph), self.now)
         self.oracle.settle()
         self.compare()
 
@@ -183,9 +189,10 @@ class Schedule:
 
     def extend(self, fragment: Graph) -> None:
         first = len(self.oracle.states)
-        for mine, column in zip(self.oracle.graph, fragment, strict=True):
-            mine.extend(column)
-        assert self.life.extend(Graph(*map(list, fragment)), self.now) == first
+        self.oracle.graph.ids.extend(fragment.ids)
+        self.oracle.graph.inputs.extend(fragment.inputs)
+        self.oracle.graph.after.extend(fragment.after)
+        assert self.life.extend(copy_of(fragment), self.now) == first
         self.oracle.settle()
         self.compare()
 

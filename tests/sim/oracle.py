@@ -14,6 +14,7 @@ from pfw.lifecycle import (
     FACT_RETRYING,
     FACT_SKIPPED,
     FACT_SUCCEEDED,
+    RUN_CANCELLED,
     RUN_RUNNING,
     RUN_STATE_NAMES,
     RUN_SUCCEEDED,
@@ -166,9 +167,9 @@ class Oracle:
         require(record.status == run.life.status, where, RUN_STATE_NAMES[record.status], "is not what was decided")
         require(record.states[:known] == run.life.states, where, "has other states than were decided")
         require(all(self.heard[record][step] == 1 for step in (_RUN, *range(known))), where, "did not hear of each end")
+        require(record.status == RUN_CANCELLED or known == len(plan.steps), where, "has lost steps")
         if plan.is_clean and not self._world.has_faults:
             require(record.status == RUN_SUCCEEDED, where, "is", RUN_STATE_NAMES[record.status])
-            require(known == len(plan.steps), where, "has lost steps")
         for step, output in record.outputs.items():
             key = (record.run_id, step)
             require(output in self.outputs[key], where, "has an output that step", step, "did not return")

@@ -53,6 +53,8 @@ class RunPlan:
     spec_of: list[int]
     #: Steps of each fragment of an open run, and when it is sent.
     fragments: list[tuple[float, int]] = field(default_factory=list)
+    #: The open run is closed right after its last fragment, not when everything has ended.
+    closes_early: bool = False
     #: When the run is cancelled; None for never.
     cancel_at: float | None = None
     #: When another client attaches; None for never.
@@ -116,6 +118,7 @@ def draw_run(random: Random, number: int, trouble: Trouble, *, most_steps: int) 
     )
     if is_open:
         plan.fragments = _draw_fragments(random, count)
+        plan.closes_early = random.random() < 0.3
     if random.random() < trouble.cancel:
         plan.cancel_at = plan.submit_at + random.choice((0.0, 0.002, 0.05, 0.5, 2.0)) * random.random()
     if random.random() < 0.15:

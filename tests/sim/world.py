@@ -15,7 +15,7 @@ from pfw.errors import ProtocolError
 from pfw.lifecycle import STATE_NAMES, SUCCEEDED
 from pfw.record import RunRecord
 from pfw.session import Session
-from pfw_coordinator import core as coordinator_core
+from pfw_coordinator import feed
 from sim.actors import SimClient, SimCoordinator, SimWorker
 from sim.climate import CLIMATES
 from sim.network import Network
@@ -117,7 +117,9 @@ class World:
         for delay_s, size in plan.fragments:
             self.timeline.at(at + delay_s, self._extend, client, plan, record, first, first + size)
             first += size
-        if plan.is_open:
+        if plan.closes_early:
+            self.timeline.at(at + plan.fragments[-1][0], self._close, client, record)
+        elif plan.is_open:
             self.timeline.at(at + plan.fragments[-1][0] + 0.1, self._close_when_done, client, plan, record)
         if plan.cancel_at is not None:
             self.timeline.at(START_S + plan.cancel_at, self._cancel, client, record)
@@ -140,8 +142,12 @@ class World:
         if client.is_dead or record.is_finished:
             return
         if len(record.states) == len(plan.steps) and min(record.states, default=SUCCEEDED) >= SUCCEEDED:
-            client.call(lambda session, now: session.close_run(record))
-        self.timeline.after(0.5, self._close_when_done, client, plan, record)
+            self._close(client, record)
+        else:
+            self.timeline.after(0.5, self._close_when_done, client, plan, record)
+
+    def _close(self, client: SimClient, record: RunRecord) -> None:
+        client.call(lambda session, now: None if record.is_finished else session.close_run(record))
 
     def _cancel(self, client: SimClient, record: RunRecord) -> None:
         client.call(lambda session, now: None if record.is_finished else session.cancel(record, "as planned"))
@@ -277,8 +283,8 @@ class World:
         if self.climate.piece_bytes:
             patch.setattr(wire, "PIECE_BYTES", self.climate.piece_bytes)
         if self.seed % 3 == 0:
-            patch.setattr(coordinator_core, "WINDOW_BYTES", 3_000)
-            patch.setattr(coordinator_core, "FACTS_PER_MESSAGE", 3)
+            patch.setattr(feed, "WINDOW_BYTES", 3_000)
+            patch.setattr(feed, "FACTS_PER_MESSAGE", 3)
         try:
             self._run()
         except Exception as error:

@@ -33,7 +33,7 @@ def place(
     runs: Sequence[Run], workers: Sequence[Worker], estimates_us: Sequence[float] = (UNKNOWN,), lane: int = LANE_CPU
 ) -> list[Placement]:
     """A round, booked as the core books it."""
-    placed = []
+    placed: list[Placement] = []
     held = sum(len(worker.attempts) for worker in workers)
     for worker, run, step, expected_us in plan_round(lane, runs, workers, estimates_us):
         assert worker.has_credit(lane)
@@ -185,22 +185,22 @@ def loaded(number: int, held: int, cpu: int = 1) -> Worker:
 
 def test_half_of_the_excess_is_taken_back_latest_first() -> None:
     donor = loaded(1, 6)
-    assert plan_recall(LANE_CPU, [donor, loaded(2, 0)], 1.0) == [(donor, [103, 104, 105])]
+    assert plan_recall(LANE_CPU, [donor, loaded(2, 0)], 1.0).requests == [(donor, [103, 104, 105])]
 
 
 def test_the_worker_with_the_most_gives() -> None:
     donor = loaded(2, 4)
-    assert plan_recall(LANE_CPU, [loaded(1, 2), donor, loaded(3, 0)], 1.0) == [(donor, [202, 203])]
+    assert plan_recall(LANE_CPU, [loaded(1, 2), donor, loaded(3, 0)], 1.0).requests == [(donor, [202, 203])]
 
 
 def test_what_runs_is_not_taken_back() -> None:
-    assert plan_recall(LANE_CPU, [loaded(1, 2, cpu=2), loaded(2, 0)], 1.0) == []
+    assert plan_recall(LANE_CPU, [loaded(1, 2, cpu=2), loaded(2, 0)], 1.0).requests == []
 
 
 def test_a_slot_must_have_idled_for_a_while() -> None:
     donor, idle = loaded(1, 6), loaded(2, 0)
     idle.idle_since = [1.0] * 3
-    assert plan_recall(LANE_CPU, [donor, idle], 1.0 + RECALL_AFTER_S / 2) == []
+    assert plan_recall(LANE_CPU, [donor, idle], 1.0 + RECALL_AFTER_S / 2).requests == []
     assert plan_recall(LANE_CPU, [donor, idle], 1.0 + RECALL_AFTER_S * 1.01)
 
 
@@ -208,10 +208,10 @@ def test_a_slot_must_have_idled_for_a_while() -> None:
 def test_nothing_is_taken_back_for_a_worker_that_may_get_nothing(mark: str) -> None:
     donor, idle = loaded(1, 6), loaded(2, 0)
     setattr(idle, mark, True)
-    assert plan_recall(LANE_CPU, [donor, idle], 1.0) == []
+    assert plan_recall(LANE_CPU, [donor, idle], 1.0).requests == []
 
 
 def test_a_worker_alone_gives_to_nobody() -> None:
-    assert plan_recall(LANE_CPU, [loaded(1, 6)], 1.0) == []
-    assert plan_recall(LANE_CPU, [loaded(1, 6), loaded(2, 1)], 1.0) == []
-    assert plan_recall(LANE_IO, [loaded(1, 6), loaded(2, 0)], 1.0) == []
+    assert plan_recall(LANE_CPU, [loaded(1, 6)], 1.0).requests == []
+    assert plan_recall(LANE_CPU, [loaded(1, 6), loaded(2, 1)], 1.0).requests == []
+    assert plan_recall(LANE_IO, [loaded(1, 6), loaded(2, 0)], 1.0).requests == []

@@ -223,6 +223,15 @@ def test_an_open_run_ends_when_it_is_closed_and_done() -> None:
     assert life.status == RUN_SUCCEEDED
 
 
+def test_outputs_after_the_close_are_told_too() -> None:
+    life = open_run()
+    life.extend(graph_of([()]), 1.0)
+    life.close(2.0)
+    assign(life)
+    succeed(life, 0)
+    assert life.facts[-2].payload == b"out 0"
+
+
 def test_an_empty_open_run_ends_when_it_is_closed() -> None:
     life = open_run()
     life.close(1.0)

@@ -1,0 +1,94 @@
+"""Writes docs/benchmarks.md from what the benchmarks left: `python -m benches._report ROWS`, as scripts/bench does."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benches._common import CALIBRATIONS, ROUNDS, Line, spread, target_text
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+
+HEAD = f"""# Benchmarks
+
+Written by `scripts/bench`. Each figure is the median of {ROUNDS} rounds (lowest – highest). In every round pfw and its reference
+do the same work one after the other, and each result is compared with that of a serial run. Building the workflow,
+submitting it and reading its results are included. *Times as good* is against the reference, in the same run: absolute
+figures move with the machine, ratios much less.
+"""
+
+
+def machine() -> str:
+    """What the figures depend on; nothing that says whose machine it is."""
+    cpu = _field("/proc/cpuinfo", "model name") or platform.machine()
+    memory_gib = int((_field("/proc/meminfo", "MemTotal") or "0 kB").split()[0]) / (1 << 20)
+    cores = len(os.sched_getaffinity(0))
+    packages = ", ".join(f"{name} {version(name)}" for name in ("pyzmq", "msgpack"))
+    return (
+        f"{cores} cores ({cpu}), {memory_gib:.0f} GiB, Linux {platform.release().split('-')[0]}, "
+        f"{platform.python_implementation()} {platform.python_version()}, pfw {version('pfw-cluster')}, {packages}"
+    )
+
+
+def _field(path: str, name: str) -> str:
+    for line in Path(path).read_text("utf-8").splitlines():
+        if line.startswith(name):
+            return line.partition(":")[2].strip()
+    return ""
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A table in Markdown."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def row_of(name: str, line: Line) -> tuple[str, ...]:
+    """One line as cells."""
+    verdict = {True: "yes", False: "**no**", None: ""}[line.is_met]
+    reference = times = ""
+    if line.times_better is not None:
+        reference = f"{line.reference}: {spread(line.reference_figures, line.unit)}"
+        times = f"{line.times_better:.2f}"
+    what = line.what.replace("    ", "… ") + (f" ({line.note})" if line.note else "")
+    measured = spread(line.figures, line.unit)
+    return what, target_text(line), measured, verdict, reference, times, f"`scripts/bench {name}`"
+
+
+def page(records: dict[str, dict[str, Any]]) -> str:
+    """The page.
+
+    Args:
+        records: {benchmark: what it left}.
+    """
+    lines = [row_of(name, Line(**line)) for name, record in records.items() for line in record["lines"]]
+    here = [
+        (f"`{name}`", *(f"{record['calibrations'][figure]:.1f}" for figure in CALIBRATIONS))
+        for name, record in records.items()
+    ]
+    head = ("what", "target", "pfw", "met", "reference", "times as good", "command")
+    return "\n".join([
+        HEAD,
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine()}.\n",
+        table(head, lines),
+        "What the machine itself could do meanwhile (medians of the rounds of each benchmark):\n",
+        table(("during", *CALIBRATIONS), here),
+    ])  # fmt: skip
+
+
+def main() -> None:
+    """Writes the page."""
+    text = Path(sys.argv[1]).read_text("utf-8")
+    records = [json.loads(line) for line in text.splitlines()]
+    PAGE.write_text(page({record["name"]: record for record in records}), "utf-8")
+    print(f"written: docs/{PAGE.name}")
+
+
+if __name__ == "__main__":
+    main()

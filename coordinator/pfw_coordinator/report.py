@@ -1,0 +1,62 @@
+"""What the coordinator says of itself to people and scripts. It reads state and changes nothing. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from pfw.lifecycle import RUN_STATE_NAMES, STATE_NAMES
+from pfw_coordinator.ledger import Run, Worker
+
+
+def report_workers(workers: Iterable[Worker], now: float) -> list[dict[str, Any]]:
+    """One row for each worker, in the order of registration."""
+    return [
+        {
+            "name": worker.name,
+            "pid": worker.pid,
+            "state": "suspect" if worker.is_suspect else "leaving" if worker.is_leaving else "ready",
+            "cpu": worker.slots[0],
+            "io": worker.slots[1],
+            "held": len(worker.attempts),
+            "rss_bytes": worker.stats[0],
+            "cpu_percent": worker.stats[1],
+            "load": worker.stats[2],
+            "slots": worker.stats[3],
+            "seen_s": round(now - worker.last_seen, 3),
+        }
+        for worker in workers
+    ]
+
+
+def report_runs(runs: Iterable[Run], epoch_s: float, now: float) -> list[dict[str, Any]]:
+    """One row for each run that is known, the oldest first."""
+    return [_report_run(run, epoch_s, now) for run in runs]
+
+
+def _report_run(run: Run, epoch_s: float, now: float) -> dict[str, Any]:
+    life = run.life
+    ended_at = life.facts[-1].at if life.is_finished and life.facts else now
+    return {
+        "id": run.id,
+        "name": run.name,
+        "status": RUN_STATE_NAMES[life.status],
+        "mode": life.mode,
+        "steps": len(life.states),
+        **{STATE_NAMES[state].lower(): count for state, count in sorted(Counter(life.states).items())},
+        "started_at": run.started_at + epoch_s,
+        "duration_s": round(ended_at - run.started_at, 6),
+    }
+
+
+def report_status(workers: Iterable[Worker], runs: Iterable[Run]) -> dict[str, Any]:
+    """The cluster in numbers."""
+    workers = list(workers)
+    return {
+        "workers": len(workers),
+        "runs": sum(not run.life.is_finished for run in runs),
+        "cpu": sum(worker.slots[0] for worker in workers),
+        "io": sum(worker.slots[1] for worker in workers),
+        "held": sum(len(worker.attempts) for worker in workers),
+    }

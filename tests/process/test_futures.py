@@ -1,0 +1,250 @@
+"""Single calls: submit, map, gather, and futures as arguments of further calls."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers import steps, wait_until
+from pfw import (
+    ClusterError,
+    LocalCluster,
+    PfwError,
+    Retry,
+    StepCrashedError,
+    UnpicklableError,
+    Workflow,
+    host,
+    run,
+    step,
+)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(cpu=2, io=4) as found:
+        yield found
+
+
+def test_a_call_returns_its_result(cluster: LocalCluster) -> None:
+    future = cluster.submit(steps.add, 1, 2, plus=3)
+    assert isinstance(future, concurrent.futures.Future)
+    assert (future.result(20), future.done(), future.exception(), future.cancelled()) == (6, True, None, False)
+
+
+def test_steps_are_called_with_their_options(cluster: LocalCluster) -> None:
+    flaky = step(steps.fail_until, retry=Retry(retries=3, backoff=0.001), hint="light_io")
+    assert cluster.submit(flaky, 3, "third time").result(20) == "third time"
+    assert cluster.submit(step(steps.double_async), 4).result(20) == 8
+    assert cluster.submit(lambda x: x + 1, 1).result(20) == 2
+    assert cluster.submit(int, "7").result(20) == 7
+
+
+def test_map_keeps_the_order(cluster: LocalCluster) -> None:
+    futures = cluster.map(steps.double, range(1_000))
+    assert cluster.gather(futures) == [2 * x for x in range(1_000)]
+    assert cluster.gather(cluster.map(steps.add, [1, 2, 3], [10, 20])) == [11, 22]
+    assert cluster.map(steps.double, []) == []
+
+
+def test_the_standard_library_waits_for_them(cluster: LocalCluster) -> None:
+    futures = cluster.map(steps.double, range(20))
+    assert sorted(future.result() for future in concurrent.futures.as_completed(futures, timeout=20)) == [
+        2 * x for x in range(20)
+    ]
+    assert concurrent.futures.wait(futures, timeout=20).not_done == set()
+
+
+# ---------------------------------------------------------------- futures as arguments
+
+
+def test_a_future_that_is_done_is_an_argument(cluster: LocalCluster) -> None:
+    first = cluster.submit(steps.double, 1)
+    assert first.result(20) == 2
+    assert cluster.submit(steps.double, first).result(20) == 4
+
+
+def test_a_future_that_is_pending_is_an_argument(cluster: LocalCluster, tmp_path: Path) -> None:
+    first = cluster.submit(steps.hold, str(tmp_path), "it", 5)
+    wait_until((tmp_path / "it").exists, what="the first runs")
+    second = cluster.submit(steps.double, first)
+    third = cluster.submit(steps.total, [first, second, 1])
+    fourth = cluster.submit(steps.add, first, plus=third)
+    fifth = cluster.submit(steps.give, {"a": [first, (second,)], "b": third})
+    assert not first.done()
+    (tmp_path / "go").touch()
+    assert cluster.gather([first, second, third, fourth, fifth]) == [5, 10, 16, 21, {"a": [5, (10,)], "b": 16}]
+
+
+def test_a_long_chain_of_calls(cluster: LocalCluster) -> None:
+    future = cluster.submit(steps.give, 0)
+    for _ in range(300):
+        future = cluster.submit(steps.add, future, 1)
+    assert future.result(30) == 300
+
+
+def test_a_failed_future_fails_what_depends_on_it(cluster: LocalCluster, tmp_path: Path) -> None:
+    held = cluster.submit(steps.hold, str(tmp_path), "it")
+    wait_until((tmp_path / "it").exists, what="the first runs")
+    bad = cluster.submit(steps.fail, "early", held)
+    after = cluster.submit(steps.mark, str(tmp_path), "never", bad)
+    last = cluster.submit(steps.give, after)
+    (tmp_path / "go").touch()
+    with pytest.raises(ValueError, match="early"):
+        bad.result(20)
+    for future in (after, last):
+        with pytest.raises(PfwError, match="one of its arguments failed"):
+            future.result(20)
+    with pytest.raises(ValueError, match="early"):
+        cluster.submit(steps.give, bad).result(20)  # it is known by now
+    assert not (tmp_path / "never").exists()
+
+
+def test_a_future_of_another_cluster_is_no_argument(cluster: LocalCluster) -> None:
+    with LocalCluster(cpu=1, io=1) as other:
+        foreign = other.submit(steps.double, 1)
+        with pytest.raises(ClusterError, match=r"future\.result\(\)"):
+            cluster.submit(steps.double, foreign)
+        assert foreign.result(20) == 2
+
+
+def test_a_future_is_no_argument_of_a_workflow(cluster: LocalCluster) -> None:
+    future = cluster.submit(steps.double, 1)
+    with Workflow() as wf:
+        step(steps.give)(future)
+    with pytest.raises(UnpicklableError):
+        run(wf, on=cluster)
+
+
+# ---------------------------------------------------------------- failures
+
+
+def test_the_original_exception_is_raised(cluster: LocalCluster) -> None:
+    future = cluster.submit(steps.fail, "as it was")
+    with pytest.raises(ValueError, match="^as it was$") as caught:
+        future.result(20)
+    assert "in fail" in "".join(caught.value.__notes__)
+    assert future.exception(20) is caught.value
+
+
+@pytest.mark.parametrize("name", ["two", "lock"])
+def test_an_exception_that_does_not_travel_is_told_in_text(cluster: LocalCluster, name: str) -> None:
+    assert "raise_odd" in str(cluster.submit(steps.raise_odd, name).exception(20))
+
+
+def test_a_crash_is_that_calls_alone(cluster: LocalCluster) -> None:
+    futures = cluster.map(steps.double, range(100))
+    error = cluster.submit(steps.crash, "kill").exception(20)
+    assert isinstance(error, StepCrashedError)
+    assert error.signal == signal.SIGKILL
+    assert cluster.gather(futures) == [2 * x for x in range(100)]
+
+
+def test_what_cannot_be_sent_is_said_at_once(cluster: LocalCluster) -> None:
+    with pytest.raises(UnpicklableError, match="lock"):
+        cluster.submit(steps.give, threading.Lock())
+    assert isinstance(cluster.submit(steps.generate).exception(20), UnpicklableError)
+    assert cluster.submit(steps.double, 1).result(20) == 2
+
+
+class Ambush:
+    def __reduce__(self) -> Any:
+        return steps.fail, ("broken when read here",)
+
+
+def ambush() -> Ambush:
+    return Ambush()
+
+
+def test_a_result_that_cannot_be_read_is_that_calls_error(cluster: LocalCluster) -> None:
+    with pytest.raises(ValueError, match="broken when read here"):
+        cluster.submit(ambush).result(20)
+    assert cluster.submit(steps.double, 1).result(20) == 2
+
+
+def test_a_wait_that_is_too_short_says_so(cluster: LocalCluster, tmp_path: Path) -> None:
+    future = cluster.submit(steps.hold, str(tmp_path), "it", 1)
+    with pytest.raises(TimeoutError):
+        future.result(0)
+    with pytest.raises(TimeoutError):
+        future.exception(0.01)
+    (tmp_path / "go").touch()
+    assert future.result(20) == 1
+
+
+# ---------------------------------------------------------------- callbacks and threads
+
+
+def test_callbacks_are_called_and_may_call_again(cluster: LocalCluster) -> None:
+    answers: list[Any] = []
+    called = threading.Event()
+
+    def on_done(future: concurrent.futures.Future[Any]) -> None:
+        answers.append(future.result())
+        if len(answers) < 5:
+            cluster.submit(steps.double, future.result()).add_done_callback(on_done)
+        else:
+            called.set()
+
+    cluster.submit(steps.give, 1).add_done_callback(on_done)
+    assert called.wait(20)
+    assert answers == [1, 2, 4, 8, 16]
+
+
+def test_threads_share_a_client(cluster: LocalCluster) -> None:
+    def work(number: int) -> list[int]:
+        chained = [cluster.submit(steps.add, cluster.submit(steps.double, n), number) for n in range(50)]
+        return [future.result(30) for future in chained]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(work, range(8))) == [[2 * n + number for n in range(50)] for number in range(8)]
+
+
+def test_calls_and_runs_share_a_cluster(cluster: LocalCluster) -> None:
+    with Workflow() as wf:
+        step(steps.total)(step(steps.double).map(range(200)))
+    futures = cluster.map(steps.double, range(200))
+    assert run(wf, on=cluster).value == sum(cluster.gather(futures))
+
+
+# ---------------------------------------------------------------- the end
+
+
+def test_what_is_not_done_is_cancelled_when_the_client_closes(tmp_path: Path) -> None:
+    cluster = LocalCluster(cpu=1, io=1)
+    with cluster:
+        done = cluster.submit(steps.give, 1)
+        assert done.result(20) == 1
+        running = cluster.submit(steps.hold, str(tmp_path), "it")
+        pid = int(wait_until(lambda: (tmp_path / "it").exists() and (tmp_path / "it").read_text(), what="it runs"))
+        waiting = cluster.submit(steps.mark, str(tmp_path), "never", running)
+    assert done.result(0) == 1
+    for future in (running, waiting):
+        wait_until(future.done, what="the future knows its end")
+        with pytest.raises((CancelledError, ClusterError)):
+            future.result(0)
+    assert not (tmp_path / "never").exists()
+    assert not host.is_alive(pid)
+    with pytest.raises(ClusterError, match="closed"):
+        cluster.submit(steps.give, 1)
+
+
+def test_the_loss_of_the_cluster_ends_every_future_at_once(tmp_path: Path) -> None:
+    with LocalCluster(cpu=1, io=1) as cluster:
+        running = cluster.submit(steps.hold, str(tmp_path), "it")
+        waiting = cluster.submit(steps.double, running)
+        wait_until((tmp_path / "it").exists, what="it runs")
+        (worker,) = cluster.workers()
+        os.kill(worker["pid"], signal.SIGKILL)
+        for future in (running, waiting):
+            assert isinstance(future.exception(20), ClusterError)
+        with pytest.raises(ClusterError):
+            cluster.submit(steps.give, 1)

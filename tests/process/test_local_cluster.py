@@ -1,0 +1,381 @@
+"""Local clusters as processes: scripts, code by value, and that nothing is left, however the end comes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+
+from helpers import steps, wait_until
+from helpers.command import MARK, check_nothing_is_left
+from pfw import ConfigError, LocalCluster, PfwError, Workflow, arun, run, step
+
+give = step(steps.give)
+
+
+class Script:
+    """A user's script, run in a process of its own in a folder of its own."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.folder, self._stack = folder, stack
+        #: Every process of this test has it in its environment.
+        self.mark = uuid.uuid4().hex
+        (folder / "tmp").mkdir()
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {**os.environ, MARK: self.mark, "TMPDIR": str(self.folder / "tmp")}
+
+    def begin(self, text: str, *arguments: str) -> subprocess.Popen[str]:
+        (self.folder / "script.py").write_text(textwrap.dedent(text))
+        process = subprocess.Popen(
+            [sys.executable, "script.py", *arguments], cwd=self.folder, env=self.env, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        self._stack.enter_context(process)
+        self._stack.callback(process.kill)
+        return process
+
+    def run(self, text: str, *arguments: str, code: int = 0) -> str:
+        """Returns what it has printed."""
+        process = self.begin(text, *arguments)
+        output, errors = process.communicate(timeout=50)
+        assert process.returncode == code, f"exit code {process.returncode}\n{output}\n{errors}"
+        self.errors = errors
+        return output
+
+    def check_nothing_is_left(self) -> None:
+        check_nothing_is_left(self.mark)
+
+    def folders(self) -> list[Path]:
+        return list((self.folder / "tmp").glob("pfw-*"))
+
+
+@pytest.fixture
+def script() -> Iterator[Script]:
+    # Sockets lie in its folder for temporary files, so its path must be short.
+    with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="pfwt-") as folder:
+        yield Script(Path(folder), stack)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(cpu=2, io=4) as found:
+        yield found
+
+
+# ---------------------------------------------------------------- scripts
+
+
+def test_a_script_needs_no_main_guard(script: Script) -> None:
+    output = script.run("""
+        from dataclasses import dataclass
+        from pfw import Workflow, run, step
+        print("top level")
+
+        @dataclass
+        class Point:
+            x: int
+
+        FACTOR = 3
+
+        def scale(x):
+            return FACTOR * x
+
+        @step
+        def make(x):
+            return Point(scale(x))
+
+        @step
+        async def later(point):
+            return point
+
+        @step
+        def total(points):
+            assert all(isinstance(point, Point) for point in points)
+            return Point(sum(point.x for point in points))
+
+        with Workflow("points") as wf:
+            total(later.map(make.map(range(4))))
+        found = run(wf)
+        assert type(found.value) is Point
+        print(found.value)
+    """)
+    assert output == "top level\nPoint(x=18)\n"
+    assert script.errors == ""
+    script.check_nothing_is_left()
+    assert script.folders() == []
+
+
+def test_a_module_beside_the_script_goes_by_value(script: Script, tmp_path: Path) -> None:
+    (script.folder / "beside.py").write_text("import other\ndef f(x):\n    return other.g(x) + 1\n")
+    (script.folder / "other.py").write_text("STATE = 10\nclass Odd(Exception): pass\ndef g(x):\n    return STATE * x\n")
+    output = script.run(f"""
+        import os
+        import beside, other
+        from pfw import LocalCluster, StepFailedError, Workflow, run, step
+
+        def bad():
+            raise other.Odd("mine")
+
+        with LocalCluster(cpu=1, io=1) as cluster:
+            os.chdir({str(tmp_path)!r})
+            os.rename({str(script.folder / "other.py")!r}, {str(script.folder / "gone.txt")!r})
+            print(cluster.submit(beside.f, 4).result(20))
+            print([future.result(20) for future in cluster.map(other.g, [1, 2])])
+            try:
+                cluster.submit(bad).result(20)
+            except other.Odd as error:
+                print(repr(error))
+    """)
+    assert output == "41\n[10, 20]\nOdd('mine')\n"
+
+
+def test_the_shared_cluster_is_kept_from_run_to_run(script: Script) -> None:
+    output = script.run("""
+        import os
+        from pfw import Workflow, run, step
+
+        def slot():
+            return os.getppid()
+
+        def once(**sizes):
+            wf = Workflow()
+            wf.add(slot)
+            return run(wf, **sizes).value
+
+        assert once(cpu=1, io=1) == once(cpu=1, io=1)
+        assert once(cpu=1, io=1) != once(cpu=2, io=1)
+        os.environ["NEWLY_SET"] = "x"
+        wf = Workflow()
+        wf.add(os.getenv, "NEWLY_SET")
+        print(run(wf, cpu=1, io=1).value)
+    """)
+    assert output == "x\n"
+    script.check_nothing_is_left()
+    assert script.folders() == []
+
+
+def test_what_a_step_prints_is_seen(script: Script) -> None:
+    output = script.run("""
+        import sys
+        from pfw import Workflow, run, step
+
+        def shout(text):
+            print(text, flush=True)
+            print(text + " error", file=sys.stderr, flush=True)
+
+        wf = Workflow()
+        wf.add(shout, "from a step")
+        run(wf, cpu=1, io=1)
+    """)
+    assert output == "from a step\n"
+    assert script.errors == "from a step error\n"
+
+
+def test_a_script_that_ends_with_an_error_leaves_nothing(script: Script) -> None:
+    script.run("""
+        from pfw import Workflow, run, start, step
+        import time
+        wf = Workflow()
+        wf.add(time.sleep, 600)
+        found = start(wf, cpu=1, io=1)
+        raise SystemExit(7)
+    """, code=7)  # fmt: skip
+    script.check_nothing_is_left()
+    assert script.folders() == []
+
+
+HOLD = """
+    import sys, time
+    from pathlib import Path
+    from pfw import Workflow, run, step
+
+    @step
+    def hold(folder):
+        (Path(folder) / "began").touch()
+        while True:
+            time.sleep(0.01)
+
+    with Workflow() as wf:
+        hold(sys.argv[1])
+"""
+
+
+def test_a_client_that_is_killed_leaves_no_process_and_the_next_start_sweeps_its_folder(script: Script) -> None:
+    process = script.begin(HOLD + "\n    run(wf, cpu=2, io=1)\n", str(script.folder))
+    wait_until((script.folder / "began").exists, 20, what="the step runs")
+    process.kill()
+    process.wait()
+    script.check_nothing_is_left()
+    (left,) = script.folders()
+    os.utime(left, (1, 1))  # a folder that is seconds old might be one that is being made
+    script.run("from pfw import LocalCluster\nwith LocalCluster(cpu=1, io=1): pass\n")
+    assert script.folders() == []
+
+
+def test_ctrl_c_ends_a_script_and_its_cluster(script: Script) -> None:
+    process = script.begin(HOLD + "\n    run(wf, cpu=1, io=1)\n", str(script.folder))
+    wait_until((script.folder / "began").exists, 20, what="the step runs")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGINT
+    assert "cancelling the run" in errors
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    script.check_nothing_is_left()
+    assert script.folders() == []
+
+
+def test_an_interrupted_run_is_there_to_be_looked_at(script: Script) -> None:
+    text = HOLD + """
+    try:
+        run(wf, cpu=1, io=1)
+    except KeyboardInterrupt as interrupt:
+        print(interrupt.run.status, interrupt.run.states)
+    """
+    process = script.begin(text, str(script.folder))
+    wait_until((script.folder / "began").exists, 20, what="the step runs")
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=30)
+    assert (process.returncode, output) == (0, "CANCELLED {'hold': 'CANCELLED'}\n"), errors
+    script.check_nothing_is_left()
+
+
+# ---------------------------------------------------------------- losing a daemon
+
+
+@pytest.mark.parametrize("name", ["worker", "coordinator"])
+def test_a_daemon_that_is_killed_is_an_error_and_no_hang(script: Script, name: str) -> None:
+    output = script.run(f"""
+        import os, signal, sys, time
+        from pathlib import Path
+        import psutil
+        from pfw import ClusterError, LocalCluster, Workflow, start, step
+
+        def hold(folder):
+            (Path(folder) / "began").touch()
+            time.sleep(600)
+
+        wf = Workflow()
+        wf.add(hold, {str(script.folder)!r})
+        with LocalCluster(cpu=1, io=1) as cluster:
+            found = start(wf, on=cluster)
+            while not (Path({str(script.folder)!r}) / "began").exists():
+                time.sleep(0.01)
+            worker = cluster.workers()[0]["pid"]
+            daemons = [child.pid for child in psutil.Process().children()]
+            pid = worker if {name!r} == "worker" else next(pid for pid in daemons if pid != worker)
+            os.kill(pid, signal.SIGKILL)
+            for action in (found.wait, found.check, lambda: found.value, cluster.status, lambda: start(wf, on=cluster)):
+                try:
+                    action()
+                except ClusterError as error:
+                    print(type(error).__name__, error)
+            assert found.done()
+            list(found.events())
+    """)
+    lines = output.splitlines()
+    assert len(lines) == 5
+    assert set(lines) == {f"CoordinatorLostError the {name} of the local cluster has ended"}
+    script.check_nothing_is_left()
+    assert script.folders() == []
+
+
+def test_a_lost_shared_cluster_is_replaced(script: Script) -> None:
+    output = script.run("""
+        import os, signal
+        from pfw import ClusterError, Workflow, run, step
+        from pfw.cluster import shared_cluster
+
+        wf = Workflow()
+        wf.add(abs, -1)
+        print(run(wf, cpu=1, io=1).value)
+        cluster = shared_cluster(1, 1)
+        os.kill(cluster.workers()[0]["pid"], signal.SIGKILL)
+        while cluster.is_usable:
+            try:
+                cluster.status()
+            except ClusterError:
+                break
+        print(run(wf, cpu=1, io=1).value)
+    """)
+    assert output == "1\n1\n"
+    script.check_nothing_is_left()
+
+
+# ---------------------------------------------------------------- where run may be called
+
+
+def test_run_inside_a_running_loop_names_arun(cluster: LocalCluster) -> None:
+    with Workflow() as wf:
+        give(1)
+
+    async def main() -> object:
+        with pytest.raises(RuntimeError, match="arun"):
+            run(wf, on=cluster)
+        found = await asyncio.gather(*(arun(wf, on=cluster) for _ in range(4)))
+        return [each.value for each in found]
+
+    assert asyncio.run(main()) == [1] * 4
+
+
+def test_a_cancelled_task_cancels_its_run(cluster: LocalCluster, tmp_path: Path) -> None:
+    with Workflow() as wf:
+        step(steps.obey_check)(str(tmp_path), "it")
+
+    async def main() -> None:
+        task = asyncio.create_task(arun(wf, on=cluster))
+        while not (tmp_path / "it").exists():
+            await asyncio.sleep(0.005)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    wait_until((tmp_path / "it-stopped").exists, what="the step was stopped")
+
+
+def nest(mode: str) -> str:
+    wf = Workflow()
+    wf.add(steps.give, 1)
+    try:
+        run(wf, mode=mode)
+    except PfwError as error:
+        return str(error)
+    return "it ran"
+
+
+@pytest.mark.parametrize("mode", ["sequential", "parallel"])
+def test_run_inside_a_step_is_refused(cluster: LocalCluster, mode: str) -> None:
+    for outer in ("sequential", "parallel"):
+        with Workflow() as wf:
+            step(nest)(mode)
+        assert "running step" in run(wf, on=cluster, mode=outer).value
+
+
+def test_io_slots_are_started_when_they_are_wanted(tmp_path: Path) -> None:
+    with LocalCluster(cpu=1, io=6) as cluster:
+        (worker,) = cluster.workers()
+        before = len(psutil.Process(worker["pid"]).children(recursive=True))
+        with Workflow() as wf:
+            step(steps.meet, hint="light_io").map([str(tmp_path)] * 6, [f"meet{n}" for n in range(6)], count=6)
+            step(steps.double).map(range(50))
+        assert run(wf, on=cluster).status == "SUCCEEDED"
+        assert len(psutil.Process(worker["pid"]).children(recursive=True)) == before + 6
+
+
+@pytest.mark.parametrize("sizes", [{"cpu": 0}, {"cpu": -1}, {"io": 0}, {"cpu": 1.5}, {"cpu": True}, {"io": 10**6}])
+def test_sizes_that_cannot_be_are_refused(sizes: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="number of slots"):
+        LocalCluster(**sizes)
