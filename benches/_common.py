@@ -10,6 +10,8 @@ import argparse
 import gc
 import json
 import multiprocessing
+import os
+import resource
 import signal
 import socket
 import statistics
@@ -39,6 +41,8 @@ Contestant = Callable[[], Figures]
 #: Names of the calibrations among the figures of a round.
 LOOP, ZMQ, SEQPACKET = "1 M additions, ms", "ZeroMQ ipc round trip, µs", "SEQPACKET round trip, µs"
 CALIBRATIONS = (LOOP, ZMQ, SEQPACKET)
+#: And one of the whole benchmark: how many cores somebody else used. Figures count only where that is next to nothing.
+OTHERS = "cores used by others"
 #: Round trips of one calibration: about 40 ms.
 TRIPS = 300
 _PACKET = b"x" * 50
@@ -184,9 +188,8 @@ def _as_text(line: Line) -> str:
     if line.target is not None:
         parts.append(f"target {target_text(line)}: {verdict}")
     if line.times_better is not None:
-        parts.append(
-            f"{line.reference}: {spread(line.reference_figures, line.unit)}, pfw is {line.times_better:.2f} times as good"
-        )
+        reference = spread(line.reference_figures, line.unit)
+        parts.append(f"{line.reference}: {reference}; pfw is {line.times_better:.2f} times as good")
     return "\n    ".join([*parts, *([line.note] if line.note else [])])
 
 
@@ -202,11 +205,13 @@ def main(measure: Callable[[Bench], None]) -> None:
     signal.signal(signal.SIGALRM, _on_limit)
     signal.alarm(LIMIT_S)
     bench = Bench()
+    began, others_s = time.perf_counter(), _others_cpu_s()
     with bench.calibrated():
         measure(bench)
     medians = {name: statistics.median(values) for name, values in bench.calibrations.items() if values}
-    print("    here:", ", ".join(f"{name} {value:.1f}" for name, value in medians.items()), flush=True)
-    if rows is not None:
+    medians[OTHERS] = max(0.0, (_others_cpu_s() - others_s) / (time.perf_counter() - began))
+    print("    meanwhile:", ", ".join(f"{name} {value:.2f}" for name, value in medians.items()), flush=True)
+    if rows is not None and bench.lines:
         record = {
             "name": Path(sys.argv[0]).stem,
             "lines": [asdict(line) for line in bench.lines],
@@ -242,6 +247,16 @@ def stopwatch(figures: dict[str, float], name: str) -> Iterator[None]:
 
 
 # ---------------------------------------------------------------------------------------------------- calibrations
+
+
+def _others_cpu_s() -> float:
+    """CPU seconds that this machine has used since its start, without this process and its children that have ended."""
+    with open("/proc/stat", encoding="ascii") as file:
+        ticks = [int(count) for count in file.readline().split()[1:9]]
+    # user nice system idle iowait irq softirq steal: all but the two in which it rested.
+    busy_s = (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+    mine = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    return busy_s - sum(usage.ru_utime + usage.ru_stime for usage in mine)
 
 
 def _loop_s() -> float:

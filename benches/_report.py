@@ -11,16 +11,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benches._common import CALIBRATIONS, ROUNDS, Line, spread, target_text
+from benches._common import CALIBRATIONS, OTHERS, ROUNDS, Line, spread, target_text
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 
 HEAD = f"""# Benchmarks
 
-Written by `scripts/bench`. Each figure is the median of {ROUNDS} rounds (lowest – highest). In every round pfw and its reference
-do the same work one after the other, and each result is compared with that of a serial run. Building the workflow,
-submitting it and reading its results are included. *Times as good* is against the reference, in the same run: absolute
-figures move with the machine, ratios much less.
+Written by `scripts/bench`. Each figure is the median of {ROUNDS} rounds (lowest – highest). In every round pfw and its
+reference do the same work one after the other, and each result is compared with that of a serial run. Building the
+workflow, submitting it and reading its results are included where nothing else is said. *Times as good* is against the
+reference, in the same run: absolute figures move with the machine, ratios much less.
 """
 
 
@@ -69,7 +69,7 @@ def page(records: dict[str, dict[str, Any]]) -> str:
     """
     lines = [row_of(name, Line(**line)) for name, record in records.items() for line in record["lines"]]
     here = [
-        (f"`{name}`", *(f"{record['calibrations'][figure]:.1f}" for figure in CALIBRATIONS))
+        (f"`{name}`", *(f"{record['calibrations'][figure]:.2f}" for figure in (*CALIBRATIONS, OTHERS)))
         for name, record in records.items()
     ]
     head = ("what", "target", "pfw", "met", "reference", "times as good", "command")
@@ -77,8 +77,8 @@ def page(records: dict[str, dict[str, Any]]) -> str:
         HEAD,
         f"{datetime.now(UTC):%Y-%m-%d}, {machine()}.\n",
         table(head, lines),
-        "What the machine itself could do meanwhile (medians of the rounds of each benchmark):\n",
-        table(("during", *CALIBRATIONS), here),
+        "What the machine itself could do meanwhile, medians of the rounds of each benchmark, and who else used it:\n",
+        table(("during", *CALIBRATIONS, OTHERS), here),
     ])  # fmt: skip
 
 

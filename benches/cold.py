@@ -41,7 +41,7 @@ def script_round(name: str, script: Path, environment: dict[str, str]) -> Figure
     figures: dict[str, float] = {}
     with stopwatch(figures, name):
         done = subprocess.run(
-            [sys.executable, script], env=environment, check=True, capture_output=True, text=True, timeout=30
+            [sys.executable, script], env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=30
         )
     expect(done.stdout, "42\n", name)
     return figures
@@ -55,7 +55,7 @@ def measure(bench: Bench) -> None:
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         contestants = []
         for name, text in (("pfw", PFW), ("executor", EXECUTOR), ("imports", IMPORTS), ("nothing", "print(42)")):
-            script = Path(folder, f"{name}.py")
+            script = Path(folder, f"cold_{name}.py")
             script.write_text(text, "utf-8")
             contestants.append(partial(script_round, name, script, environment))
         for contestant in contestants:

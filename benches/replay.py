@@ -52,7 +52,7 @@ def command_round(path: Path) -> Figures:
     """Replays with the command, on a cluster of its own; what its summary says."""
     options = ["--lane", "io", "--io", str(IO), "--time-scale", str(TIME_SCALE), "--progress", "none", "--json"]
     command = [sys.executable, "-m", "pfw", "run", str(path), *options]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
     summary = json.loads(done.stdout)
     expect(summary["status"], "SUCCEEDED", NAME)
     return {"command": float(summary["ratio"])}
@@ -183,7 +183,7 @@ def measure_all(bench: Bench) -> None:
             [float(count)],
             target=len(paths) * len(MODES),
             is_rate=True,
-            note="each task exactly once, after its parents, with their outputs (journal and digests)",
+            note="done once: each task ran once, after its parents, with their outputs; by a journal and digests",
         )
     )
 

@@ -45,6 +45,7 @@ from pfw.errors import (
 )
 from pfw.retry import Retry
 from pfw.step import Step, StepFunction, step
+from pfw.version import __version__
 from pfw.workflow import ItemNode, MapNode, Node, Workflow
 
 if TYPE_CHECKING:
@@ -55,8 +56,6 @@ if TYPE_CHECKING:
     from pfw.metrics import StepMetrics, WorkflowMetrics
     from pfw.running import arun, run, start
     from pfw.runs import Run
-
-__version__ = "0.1.0"
 
 #: Loaded when first used: they need the dependencies.
 _LAZY = {
@@ -112,6 +111,7 @@ __all__ = [
     "WorkerLostError",
     "Workflow",
     "WorkflowMetrics",
+    "__version__",
     "arun",
     "current",
     "run",

@@ -20,7 +20,8 @@ from pfw.errors import (
     StepFailedError,
     UnknownRunError,
 )
-from pfw.lifecycle import MODES, ON_FAILURE, STATE_NAMES
+from pfw.facts import STATE_NAMES
+from pfw.lifecycle import MODES, ON_FAILURE
 from pfw.table import bytes_text, print_json, seconds_text, table, time_text
 
 if TYPE_CHECKING:

@@ -167,6 +167,7 @@ class _Shared:
         self._used_at = 0.0
 
     def need(self, cpu: int | None, io: int | None) -> LocalCluster:
+        """The cluster for these sizes."""
         # Its slots have the folder, environment and sys.path that this process had when they were started.
         key = (cpu, io, os.getpid(), os.getcwd(), tuple(sys.path), tuple(os.environ.items()))
         with self._lock:

@@ -70,7 +70,8 @@ def find_address(address: str | None = None) -> str:
     path = connection_file()
     if not path.exists():
         raise ClusterError(
-            f"no address given, {ADDRESS_VARIABLE} is not set and there is no {path}: start `pfw-coordinator`, or name its address"
+            f"no address given, {ADDRESS_VARIABLE} is not set and there is no {path}: "
+            f"start `pfw-coordinator`, or name its address"
         )
     _check_private(path)
     return str(_read(path)["address"])

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pfw.failure import Failure
-from pfw.lifecycle import (
+from pfw.facts import (
     FACT_CANCELLED,
     FACT_FAILED,
     FACT_FINISHED,
@@ -22,6 +21,7 @@ from pfw.lifecycle import (
     FACT_SUCCEEDED,
     RUN_STATE_NAMES,
 )
+from pfw.failure import Failure
 from pfw.messages import FactRow
 
 
@@ -100,10 +100,12 @@ class EventReader:
     """Turns a run's facts, read in order, into events."""
 
     def __init__(self, run_id: str, ids: Sequence[str], workers: Mapping[int, str]) -> None:
-        """Args:
-        run_id: Of the run.
-        ids: Step ids by index; may grow.
-        workers: Worker names by number; may grow.
+        """Makes one, not yet at work.
+
+        Args:
+            run_id: Of the run.
+            ids: Step ids by index; may grow.
+            workers: Worker names by number; may grow.
         """
         self._run_id, self._ids, self._workers = run_id, ids, workers
         self._queued: set[int] = set()

@@ -89,7 +89,9 @@ def _dump_output(value: Any) -> bytes:
     try:
         pickled = codec.dump(value)
         if len(pickled) > OUTPUT_LIMIT:
-            raise UnpicklableError(f"it has {len(pickled):,} bytes, the limit is {OUTPUT_LIMIT:,}: return a path instead")
+            raise UnpicklableError(
+                f"it has {len(pickled):,} bytes, the limit is {OUTPUT_LIMIT:,}: return a path instead"
+            )
         return pickled
     except UnpicklableError as error:
         if inspect.iscoroutine(value):

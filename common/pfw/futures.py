@@ -12,8 +12,8 @@ from pfw import codec
 from pfw import messages as m
 from pfw.call import Input, Numbering, Scan, is_plain, replace_sources
 from pfw.errors import ClusterError, PfwError
+from pfw.facts import FACT_CANCELLED, FACT_FAILED, FACT_FINISHED, FACT_SKIPPED, FACT_SUCCEEDED, SUCCEEDED
 from pfw.graph import Graph
-from pfw.lifecycle import FACT_CANCELLED, FACT_FAILED, FACT_FINISHED, FACT_SKIPPED, FACT_SUCCEEDED, SUCCEEDED
 from pfw.link import Link
 from pfw.messages import FactRow
 from pfw.record import RunRecord

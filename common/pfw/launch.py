@@ -14,7 +14,7 @@ from pfw.client import Client, Keep
 from pfw.cluster import LocalCluster
 from pfw.display import CounterLine, follow, write_event
 from pfw.errors import PfwError, StepFailedError
-from pfw.lifecycle import STATE_NAMES, SUCCEEDED
+from pfw.facts import STATE_NAMES, SUCCEEDED
 from pfw.progress import Listener, report
 from pfw.replay import Replay
 from pfw.runs import Run

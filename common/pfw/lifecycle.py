@@ -19,59 +19,42 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable
-from functools import partial
 from hashlib import blake2b
-from typing import NamedTuple
 
+from pfw.facts import (
+    ASSIGNED,
+    BACKOFF,
+    CANCELLED,
+    FACT_CANCELLED,
+    FACT_FAILED,
+    FACT_FINISHED,
+    FACT_RETRYING,
+    FACT_RUN_STARTED,
+    FACT_SKIPPED,
+    FACT_STARTED,
+    FACT_SUCCEEDED,
+    FAILED,
+    READY,
+    RUN_CANCELLED,
+    RUN_FAILED,
+    RUN_RUNNING,
+    RUN_STOPPING,
+    RUN_SUCCEEDED,
+    SKIPPED,
+    SUCCEEDED,
+    WAITING,
+    Fact,
+    new_fact,
+)
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO, Graph, Spec
-
-WAITING, READY, BACKOFF, ASSIGNED, SUCCEEDED, FAILED, CANCELLED, SKIPPED = range(8)
-STATE_NAMES = ("WAITING", "READY", "BACKOFF", "ASSIGNED", "SUCCEEDED", "FAILED", "CANCELLED", "SKIPPED")
-
-RUN_RUNNING, RUN_STOPPING, RUN_SUCCEEDED, RUN_FAILED, RUN_CANCELLED = range(5)
-RUN_STATE_NAMES = ("RUNNING", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED")
 
 MODES = ("parallel", "waves", "sequential")
 ON_FAILURE = ("stop", "continue", "abort")
-
-(
-    FACT_RUN_STARTED,
-    FACT_STARTED,
-    FACT_SUCCEEDED,
-    FACT_RETRYING,
-    FACT_FAILED,
-    FACT_CANCELLED,
-    FACT_SKIPPED,
-    FACT_FINISHED,
-) = range(8)
 
 #: A step whose process dies this many times has failed; the same for the loss of its worker. Budgets of their own:
 #: neither is charged to the retries the user asked for.
 CRASH_LIMIT = 3
 LOSS_LIMIT = 3
-
-
-class Fact(NamedTuple):
-    """One row of a run's history. Times are seconds on the clock of whoever drives the run."""
-
-    kind: int
-    #: Index of the step; 0 for facts of the run itself.
-    step: int
-    at: float
-    #: Attempt number from 1; for SKIPPED the index of the step that caused it; for FINISHED the run's state.
-    attempt: int
-    #: Number of the worker, from 1; 0 where none took part.
-    worker: int
-    queued_at: float
-    started_at: float
-    #: Seconds the attempt's code ran, waiting excluded.
-    run_s: float
-    #: The output if it is kept, the packed failure, or the reason of a cancel.
-    payload: bytes
-
-
-#: Builds a Fact from one tuple; a third of the time of `Fact(...)`, which counts at one or two facts a step.
-_fact = partial(tuple.__new__, Fact)
 
 
 class ReadyQueue:
@@ -85,6 +68,7 @@ class ReadyQueue:
         self.count = 0
 
     def push(self, step: int, rank: int) -> None:
+        """Adds a step."""
         bucket = self._buckets.get(rank)
         if bucket is None:
             bucket = self._buckets[rank] = deque()
@@ -106,6 +90,7 @@ class ReadyQueue:
         return step
 
     def clear(self) -> None:
+        """Drops all steps."""
         self._buckets.clear()
         self._ranks.clear()
         self.count = 0
@@ -160,13 +145,15 @@ class RunLife:
         is_open: bool = False,
         seed: bytes = b"",
     ) -> None:
-        """Args:
-        mode: "parallel", "waves" (strict barrier between topological generations) or "sequential" (Kahn order).
-        on_failure: what a final failure does to the rest: "stop", "continue" or "abort".
-        keep: Steps whose outputs the facts carry to the caller.
-        keep_all: Keep every output.
-        is_open: More steps may come (`extend`) until `close`; outputs stay until `release`.
-        seed: Makes the jitter of this run's backoff its own.
+        """Starts with nothing known.
+
+        Args:
+            mode: "parallel", "waves" (strict barrier between topological generations) or "sequential" (Kahn order).
+            on_failure: what a final failure does to the rest: "stop", "continue" or "abort".
+            keep: Steps whose outputs the facts carry to the caller.
+            keep_all: Keep every output.
+            is_open: More steps may come (`extend`) until `close`; outputs stay until `release`.
+            seed: Makes the jitter of this run's backoff its own.
         """
         self.graph = Graph([], [], [], [], [], [], [], [])
         self.mode, self.on_failure, self.is_open = mode, on_failure, is_open
@@ -307,6 +294,7 @@ class RunLife:
     # -- what may start --------------------------------------------------------------------------------------------
 
     def spec(self, step: int) -> Spec:
+        """How a step is to be run."""
         return self.graph.specs[self.graph.spec_of[step]]
 
     def _make_ready(self, step: int, now: float) -> None:
@@ -366,7 +354,7 @@ class RunLife:
         if self._consumers[step]:
             self.outputs[step] = output
         self.facts.append(
-            _fact(
+            new_fact(
                 (
                     FACT_SUCCEEDED,
                     step,
@@ -567,6 +555,7 @@ class RunLife:
 
     @property
     def is_finished(self) -> bool:
+        """Whether the run has ended."""
         return self.status >= RUN_SUCCEEDED
 
     def is_released(self, step: int) -> bool:

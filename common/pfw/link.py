@@ -24,6 +24,7 @@ from pfw import sockets
 from pfw.errors import ClusterError, ConfigError, CoordinatorLostError, ProtocolError
 from pfw.patience import Patience
 from pfw.session import Session
+from pfw.version import __version__
 from pfw.wire import Assembler, encode
 
 logger = logging.getLogger(__name__)
@@ -38,9 +39,11 @@ class Link:
     """A connection to a coordinator, shared by all threads of a client."""
 
     def __init__(self, address: str, *, processes: Sequence[tuple[int, str]] = ()) -> None:
-        """Args:
-        address: Of the coordinator.
-        processes: (pidfd, name) of daemons whose end is the end of this connection.
+        """Makes one, not yet at work.
+
+        Args:
+            address: Of the coordinator.
+            processes: (pidfd, name) of daemons whose end is the end of this connection.
 
         Raises:
             ConfigError: The address is none.
@@ -54,7 +57,7 @@ class Link:
             self._context.term()
             raise
         self._assembler = Assembler()
-        hello = m.Hello(m.PROTOCOL, f"{sys.version_info.major}.{sys.version_info.minor}", _version(), session_id)
+        hello = m.Hello(m.PROTOCOL, f"{sys.version_info.major}.{sys.version_info.minor}", __version__, session_id)
         self.session = Session(hello, address, time.monotonic())
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -64,7 +67,7 @@ class Link:
         self._wake_at = time.monotonic()
         self._afterwards: list[Callable[[], None]] = []
         self._pid = os.getpid()
-        self._processes = {fd: name for fd, name in processes}
+        self._processes = dict(processes)
         self._wake, self._waker = socket.socketpair()
         self._wake.setblocking(False)
         self._waker.setblocking(False)
@@ -153,6 +156,7 @@ class Link:
             self._changed.notify_all()
         if threading.current_thread() is not self._thread:
             self._thread.join()
+        self._run_afterwards()
         self._context.destroy(linger=100)
         self._poller.close()
         self._wake.close()
@@ -240,9 +244,3 @@ class Link:
                 continue
             self._lead(until - now)
             self._run_afterwards()
-
-
-def _version() -> str:
-    from pfw import __version__
-
-    return __version__

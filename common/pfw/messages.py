@@ -59,6 +59,8 @@ class Heartbeat(NamedTuple):
 
 
 class Outcomes(NamedTuple):
+    """How attempts ended; numbered, and repeated until acknowledged."""
+
     number: int
     #: (attempt, code, start_us, run_us, payload)
     rows: tuple[OutcomeRow, ...]
@@ -71,6 +73,8 @@ class Notes(NamedTuple):
 
 
 class CancelsAsked(NamedTuple):
+    """A worker has seen a gap: what was cancelled after this number?"""
+
     after: int
 
 
@@ -81,6 +85,8 @@ class Leaving(NamedTuple):
 
 
 class Welcome(NamedTuple):
+    """The peer may take part."""
+
     #: The peer's number at this coordinator.
     number: int
     heartbeat_s: float
@@ -98,6 +104,8 @@ class Refused(NamedTuple):
 
 
 class Assign(NamedTuple):
+    """A batch of attempts for a worker."""
+
     #: Numbered per connection from 1.
     batch: int
     #: The last cancel decided before this batch; on a gap the worker asks before it starts anything of it.
@@ -143,6 +151,8 @@ class Cancels(NamedTuple):
 
 
 class Hello(NamedTuple):
+    """A client introduces itself."""
+
     protocol: int
     python: str
     pfw: str
@@ -151,6 +161,8 @@ class Hello(NamedTuple):
 
 
 class Submit(NamedTuple):
+    """A client asks for a run; repeated until Accepted or Rejected."""
+
     #: Random unless given; the same key twice is one run.
     key: bytes
     name: str
@@ -169,6 +181,8 @@ class Submit(NamedTuple):
 
 
 class Extend(NamedTuple):
+    """More steps for an open run; repeated until Facts count them."""
+
     run: int
     #: Index of the fragment's first step; a fragment that does not fit is a repetition or comes too early.
     first: int
@@ -176,15 +190,21 @@ class Extend(NamedTuple):
 
 
 class CancelRun(NamedTuple):
+    """The run is to end; repeated until it has."""
+
     run: int
     reason: str
 
 
 class CloseRun(NamedTuple):
+    """No more steps will come to this open run; repeated until it has ended."""
+
     run: int
 
 
 class Attach(NamedTuple):
+    """A client wants to follow a run from its start."""
+
     request: int
     run_id: str
 
@@ -196,11 +216,15 @@ class Cursors(NamedTuple):
 
 
 class Query(NamedTuple):
+    """A question for people and scripts: workers, runs or status."""
+
     request: int
     what: str
 
 
 class Accepted(NamedTuple):
+    """The run with this submission's key."""
+
     key: bytes
     run: int
     run_id: str
@@ -216,6 +240,8 @@ class Rejected(NamedTuple):
 
 
 class Attached(NamedTuple):
+    """The run that was asked for; its facts follow."""
+
     request: int
     run: int
     run_id: str
@@ -226,6 +252,8 @@ class Attached(NamedTuple):
 
 
 class Facts(NamedTuple):
+    """A piece of a run's history."""
+
     run: int
     #: Position of the first row in the run's history.
     position: int
@@ -240,6 +268,8 @@ class Facts(NamedTuple):
 
 
 class Answer(NamedTuple):
+    """The answer to a Query."""
+
     request: int
     #: A msgpack map or list for people and scripts (`pfw status`).
     body: bytes

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from pfw.lifecycle import (
+from pfw.facts import (
     FACT_FAILED,
     FACT_FINISHED,
     FACT_RETRYING,

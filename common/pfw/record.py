@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pfw.graph import Graph
-from pfw.lifecycle import (
+from pfw.facts import (
     ASSIGNED,
     BACKOFF,
     CANCELLED,
@@ -23,6 +22,7 @@ from pfw.lifecycle import (
     SKIPPED,
     SUCCEEDED,
 )
+from pfw.graph import Graph
 from pfw.messages import FactRow
 
 
@@ -30,10 +30,29 @@ class RunRecord:
     """State, outputs and history of one run, as far as they are known here."""
 
     __slots__ = (
-        "base", "cancel_reason", "epoch_s", "error", "failures", "graph", "is_closing", "is_open", "meta", "mode", "name", "number",
-        "outputs", "position", "rows", "run_id", "states", "status", "unacknowledged", "unconfirmed_bytes", "confirmed",
+        "base",
+        "cancel_reason",
+        "epoch_s",
+        "error",
+        "failures",
+        "graph",
+        "is_closing",
+        "is_open",
+        "meta",
+        "mode",
+        "name",
+        "number",
+        "outputs",
+        "position",
+        "rows",
+        "run_id",
+        "states",
+        "status",
+        "unacknowledged",
+        "unconfirmed_bytes",
+        "confirmed",
         "workers",
-    )  # fmt: skip
+    )
 
     def __init__(self, name: str, mode: str, graph: Graph, meta: Any, *, is_open: bool = False) -> None:
         self.name, self.mode, self.graph, self.meta, self.is_open = name, mode, graph, meta, is_open
@@ -63,6 +82,7 @@ class RunRecord:
 
     @property
     def is_finished(self) -> bool:
+        """Whether nothing more will come."""
         return self.status >= RUN_SUCCEEDED or self.error is not None
 
     def apply(self, rows: Sequence[FactRow]) -> None:

@@ -131,8 +131,13 @@ def _begin(
 ) -> Run:
     if current().run_id:
         raise PfwError("a running step cannot run a workflow of its own: compute here, or run the workflow afterwards")
+    from pfw.client import check_options, kept_steps
+
     if mode == "sequential":
         return _begin_sequential(wf, on_failure, keep, priority, progress, is_inline=is_inline)
+    # Before a cluster is started for it: what can be said of the workflow and the options is said at once.
+    check_options(mode, on_failure, priority)
+    kept_steps(wf.compile(), keep)
     client = _client(on, cpu, io)
     return client.submit_run(wf, mode=mode, on_failure=on_failure, keep=keep, priority=priority, progress=progress)
 
@@ -187,7 +192,7 @@ def _wait(found: Run) -> None:
         found.wait()
     except KeyboardInterrupt as interrupt:
         interrupt.run = found  # type: ignore[attr-defined]
-        print("pfw: interrupted, cancelling the run (Ctrl-C again to kill it at once)", file=sys.stderr)
+        sys.stderr.write("pfw: interrupted, cancelling the run (Ctrl-C again to leave it at once)\n")
         found.cancel("interrupted")
         found.wait()
         raise

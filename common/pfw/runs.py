@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pfw.call import fill
 from pfw.errors import OutputNotKeptError, RunCancelledError, StepFailedError, UnknownDependencyError, did_you_mean
-from pfw.lifecycle import FACT_FAILED, RUN_CANCELLED, RUN_STATE_NAMES, STATE_NAMES, SUCCEEDED
+from pfw.facts import FACT_FAILED, RUN_CANCELLED, RUN_STATE_NAMES, STATE_NAMES, SUCCEEDED
 from pfw.node import ItemNode, MapNode, Node
 from pfw.record import RunRecord
 
@@ -144,7 +144,7 @@ class Run:
                 f"workflow {self.name!r} has {len(self._meaning.leaves)} leaves ({names}): "
                 f"say with wf.returns(...) what its value is, or read run.outputs"
             )
-        return fill(self._meaning.value, _Outputs(self))
+        return fill(self._meaning.value, _Outputs(self))  # type: ignore[arg-type]  # all it does is look up
 
     @property
     def outputs(self) -> Mapping[str | Node | MapNode, Any]:

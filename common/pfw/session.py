@@ -19,8 +19,8 @@ from pfw.errors import (
     UnknownRunError,
     VersionMismatchError,
 )
+from pfw.facts import FACT_FINISHED
 from pfw.graph import Graph
-from pfw.lifecycle import FACT_FINISHED
 from pfw.messages import Message
 from pfw.record import RunRecord
 from pfw.wire import pack_graph, unpack_graph

@@ -106,7 +106,7 @@ def descriptor(socket: zmq.Socket[bytes]) -> int:
 
     epoll on it takes 0.4 µs where zmq's own poller takes 2 and more for every further descriptor.
     """
-    return int(socket.getsockopt(zmq.FD))  # type: ignore[arg-type]
+    return int(socket.getsockopt(zmq.FD))
 
 
 def has_input(socket: zmq.Socket[bytes]) -> bool:

@@ -44,7 +44,7 @@ Check = Callable[[Any], bool]
 
 
 def parts(rows: Sequence[T], size_of: Callable[[T], int]) -> Iterator[Sequence[T]]:
-    """Rows in groups of at most about PIECE_BYTES, so that large payloads do not add up to more than a message holds."""
+    """Rows in groups of about PIECE_BYTES at most: large payloads must not add up to more than a message holds."""
     first = size = 0
     for number, row in enumerate(rows):
         if size > PIECE_BYTES:
@@ -132,7 +132,7 @@ def decode(frame: bytes) -> list[Message]:
 
 
 def unpack(data: bytes) -> Any:
-    """msgpack with every limit set: no declared length can be longer than the data itself."""
+    """Unpacks msgpack with every limit set: no declared length can be longer than the data itself."""
     size = len(data)
     try:
         return msgpack.unpackb(
@@ -157,7 +157,7 @@ def _decode_one(message: Any) -> Message:
         if not check(field):
             bad = [name for name, check, field in zip(cls._fields, checks, fields, strict=True) if not check(field)]
             raise ProtocolError(f"{cls.__name__}.{bad[0]} is not what it should be")
-    return tuple.__new__(cls, fields)  # type: ignore[type-var]
+    return tuple.__new__(cls, fields)
 
 
 def _is_int(value: Any) -> bool:
@@ -278,7 +278,7 @@ _FORMS = [(cls, _CHECKS[cls.__name__]) for cls in MESSAGES]
 
 def pack_graph(graph: Graph) -> bytes:
     """A graph as one blob."""
-    return msgpack.packb(graph)  # type: ignore[no-any-return]
+    return msgpack.packb(graph)
 
 
 def unpack_graph(blob: bytes, first: int = 0) -> Graph:
@@ -337,5 +337,5 @@ def _unpack_spec(spec: Any) -> Spec:
 
 
 def pack(value: Any) -> bytes:
-    """msgpack of plain data (reports for people and scripts)."""
-    return msgpack.packb(value)  # type: ignore[no-any-return]
+    """Packs plain data (reports for people and scripts)."""
+    return msgpack.packb(value)

@@ -10,8 +10,8 @@ import sys
 
 import click
 
-from pfw import __version__
 from pfw.errors import ConfigError, PfwError
+from pfw.version import __version__
 
 EXAMPLE = """
 \b

@@ -12,10 +12,10 @@ for all that has arrived, then `drain` once, then sends.
 * Outcomes are numbered. They are acknowledged up to a number; the worker repeats what is not.
 * A cancel is state first: the run's life changes, it gets a number, then it is broadcast. Every assign batch carries
   the last number; a worker that sees a gap asks before it starts anything.
-* Clients read the facts of a run by position. What a client was sent and has not confirmed two heartbeats later is sent
-  again from where it stands.
-* A worker that is silent for SUSPECT_S gets nothing new; after LOST_S its attempts go elsewhere. A turn that starts late
-  moves the deadlines: silence counts only while somebody listened.
+* Clients read the facts of a run by position. What a client was sent and has not confirmed two heartbeats later is
+  sent again from where it stands.
+* A worker that is silent for SUSPECT_S gets nothing new; after LOST_S its attempts go elsewhere. A turn that starts
+  late moves the deadlines: silence counts only while somebody listened.
 
 It must not know of sockets, clocks, processes or pickles.
 """
@@ -30,10 +30,10 @@ from typing import Any, NamedTuple
 
 from pfw import messages as m
 from pfw import outcome as oc
+from pfw.errors import ProtocolError
 from pfw.failure import FAIL_LOST, FAIL_UNPICKLABLE, Failure
 from pfw.lifecycle import ON_FAILURE, RunLife
 from pfw.messages import Message
-from pfw.errors import ProtocolError
 from pfw.wire import MESSAGE_BYTES, pack, parts, unpack_graph
 from pfw_coordinator.catalogue import Catalogue
 from pfw_coordinator.feed import Feed
@@ -83,14 +83,17 @@ class Core:
         now: float,
         is_embedded: bool = False,
     ) -> None:
-        """Args:
-        python: "3.11", what peers must run too.
-        version: Of pfw, for messages only.
-        pub: Where the shell publishes cancels.
-        host: host_identity() of this machine.
-        seed: Random, new at every start: run ids and jitter come from it.
-        epoch_s: Wall clock minus monotonic clock.
-        is_embedded: A client's own cluster: ended runs go as soon as their client has read them.
+        """Starts with nothing known.
+
+        Args:
+            python: "3.11", what peers must run too.
+            version: Of pfw, for messages only.
+            pub: Where the shell publishes cancels.
+            host: host_identity() of this machine.
+            seed: Random, new at every start: run ids and jitter come from it.
+            epoch_s: Wall clock minus monotonic clock.
+            now: The time.
+            is_embedded: A client's own cluster: ended runs go as soon as their client has read them.
         """
         self.python, self.version, self.pub, self.host = python, version, pub, host
         self.epoch_s, self.is_embedded = epoch_s, is_embedded
@@ -123,6 +126,7 @@ class Core:
     # -- workers ---------------------------------------------------------------------------------------------------
 
     def on_register(self, peer: bytes, msg: m.Register, now: float) -> None:
+        """A worker offers itself, for the first time or again."""
         if not self._is_same_version(peer, msg.protocol, msg.python, msg.pfw, "worker"):
             return
         worker = self.workers.get(peer)
@@ -140,6 +144,7 @@ class Core:
         self._send(peer, m.Welcome(worker.number, m.HEARTBEAT_S, self.pub, self._numbers["cancel"]))
 
     def on_heartbeat(self, peer: bytes, msg: m.Heartbeat, now: float) -> None:
+        """What a worker holds: the difference to its ledger is sent again or stopped."""
         worker = self._worker(peer, now)
         if worker is None:
             return
@@ -201,6 +206,7 @@ class Core:
             life.on_not_started(step, worker.number, now)
 
     def on_notes(self, peer: bytes, msg: m.Notes, now: float) -> None:
+        """Attempts that have executed for a while."""
         worker = self._worker(peer, now)
         if worker is None:
             return
@@ -212,11 +218,13 @@ class Core:
                 self._touched[attempt.run] = None
 
     def on_cancels_asked(self, peer: bytes, msg: m.CancelsAsked, now: float) -> None:
+        """A worker has seen a gap in the cancels."""
         if self._worker(peer, now) is not None:
             runs = tuple(run for run, number in self._cancels.items() if number > msg.after)
             self._send(peer, m.Cancels(msg.after, self._numbers["cancel"], runs))
 
     def on_leaving(self, peer: bytes, msg: m.Leaving, now: float) -> None:
+        """A worker drains, or has drained."""
         worker = self._worker(peer, now)
         if worker is not None:
             worker.is_leaving = True
@@ -268,6 +276,7 @@ class Core:
     # -- clients ---------------------------------------------------------------------------------------------------
 
     def on_hello(self, peer: bytes, msg: m.Hello, now: float) -> None:
+        """A client introduces itself."""
         if not self._is_same_version(peer, msg.protocol, msg.python, msg.pfw, "client"):
             return
         if peer not in self.clients:
@@ -275,6 +284,7 @@ class Core:
         self._send(peer, m.Welcome(self._next("client"), m.HEARTBEAT_S, "", self._numbers["cancel"]))
 
     def on_submit(self, peer: bytes, msg: m.Submit, now: float) -> None:
+        """A client asks for a run. The same key is the same run."""
         client = self._client(peer, now)
         if client is None:
             return
@@ -317,6 +327,7 @@ class Core:
         return run
 
     def on_extend(self, peer: bytes, msg: m.Extend, now: float) -> None:
+        """More steps for an open run; one that does not fit is a repetition or comes too early."""
         run = self._own_run(peer, msg.run, now)
         if run is None or not run.life.is_open or msg.first != len(run.life.states):
             return
@@ -333,16 +344,19 @@ class Core:
         self._touched[run] = None
 
     def on_cancel_run(self, peer: bytes, msg: m.CancelRun, now: float) -> None:
+        """A run is to end; any client may ask."""
         if self._client(peer, now) is not None and (run := self.runs.get(msg.run)) is not None:
             self._cancel(run, msg.reason, now)
 
     def on_close_run(self, peer: bytes, msg: m.CloseRun, now: float) -> None:
+        """No more steps will come to this open run."""
         run = self._own_run(peer, msg.run, now)
         if run is not None:
             run.life.close(now)
             self._touched[run] = None
 
     def on_attach(self, peer: bytes, msg: m.Attach, now: float) -> None:
+        """A client wants a run's facts from the start."""
         client = self._client(peer, now)
         if client is None:
             return
@@ -382,6 +396,7 @@ class Core:
             self._forget_run(run)
 
     def on_query(self, peer: bytes, msg: m.Query, now: float) -> None:
+        """A question for people and scripts."""
         if self._client(peer, now) is None:
             return
         body: Any
@@ -420,8 +435,9 @@ class Core:
         if protocol == m.PROTOCOL and python == self.python:
             return True
         text = (
-            f"this {role} runs pfw {version} (protocol {protocol}) on Python {python}, the coordinator pfw {self.version} "
-            f"(protocol {m.PROTOCOL}) on Python {self.python}: both must have the same protocol and Python minor version"
+            f"this {role} runs pfw {version} (protocol {protocol}) on Python {python}, "
+            f"the coordinator pfw {self.version} (protocol {m.PROTOCOL}) on Python {self.python}: "
+            f"both must have the same protocol and Python minor version"
         )
         self._send(peer, m.Refused(m.REFUSED_PROTOCOL, text, 0))
         return False
@@ -479,15 +495,11 @@ class Core:
         """Deadlines. To be called in each turn after everything that had arrived was handed in."""
         late = now - self._wake_at
         if late > LATE_S:
-            for peer in (*self.workers.values(), *self.clients.values()):
-                peer.last_seen += late
-        for worker in list(self.workers.values()):
-            silent = now - worker.last_seen
-            if silent > LOST_S:
-                self._lose(worker, f"nothing was heard of it for {silent:.0f} s", now)
-            elif silent > SUSPECT_S and not worker.is_suspect:
-                worker.is_suspect = True
-                self._settle(worker)
+            for worker in self.workers.values():
+                worker.last_seen += late
+            for client in self.clients.values():
+                client.last_seen += late
+        self._look_at_workers(now)
         for client in list(self.clients.values()):
             if now - client.last_seen > CLIENT_GONE_S:
                 self._lose_client(client, now)
@@ -496,6 +508,15 @@ class Core:
             if (run := self.runs.get(number)) is not None:
                 run.life.on_time(now)
                 self._touched[run] = None
+
+    def _look_at_workers(self, now: float) -> None:
+        for worker in list(self.workers.values()):
+            silent = now - worker.last_seen
+            if silent > LOST_S:
+                self._lose(worker, f"nothing was heard of it for {silent:.0f} s", now)
+            elif silent > SUSPECT_S and not worker.is_suspect:
+                worker.is_suspect = True
+                self._settle(worker)
 
     def _lose_client(self, client: Client, now: float) -> None:
         del self.clients[client.peer]
@@ -549,7 +570,9 @@ class Core:
         waiting = self._waiting[lane]
         batches: dict[Worker, list[tuple[int, Attempt]]] = {}
         number = self._numbers["attempt"]
-        for worker, run, step, expected_us in plan_round(lane, waiting, self._credit[lane], self._functions.estimates_us):
+        for worker, run, step, expected_us in plan_round(
+            lane, waiting, self._credit[lane], self._functions.estimates_us
+        ):
             life = run.life
             life.on_assigned(step)
             graph = life.graph

@@ -26,9 +26,24 @@ class Run:
     """One run at the coordinator: its life, and who asked for it."""
 
     __slots__ = (
-        "blob_digest", "functions", "graph_blob", "id", "is_cancel_sent", "is_detached", "is_over", "key", "life", "meta", "name",
-        "number", "priority", "session", "started_at", "subscriptions", "workers",
-    )  # fmt: skip
+        "blob_digest",
+        "functions",
+        "graph_blob",
+        "id",
+        "is_cancel_sent",
+        "is_detached",
+        "is_over",
+        "key",
+        "life",
+        "meta",
+        "name",
+        "number",
+        "priority",
+        "session",
+        "started_at",
+        "subscriptions",
+        "workers",
+    )
 
     def __init__(self, number: int, run_id: str, name: str, session: bytes, key: bytes, life: RunLife) -> None:
         self.number = number
@@ -53,7 +68,6 @@ class Run:
         self.is_cancel_sent = False
         #: The end of the run was seen to: nothing of it is known to workers any more.
         self.is_over = False
-
 
     @property
     def is_read(self) -> bool:
@@ -82,11 +96,32 @@ class Worker:
     """One worker: what it offers and what it holds."""
 
     __slots__ = (
-        "attempts", "batch", "clock_offset_us", "host", "idle_since", "is_leaving", "is_suspect", "last_outcomes",
-        "last_seen", "load", "mark", "marked_at", "name", "known_functions", "number", "out", "out_bytes", "peer", "pid", "queued_us",
+        "attempts",
+        "batch",
+        "clock_offset_us",
+        "host",
+        "idle_since",
+        "is_leaving",
+        "is_suspect",
+        "last_outcomes",
+        "last_seen",
+        "load",
+        "mark",
+        "marked_at",
+        "name",
+        "known_functions",
+        "number",
+        "out",
+        "out_bytes",
+        "peer",
+        "pid",
+        "queued_us",
         "recalled_at",
-        "recalled_at", "registered_at", "slots", "stats",
-    )  # fmt: skip
+        "recalled_at",
+        "registered_at",
+        "slots",
+        "stats",
+    )
 
     def __init__(self, number: int, peer: bytes, name: str, slots: tuple[int, int, int], now: float) -> None:
         self.number = number
@@ -129,11 +164,13 @@ class Worker:
         return self.slots[lane] * TARGET_US - self.queued_us[lane]
 
     def has_credit(self, lane: int) -> bool:
+        """Whether the worker may be given more in this lane."""
         if self.is_suspect or self.is_leaving:
             return False
         return self.out[lane] < self.slots[lane] or self.room_us(lane) > 0
 
     def add(self, number: int, attempt: Attempt) -> None:
+        """Books an attempt."""
         self.attempts[number] = attempt
         lane = attempt.lane
         self.out[lane] += 1
@@ -156,7 +193,17 @@ class Worker:
 class Subscription:
     """One client's reading of one run's facts."""
 
-    __slots__ = ("client", "cursor", "in_flight", "last_sent_at", "mark", "marked_at", "run", "sent", "sent_bytes")
+    __slots__ = (
+        "client",
+        "cursor",
+        "in_flight",
+        "last_sent_at",
+        "mark",
+        "marked_at",
+        "run",
+        "sent",
+        "sent_bytes",
+    )
 
     def __init__(self, client: Client, run: Run) -> None:
         self.client = client
@@ -176,7 +223,13 @@ class Subscription:
 class Client:
     """One client connection."""
 
-    __slots__ = ("last_seen", "peer", "session", "started_at", "subscriptions")
+    __slots__ = (
+        "last_seen",
+        "peer",
+        "session",
+        "started_at",
+        "subscriptions",
+    )
 
     def __init__(self, peer: bytes, session: bytes, now: float) -> None:
         self.peer = peer

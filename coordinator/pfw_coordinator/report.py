@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from pfw.lifecycle import RUN_STATE_NAMES, STATE_NAMES
+from pfw.facts import RUN_STATE_NAMES, STATE_NAMES
 from pfw_coordinator.ledger import Run, Worker
 
 

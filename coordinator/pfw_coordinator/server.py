@@ -18,10 +18,11 @@ from typing import Any
 
 import zmq
 
-from pfw import __version__, host, sockets
+from pfw import host, sockets
 from pfw import messages as m
 from pfw.errors import ConfigError, ProtocolError
 from pfw.patience import Patience
+from pfw.version import __version__
 from pfw.wire import Assembler, encode
 from pfw_coordinator.core import Core, Outbox
 
@@ -32,10 +33,12 @@ class Server:
     """One coordinator daemon."""
 
     def __init__(self, bind: str, pub: str, *, parent_pid: int = 0) -> None:
-        """Args:
-        bind: Where clients and workers connect, tcp://HOST:PORT (port 0 or *: any free one) or ipc://PATH.
-        pub: Where cancels are published, in the same form.
-        parent_pid: The client this coordinator belongs to (0: to nobody): it ends when that process has ended.
+        """Makes one, not yet at work.
+
+        Args:
+            bind: Where clients and workers connect, tcp://HOST:PORT (port 0 or *: any free one) or ipc://PATH.
+            pub: Where cancels are published, in the same form.
+            parent_pid: The client this coordinator belongs to (0: to nobody): it ends when that process has ended.
 
         Raises:
             ConfigError: An address is in use or not one.

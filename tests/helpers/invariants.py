@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from pfw.facts import ASSIGNED, BACKOFF, CANCELLED, READY, RUN_SUCCEEDED, SUCCEEDED, WAITING
 from pfw.graph import LANE_CPU
-from pfw.lifecycle import ASSIGNED, BACKOFF, CANCELLED, READY, RUN_SUCCEEDED, SUCCEEDED, WAITING, RunLife
+from pfw.lifecycle import RunLife
 
 if TYPE_CHECKING:
     from pfw_coordinator.core import Core as CoordinatorCore

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from helpers.samples import graph_of
 from pfw import messages as m
-from pfw.lifecycle import FACT_FINISHED, FACT_RUN_STARTED, RUN_SUCCEEDED
+from pfw.facts import FACT_FINISHED, FACT_RUN_STARTED, RUN_SUCCEEDED
 from pfw.record import RunRecord
 from pfw.session import Session
 from pfw.wire import pack_graph

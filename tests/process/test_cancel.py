@@ -63,7 +63,9 @@ def test_a_running_step_is_told_to_stop_and_its_process_lives(
 ) -> None:
     is_async = fn is steps.sleep_long_async
     with Workflow() as wf:
-        node = step(fn, hint=None if is_async else hint, grace=20.0 if fn in STOPPABLE[:2] else 1.0)(str(tmp_path), "it")
+        node = step(fn, hint=None if is_async else hint, grace=20.0 if fn in STOPPABLE[:2] else 1.0)(
+            str(tmp_path), "it"
+        )
     found = start(wf, on=cluster)
     pid = began(tmp_path)
     cancel(found)

@@ -22,7 +22,7 @@ MADE = ROOT / "docs" / "benchmarks.md"
 #: Files that snippets read from the folder in which they run.
 FILES = {"in.csv": "one\n\ntwo\nthree\n", "numbers.txt": "1\n2\n3\n"}
 
-_FENCE = re.compile(r"^```(\w*)[ ]*(.*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^```(\w*)[ ]*([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 _PROMPT = re.compile(r"^\$ (?:./scripts/)?(pfw-worker|pfw-coordinator|pfw)\b(.*?)(?: &)?$", re.MULTILINE)
 #: A line of the tables of docs/reliability.md: `NAME`, the package that has it, its value.
@@ -52,12 +52,19 @@ def test_the_snippets_of_a_page_run_and_print_what_they_say(page: Path, tmp_path
     file = tmp_path / "snippets.py"
     file.write_text(script_of(page))
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(file)], capture_output=True, text=True, timeout=50, cwd=tmp_path, check=False
+        [sys.executable, "-W", "error", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        cwd=tmp_path,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     printed = iter(done.stdout.splitlines())
     for expected in re.findall(r"^ *print\(.*\)  # -> (.*)$", script_of(page), re.MULTILINE):
-        assert any(line == expected for line in printed), f"{expected!r} was not printed (in this order):\n{done.stdout}"
+        assert any(line == expected for line in printed), (
+            f"{expected!r} was not printed (in this order):\n{done.stdout}"
+        )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -238,12 +238,15 @@ def test_ctrl_c_ends_a_script_and_its_cluster(script: Script) -> None:
 
 
 def test_an_interrupted_run_is_there_to_be_looked_at(script: Script) -> None:
-    text = HOLD + """
+    text = (
+        HOLD
+        + """
     try:
         run(wf, cpu=1, io=1)
     except KeyboardInterrupt as interrupt:
         print(interrupt.run.status, interrupt.run.states)
     """
+    )
     process = script.begin(text, str(script.folder))
     wait_until((script.folder / "began").exists, 20, what="the step runs")
     process.send_signal(signal.SIGINT)

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from helpers import invariants
 from helpers.samples import graph_of, spec
-from pfw.graph import Graph
-from pfw.lifecycle import (
+from pfw.facts import (
     ASSIGNED,
     BACKOFF,
     CANCELLED,
@@ -29,8 +28,9 @@ from pfw.lifecycle import (
     SKIPPED,
     SUCCEEDED,
     WAITING,
-    RunLife,
 )
+from pfw.graph import Graph
+from pfw.lifecycle import RunLife
 from pfw.wire import pack_graph, unpack_graph
 
 _FINAL = {FACT_SUCCEEDED: SUCCEEDED, FACT_FAILED: FAILED, FACT_CANCELLED: CANCELLED, FACT_SKIPPED: SKIPPED}

@@ -6,8 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pfw import outcome as oc
-from pfw.failure import FAIL_CRASHED, FAIL_LOST, Failure
-from pfw.lifecycle import (
+from pfw.facts import (
     FACT_CANCELLED,
     FACT_FAILED,
     FACT_FINISHED,
@@ -21,6 +20,7 @@ from pfw.lifecycle import (
     STATE_NAMES,
     SUCCEEDED,
 )
+from pfw.failure import FAIL_CRASHED, FAIL_LOST, Failure
 from pfw.messages import FactRow
 from pfw.record import RunRecord
 from sim.slots import failure_of

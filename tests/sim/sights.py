@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pfw import messages as m
 from pfw import outcome as oc
-from pfw.lifecycle import RUN_STATE_NAMES, STATE_NAMES
+from pfw.facts import RUN_STATE_NAMES, STATE_NAMES
 
 if TYPE_CHECKING:
     from sim.world import World

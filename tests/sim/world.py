@@ -12,7 +12,7 @@ from helpers import invariants
 from pfw import messages as m
 from pfw import wire
 from pfw.errors import ProtocolError
-from pfw.lifecycle import STATE_NAMES, SUCCEEDED
+from pfw.facts import STATE_NAMES, SUCCEEDED
 from pfw.record import RunRecord
 from pfw.session import Session
 from pfw_coordinator import feed

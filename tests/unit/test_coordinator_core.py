@@ -8,8 +8,7 @@ from helpers.coordinator_rig import EPOCH_S, HOST, CoordinatorRig, assign, of_ki
 from helpers.samples import graph_of, spec
 from pfw import messages as m
 from pfw import outcome as oc
-from pfw.graph import LANE_ASYNC, LANE_IO
-from pfw.lifecycle import (
+from pfw.facts import (
     ASSIGNED,
     BACKOFF,
     FACT_FINISHED,
@@ -21,6 +20,7 @@ from pfw.lifecycle import (
     RUN_SUCCEEDED,
     SUCCEEDED,
 )
+from pfw.graph import LANE_ASYNC, LANE_IO
 
 
 @pytest.fixture

@@ -8,14 +8,7 @@ from helpers.coordinator_rig import CoordinatorRig, assign, of_kind, row
 from helpers.samples import graph_of
 from pfw import messages as m
 from pfw import outcome as oc
-from pfw.lifecycle import (
-    ASSIGNED,
-    CANCELLED,
-    FAILED,
-    READY,
-    RUN_CANCELLED,
-    RUN_FAILED,
-)
+from pfw.facts import ASSIGNED, CANCELLED, FAILED, READY, RUN_CANCELLED, RUN_FAILED
 from pfw_coordinator.core import LOST_S, REWIND_S, SUSPECT_S
 from pfw_coordinator.placement import RECALL_AFTER_S
 

@@ -10,8 +10,8 @@ from helpers.coordinator_rig import EPOCH_S, CoordinatorRig, of_kind
 from helpers.samples import graph_of
 from pfw import messages as m
 from pfw import outcome as oc
+from pfw.facts import RUN_CANCELLED, RUN_RUNNING, RUN_SUCCEEDED
 from pfw.graph import Graph
-from pfw.lifecycle import RUN_CANCELLED, RUN_RUNNING, RUN_SUCCEEDED
 from pfw.wire import pack_graph
 from pfw_coordinator import core as core_module
 from pfw_coordinator.core import CLIENT_GONE_S

@@ -9,10 +9,8 @@ import pytest
 from helpers import invariants
 from helpers.lives import LIVES, assign, fail, kinds, start, succeed
 from helpers.samples import graph_of, spec
-from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
-from pfw.lifecycle import (
+from pfw.facts import (
     BACKOFF,
-    CRASH_LIMIT,
     FACT_FAILED,
     FACT_FINISHED,
     FACT_RETRYING,
@@ -20,7 +18,6 @@ from pfw.lifecycle import (
     FACT_STARTED,
     FACT_SUCCEEDED,
     FAILED,
-    LOSS_LIMIT,
     READY,
     RUN_FAILED,
     RUN_RUNNING,
@@ -28,9 +25,9 @@ from pfw.lifecycle import (
     SKIPPED,
     SUCCEEDED,
     Fact,
-    ReadyQueue,
-    RunLife,
 )
+from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
+from pfw.lifecycle import CRASH_LIMIT, LOSS_LIMIT, ReadyQueue, RunLife
 
 DIAMOND = ((), (0,), (0,), (1, 2))
 

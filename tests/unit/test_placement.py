@@ -11,7 +11,7 @@ from helpers.samples import graph_of, spec
 from pfw.graph import LANE_CPU, LANE_IO, Spec
 from pfw.lifecycle import RunLife
 from pfw_coordinator.ledger import AHEAD_BYTES, FLOOR_US, LONG_US, MAX_HELD, TARGET_US, Attempt, Run, Worker
-from pfw_coordinator.placement import RECALL_AFTER_S, Placement, plan_recall, plan_round
+from pfw_coordinator.placement import RECALL_AFTER_S, RECALL_EVERY_S, Placement, Recall, plan_recall, plan_round
 
 LONG, UNKNOWN = float(LONG_US), 0.0
 
@@ -183,9 +183,20 @@ def loaded(number: int, held: int, cpu: int = 1) -> Worker:
     return worker
 
 
+NOTHING = Recall([], None)
+
+
 def test_half_of_the_excess_is_taken_back_latest_first() -> None:
     donor = loaded(1, 6)
-    assert plan_recall(LANE_CPU, [donor, loaded(2, 0)], 1.0).requests == [(donor, [103, 104, 105])]
+    recall = plan_recall(LANE_CPU, [donor, loaded(2, 0)], 1.0)
+    assert recall == Recall([(donor, [103, 104, 105])], 1.0 + RECALL_EVERY_S)
+
+
+def test_the_same_worker_is_not_asked_again_at_once() -> None:
+    donor, idle = loaded(1, 6), loaded(2, 0)
+    assert plan_recall(LANE_CPU, [donor, idle], 1.0).requests
+    assert plan_recall(LANE_CPU, [donor, idle], 1.0 + RECALL_EVERY_S / 2) == Recall([], 1.0 + RECALL_EVERY_S)
+    assert plan_recall(LANE_CPU, [donor, idle], 1.0 + RECALL_EVERY_S * 1.01).requests
 
 
 def test_the_worker_with_the_most_gives() -> None:
@@ -194,24 +205,25 @@ def test_the_worker_with_the_most_gives() -> None:
 
 
 def test_what_runs_is_not_taken_back() -> None:
-    assert plan_recall(LANE_CPU, [loaded(1, 2, cpu=2), loaded(2, 0)], 1.0).requests == []
+    assert plan_recall(LANE_CPU, [loaded(1, 2, cpu=2), loaded(2, 0)], 1.0) == NOTHING
 
 
 def test_a_slot_must_have_idled_for_a_while() -> None:
     donor, idle = loaded(1, 6), loaded(2, 0)
     idle.idle_since = [1.0] * 3
-    assert plan_recall(LANE_CPU, [donor, idle], 1.0 + RECALL_AFTER_S / 2).requests == []
-    assert plan_recall(LANE_CPU, [donor, idle], 1.0 + RECALL_AFTER_S * 1.01)
+    assert plan_recall(LANE_CPU, [donor, idle], 1.0 + RECALL_AFTER_S / 2) == Recall([], 1.0 + RECALL_AFTER_S)
+    assert plan_recall(LANE_CPU, [donor, idle], 1.0 + RECALL_AFTER_S * 1.01).requests
 
 
 @pytest.mark.parametrize("mark", ["is_suspect", "is_leaving"])
 def test_nothing_is_taken_back_for_a_worker_that_may_get_nothing(mark: str) -> None:
     donor, idle = loaded(1, 6), loaded(2, 0)
     setattr(idle, mark, True)
-    assert plan_recall(LANE_CPU, [donor, idle], 1.0).requests == []
+    assert plan_recall(LANE_CPU, [donor, idle], 1.0) == NOTHING
 
 
 def test_a_worker_alone_gives_to_nobody() -> None:
-    assert plan_recall(LANE_CPU, [loaded(1, 6)], 1.0).requests == []
-    assert plan_recall(LANE_CPU, [loaded(1, 6), loaded(2, 1)], 1.0).requests == []
-    assert plan_recall(LANE_IO, [loaded(1, 6), loaded(2, 0)], 1.0).requests == []
+    assert plan_recall(LANE_CPU, [], 1.0) == NOTHING
+    assert plan_recall(LANE_CPU, [loaded(1, 6)], 1.0) == NOTHING
+    assert plan_recall(LANE_CPU, [loaded(1, 6), loaded(2, 1)], 1.0) == NOTHING
+    assert plan_recall(LANE_IO, [loaded(1, 6), loaded(2, 0)], 1.0) == NOTHING

@@ -9,7 +9,7 @@ import pytest
 from helpers import invariants
 from helpers.lives import LIVES, assign, fail, kinds, start, succeed
 from helpers.samples import graph_of, spec
-from pfw.lifecycle import (
+from pfw.facts import (
     ASSIGNED,
     CANCELLED,
     FACT_CANCELLED,
@@ -27,8 +27,8 @@ from pfw.lifecycle import (
     SKIPPED,
     SUCCEEDED,
     WAITING,
-    RunLife,
 )
+from pfw.lifecycle import RunLife
 
 
 @pytest.fixture(autouse=True)

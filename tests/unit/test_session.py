@@ -17,7 +17,7 @@ from pfw.errors import (
     UnknownRunError,
     VersionMismatchError,
 )
-from pfw.lifecycle import (
+from pfw.facts import (
     ASSIGNED,
     BACKOFF,
     CANCELLED,

@@ -55,12 +55,14 @@ class Agent:
     def __init__(
         self, address: str, registration: m.Register, spawner: Spawner, *, parent_pid: int = 0, drain_s: float = 20.0
     ) -> None:
-        """Args:
-        address: Of the coordinator.
-        registration: What this worker offers.
-        spawner: Started before ZeroMQ was imported.
-        parent_pid: The client this worker belongs to (0: to nobody): it ends at once when that process has ended.
-        drain_s: How long running steps may go on after SIGTERM.
+        """Makes one, not yet at work.
+
+        Args:
+            address: Of the coordinator.
+            registration: What this worker offers.
+            spawner: Started before ZeroMQ was imported.
+            parent_pid: The client this worker belongs to (0: to nobody): it ends at once when that process has ended.
+            drain_s: How long running steps may go on after SIGTERM.
         """
         import zmq
 
@@ -238,34 +240,39 @@ class Agent:
     def _perform(self, box: Outbox) -> None:
         for number, lane in box.starts:
             self._start(number, "async" if lane == LANE_ASYNC else "sync")
-        if box.has_new_numbers:
-            for slot in self._slots.values():
-                slot.page.forget_runs()
-        for run in box.cancelled:
-            for slot in self._slots.values():
-                slot.page.cancel_run(run)
+        self._write_pages(box)
         for number, message in box.to_slots:
             slot = self._slots[number]
             slot.channel.try_send(message)
             if slot.channel.wants_write:
                 self._watch_slot(slot)
-        for number, attempt, level in box.stops:
-            self._slots[number].stop(attempt, level)
-        for number in box.kills:
-            if number in self._slots:
-                self._slots[number].kill()
+        self._end_steps(box)
         for number in box.recalls:
             messages = self._slots[number].channel.recall()
             if messages:
                 self._core.on_recalled(number, messages, time.monotonic())
                 self._wake_at = 0.0
-        for number in box.ends:
-            slot = self._slots[number]
-            self._ignore(slot.channel.fileno())
-            slot.kill()
         if box.messages:
             self._sockets.send(self._dealer, encode(box.messages))
             self._ears[0].is_touched = True
+
+    def _write_pages(self, box: Outbox) -> None:
+        """What a slot has to know before it begins anything else."""
+        for slot in self._slots.values() if box.has_new_numbers or box.cancelled else ():
+            if box.has_new_numbers:
+                slot.page.forget_runs()
+            for run in box.cancelled:
+                slot.page.cancel_run(run)
+
+    def _end_steps(self, box: Outbox) -> None:
+        for number, attempt, level in box.stops:
+            self._slots[number].stop(attempt, level)
+        for number in box.kills:
+            if number in self._slots:
+                self._slots[number].kill()
+        for number in box.ends:
+            self._ignore(self._slots[number].channel.fileno())
+            self._slots[number].kill()
 
     def _start(self, number: int, kind: str) -> None:
         slot = self._spawner.spawn(kind)  # type: ignore[arg-type]

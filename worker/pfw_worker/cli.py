@@ -9,9 +9,10 @@ import sys
 
 import click
 
-from pfw import __version__, host
+from pfw import host
 from pfw import messages as m
 from pfw.errors import PfwError
+from pfw.version import __version__
 from pfw_worker.spawner import Spawner
 
 #: `async def` steps that one worker runs at a time.

@@ -24,6 +24,7 @@ from pfw.failure import FAIL_CRASHED, Failure
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
 from pfw.messages import Message
 from pfw.wire import parts
+from pfw_worker.ledger import Held, Slot, Stop
 
 LANES = (LANE_CPU, LANE_IO, LANE_ASYNC)
 
@@ -51,61 +52,6 @@ REPEAT_HEARTBEATS = 2
 STARTS_LIMIT = 5
 
 STOP_TOKEN, STOP_INTERRUPT = 1, 2
-
-
-class Held(NamedTuple):
-    """An attempt in this worker's hands."""
-
-    #: [attempt, run, run id, step, try, function, known short, call, inputs]: what a slot is sent.
-    row: tuple[int, int, str, int, int, int, int, bytes, tuple[bytes, ...]]
-    lane: int
-    estimate_us: int
-    grace_s: float
-    size: int
-
-
-class Slot:
-    """One slot process, or the process of all async steps."""
-
-    __slots__ = (
-        "expected_us",
-        "functions",
-        "has_large",
-        "held",
-        "idle_since",
-        "is_killed",
-        "is_ready",
-        "is_recalled",
-        "lane",
-        "number",
-        "to_forget",
-        "unread",
-    )
-
-    def __init__(self, number: int, lane: int, now: float) -> None:
-        self.number = number
-        self.lane = lane
-        self.is_ready = False
-        self.is_killed = False
-        #: Its unread messages were taken back since it was last sent one.
-        self.is_recalled = False
-        self.idle_since = now
-        #: attempt -> when it was sent, in the order of execution
-        self.held: dict[int, float] = {}
-        self.expected_us = 0
-        #: Functions it is known to have, and those it was sent in messages it may not have read yet.
-        self.functions: set[int] = set()
-        self.unread: set[int] = set()
-        #: A message of several packets is on its way: none may be taken back.
-        self.has_large = False
-        self.to_forget: list[int] = []
-
-
-class Stop(NamedTuple):
-    """A running attempt on its ladder."""
-
-    since: float
-    grace_s: float
 
 
 class Outbox(NamedTuple):
@@ -181,6 +127,7 @@ class Core:
     # -- from the coordinator --------------------------------------------------------------------------------------
 
     def on_welcome(self, msg: m.Welcome, now: float) -> None:
+        """The coordinator takes this worker; with another number it does not know what the worker held before."""
         if msg.number != self.number:
             self._reset()
             self.number, self._last_cancel = msg.number, msg.last_cancel
@@ -259,6 +206,7 @@ class Core:
             self._ask_cancels()
 
     def on_reply(self, msg: m.Reply, now: float) -> None:
+        """Outcomes are acknowledged; attempts that are not this worker's (any more) are stopped."""
         self._on_acked(msg.acked)
         if msg.last_cancel > self._last_cancel:
             self._ask_cancels()
@@ -271,6 +219,7 @@ class Core:
                 self._drop(number)
 
     def on_give_back(self, msg: m.GiveBack, now: float) -> None:
+        """Attempts wanted elsewhere: those not yet given to a slot are handed back."""
         for number in msg.attempts:
             held = self.attempts.get(number)
             if held is not None and number in self._queues[held.lane]:
@@ -278,6 +227,7 @@ class Core:
                 self._hand_back(number)
 
     def on_forget(self, msg: m.Forget, now: float) -> None:
+        """Runs that have ended and functions that nobody uses any more."""
         for run in msg.runs:
             self._run_ids.pop(run, None)
             self._cancelled.discard(run)
@@ -333,6 +283,7 @@ class Core:
     # -- from the slots --------------------------------------------------------------------------------------------
 
     def on_slot_ready(self, number: int, now: float) -> None:
+        """A slot's process has started."""
         slot = self.slots[number]
         slot.is_ready, slot.idle_since = True, now
         self._failed_starts = 0
@@ -443,6 +394,7 @@ class Core:
             self._to_stop.append((slot.number, number, level))
 
     def on_stats(self, rss_bytes: int, cpu_percent: float, load: float, now: float) -> None:
+        """What the shell measured of this worker."""
         self.stats = (rss_bytes, cpu_percent, load)
 
     def on_drain(self, now: float) -> None:
@@ -457,6 +409,7 @@ class Core:
 
     @property
     def is_drained(self) -> bool:
+        """Whether a draining worker holds nothing any more."""
         return self.is_leaving and not self.attempts and not self._outbox and not self._outcome_rows
 
     def on_time(self, now: float) -> None:
@@ -593,7 +546,7 @@ class Core:
     def _fill(self, slot: Slot, queue: deque[int], share: int, now: float) -> None:
         """One message: a step of unknown or long duration alone, or short ones up to MESSAGE_US of expected work."""
         attempts, held = self.attempts, slot.held
-        rows = []
+        rows: list[Any] = []
         expected, size, most = slot.expected_us, 0, min(share, MESSAGE_STEPS)
         while queue and len(rows) < most and (expected < MESSAGE_US or not rows) and size < MESSAGE_BYTES:
             known = attempts[queue[0]]
@@ -626,7 +579,8 @@ class Core:
         if not slots:
             self._start_slot(LANE_ASYNC, now)
         elif slots[0].is_ready and not slots[0].is_killed and not (self._alone and slots[0].held):
-            slot, rows = slots[0], []
+            slot = slots[0]
+            rows: list[Any] = []
             while queue and not (rows and self._alone):
                 number = queue.popleft()
                 slot.held[number] = now

@@ -1,0 +1,60 @@
+"""What the worker knows of each attempt and slot. Plain records, no policy."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Held(NamedTuple):
+    """An attempt in this worker's hands."""
+
+    #: [attempt, run, run id, step, try, function, known short, call, inputs]: what a slot is sent.
+    row: tuple[int, int, str, int, int, int, int, bytes, tuple[bytes, ...]]
+    lane: int
+    estimate_us: int
+    grace_s: float
+    size: int
+
+
+class Slot:
+    """One slot process, or the process of all async steps."""
+
+    __slots__ = (
+        "expected_us",
+        "functions",
+        "has_large",
+        "held",
+        "idle_since",
+        "is_killed",
+        "is_ready",
+        "is_recalled",
+        "lane",
+        "number",
+        "to_forget",
+        "unread",
+    )
+
+    def __init__(self, number: int, lane: int, now: float) -> None:
+        self.number = number
+        self.lane = lane
+        self.is_ready = False
+        self.is_killed = False
+        #: Its unread messages were taken back since it was last sent one.
+        self.is_recalled = False
+        self.idle_since = now
+        #: attempt -> when it was sent, in the order of execution
+        self.held: dict[int, float] = {}
+        self.expected_us = 0
+        #: Functions it is known to have, and those it was sent in messages it may not have read yet.
+        self.functions: set[int] = set()
+        self.unread: set[int] = set()
+        #: A message of several packets is on its way: none may be taken back.
+        self.has_large = False
+        self.to_forget: list[int] = []
+
+
+class Stop(NamedTuple):
+    """A running attempt on its ladder."""
+
+    since: float
+    grace_s: float
