@@ -107,7 +107,13 @@ _RUN_EXAMPLE = _example("pfw run examples/code_census.py -p limit=200", "pfw run
 @click.option("--on", metavar="ADDRESS", help="Run on this coordinator. Default: a cluster of this command's own.")
 @click.option("--cpu", type=click.IntRange(1, 10_000), help="CPU slots. Default: the cores this process may use.")
 @click.option("--io", type=click.IntRange(1, 10_000), help="IO slots. Default: 4 for each CPU slot.")
-@click.option("--on-failure", type=click.Choice(ON_FAILURE), default="stop", show_default=True, help="What then.")
+@click.option(
+    "--on-failure",
+    type=click.Choice(ON_FAILURE),
+    default="stop",
+    show_default=True,
+    help="What to do with the rest after a step has failed.",
+)
 @click.option("--keep", multiple=True, metavar="leaves|all|STEP", help="Outputs to keep; may be repeated.")
 @click.option("--detach", is_flag=True, help="Start it on the coordinator, print its id, and leave it there.")
 @click.option("--time-scale", type=float, help="FILE.json: recorded times are multiplied by this. Default: 1.")

@@ -81,11 +81,12 @@ class Client:
     # -- runs ------------------------------------------------------------------------------------------------------
 
     def start(self, wf: Workflow, /, **options: Any) -> Run:
-        """Starts a workflow, which goes on without this process, and returns at once.
+        """Starts a workflow, which goes on without this process, and returns as soon as the coordinator has it.
 
         Args:
             wf: The workflow.
-            options: mode, on_failure, keep, priority, progress: as for `pfw.run`.
+            options: mode, on_failure, keep, priority, progress: as for `pfw.run`; and `key`: the same key twice is
+                one run, so that a start whose answer was lost may be repeated.
 
         Raises:
             GraphError: The workflow is not valid.
@@ -141,7 +142,7 @@ class Client:
             codec.dump(tuple(meaning)) if is_detached else b"",
             pack_graph(compiled.graph),
         )
-        self._link.call(lambda session, now: session.submit(message, record))
+        record = self._link.call(lambda session, now: session.submit(message, record))
         run = Run(record, meaning, self)
         if progress is not None:
             from pfw.progress import report
@@ -221,7 +222,7 @@ class Client:
         return [future.result() for future in futures]
 
     def _need_calls(self) -> Calls:
-        if self._calls is None:
+        if self._calls is None or self._calls.is_broken:
             self._calls = Calls(self._link)
         return self._calls
 

@@ -108,7 +108,7 @@ def _dump_functions(distinct: dict[int, StepFunction], ids: dict[int, str]) -> t
         # Many StepFunctions (made by `options`) may share one function.
         number = numbers[key] = number_of.setdefault(_function_key(step), len(functions))
         if number == len(functions):
-            functions.append(_explained(partial(dump_function, step), f'step "{ids[key]}": its function'))
+            functions.append(_explained(partial(dump_function, step), ids[key], "its function"))
     return functions, numbers
 
 
@@ -148,7 +148,7 @@ def _check_arguments(draft: Draft, place: int) -> None:
     args, kwargs, step = draft.args[place] or (), draft.kwargs[place] or {}, draft.steps[place]
     names = [*_parameter_names(step.fn, len(args)), *kwargs]
     for name, value in zip(names, (*args, *kwargs.values()), strict=True):
-        _explained(partial(dump, value), f'step "{draft.ids[place]}": argument {name}')
+        _explained(partial(dump, value), draft.ids[place], f"argument {name}")
 
 
 def _parameter_names(fn: Callable[..., Any], count: int) -> list[str]:
@@ -164,7 +164,7 @@ def _parameter_names(fn: Callable[..., Any], count: int) -> list[str]:
     return names
 
 
-def _explained(dump: Callable[[], bytes], what: str) -> bytes:
+def _explained(dump: Callable[[], bytes], step_id: str, what: str) -> bytes:
     """Returns `dump()`; what it raises is raised with the place where it happened.
 
     Raises:
@@ -178,5 +178,5 @@ def _explained(dump: Callable[[], bytes], what: str) -> bytes:
         while cause is not None and not isinstance(cause, GraphError):
             cause = cause.__cause__ or cause.__context__
         if cause is not None:
-            raise GraphError(f"{what}: {cause}") from error
-        raise UnpicklableError(f"{what}: {error}") from error
+            raise GraphError(f'step "{step_id}": {what}: {cause}') from error
+        raise UnpicklableError(f'step "{step_id}": {what}: {error}', step=step_id) from error

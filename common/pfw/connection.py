@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from pfw.errors import ClusterError, ConfigError
+from pfw.host import is_alive
 
 #: Names the coordinator for clients and workers that are given no address.
 ADDRESS_VARIABLE = "PFW_ADDRESS"
@@ -41,8 +42,13 @@ def connection_file() -> Path:
 
 
 def write_connection(address: str, pid: int) -> Path:
-    """Says where the coordinator listens; replaces the file as a whole, mode 0600."""
+    """Says where the coordinator listens; replaces the file as a whole, mode 0600.
+
+    A file that names another coordinator of this user that is still alive stays as it is.
+    """
     path = connection_file()
+    if path.exists() and is_alive(int(str(_read(path).get("pid", 0)))):
+        return path
     aside = path.with_suffix(f".{pid}")
     aside.touch(mode=0o600)
     aside.write_text(json.dumps({"address": address, "pid": pid}))
@@ -50,11 +56,16 @@ def write_connection(address: str, pid: int) -> Path:
     return path
 
 
+def is_ours(pid: int) -> bool:
+    """Whether the file names the coordinator with this process id."""
+    path = connection_file()
+    return path.exists() and _read(path).get("pid") == pid
+
+
 def remove_connection(pid: int) -> None:
     """Removes the file if it is still the one this process wrote."""
-    path = connection_file()
-    if path.exists() and _read(path).get("pid") == pid:
-        path.unlink()
+    if is_ours(pid):
+        connection_file().unlink()
 
 
 def find_address(address: str | None = None) -> str:

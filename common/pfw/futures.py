@@ -63,6 +63,8 @@ class Calls:
         self._functions: weakref.WeakKeyDictionary[StepFunction, bytes] = weakref.WeakKeyDictionary()
         self._steps: weakref.WeakKeyDictionary[Callable[..., Any], StepFunction] = weakref.WeakKeyDictionary()
         self._count = 0
+        #: What calls have failed with, for those that needed their results.
+        self._reasons: dict[int, BaseException] = {}
         submit = m.Submit(
             os.urandom(16), "calls", "parallel", "continue", 0, (), 1, 0, 0, b"",
             pack_graph(self._record.graph),
@@ -77,6 +79,11 @@ class Calls:
     def close(self) -> None:
         """Cancels what is not done."""
         self._link.call(lambda session, now: session.cancel(self._record, "the client was closed"))
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the run behind these calls is lost, so that others need a new one."""
+        return self._record.error is not None
 
     # -- calls out -------------------------------------------------------------------------------------------------
 
@@ -105,11 +112,15 @@ class Calls:
         except TypeError:  # it cannot be hashed or referred to weakly, so it is wrapped each time
             return StepFunction(fn)
 
-    def _scan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scan[Future]:
+    def _scan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scan[Future] | BaseException:
+        """The call as it travels; or the exception of an argument that has failed."""
         if is_plain(args) and is_plain(kwargs.values()):
             return Scan(args, kwargs or None, ())
         numbering: Numbering[Future] = Numbering()
-        placed = replace_sources((args, kwargs), (Future,), self._place, numbering)
+        try:
+            placed = replace_sources((args, kwargs), (Future,), self._place, numbering)
+        except _ArgumentFailed as failed:
+            return failed.reason
         return Scan(placed[0], placed[1] or None, numbering.sources)
 
     def _place(self, future: Future, numbering: Numbering[Future]) -> Any:
@@ -118,33 +129,46 @@ class Calls:
         # The coordinator frees an output once the client has confirmed it; from then on it is the client's to send.
         if not future.done() and self._record.states[future.step] == SUCCEEDED:
             self._link.wait(future.done)
-        return future.result() if future.done() else Input(numbering.position(future))
+        if not future.done():
+            return Input(numbering.position(future))
+        if future.cancelled():
+            raise _ArgumentFailed(concurrent.futures.CancelledError())
+        reason = future.exception()
+        if reason is not None:
+            raise _ArgumentFailed(reason)
+        return future.result()
 
-    def _send(self, step: StepFunction, scans: Sequence[Scan[Future]]) -> list[Future] | None:
+    def _send(self, step: StepFunction, scans: Sequence[Scan[Future] | BaseException]) -> list[Future] | None:
         """Sends calls; None if the result of a future among the arguments has come meanwhile, to be sent as a value."""
         pickled = self._functions.get(step)
         if pickled is None:
             pickled = self._functions[step] = codec.dump_function(step)
         first = self._count
         self._count += len(scans)
-        ids = [f"{step.name}-{number}" for number in range(first, first + len(scans))]
-        calls = [codec.dump((name, scan.args, scan.kwargs)) for name, scan in zip(ids, scans, strict=True)]
-        futures = [Future(self._link, self._record, name) for name in ids]
-        zeros = [0] * len(scans)
+        futures = [Future(self._link, self._record, f"{step.name}-{first + n}") for n in range(len(scans))]
+        good = [(future, scan) for future, scan in zip(futures, scans, strict=True) if isinstance(scan, Scan)]
+        ids = [future.step_id for future, _ in good]
+        calls = [codec.dump((future.step_id, scan.args, scan.kwargs)) for future, scan in good]
+        zeros = [0] * len(good)
 
         def extend(session: Session, now: float) -> bool:
-            inputs = [tuple([source.step for source in scan.sources]) for scan in scans]
+            inputs = [tuple([source.step for source in scan.sources]) for _, scan in good]
             if any(self._record.states[source] == SUCCEEDED for sources in inputs for source in sources):
                 return False
-            fragment = Graph(ids, [pickled], [step.spec], zeros, zeros, calls, inputs, [()] * len(scans))
+            fragment = Graph(ids, [pickled], [step.spec], zeros, zeros, calls, inputs, [()] * len(good))
             number = session.extend(self._record, fragment, now)
-            for future in futures:
+            for future, _ in good:
                 future.step = number
                 self._futures[number] = future
                 number += 1
             return True
 
-        return futures if self._link.call(extend) else None
+        if good and not self._link.call(extend):
+            return None
+        for future, scan in zip(futures, scans, strict=True):
+            if isinstance(scan, BaseException):
+                future.set_exception(_not_called(future, scan))
+        return futures
 
     # -- results in ------------------------------------------------------------------------------------------------
 
@@ -174,9 +198,10 @@ class Calls:
                 future.set_exception(error)
         elif kind == FACT_FAILED:
             self._record.failures.pop(row[1], None)
-            future.set_exception(_as_raised(payload, future.step_id, row[3]))
+            reason = self._reasons[row[1]] = _as_raised(payload, future.step_id, row[3])
+            future.set_exception(reason)
         elif kind == FACT_SKIPPED:
-            future.set_exception(PfwError(f"{future.step_id} was not called: one of its arguments failed"))
+            future.set_exception(_not_called(future, self._reasons.get(row[3])))
         elif kind == FACT_CANCELLED:
             future.cancel()
 
@@ -208,3 +233,17 @@ def _as_raised(packed: bytes, step_id: str, attempts: int) -> BaseException:
         return error
     cause.add_note(error.remote_traceback)
     return cause
+
+
+class _ArgumentFailed(Exception):
+    """A future among the arguments of a call has failed."""
+
+    def __init__(self, reason: BaseException) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def _not_called(future: Future, reason: BaseException | None) -> PfwError:
+    error = PfwError(f"{future.step_id} was not called: one of its arguments failed")
+    error.__cause__ = reason
+    return error

@@ -21,7 +21,7 @@ import zmq
 
 from pfw import messages as m
 from pfw import sockets
-from pfw.errors import ClusterError, ConfigError, CoordinatorLostError, ProtocolError
+from pfw.errors import ClusterError, ConfigError, CoordinatorLostError, ProtocolError, StalledError
 from pfw.patience import Patience
 from pfw.session import Session
 from pfw.version import __version__
@@ -212,9 +212,7 @@ class Link:
             elif fd in self._processes:
                 self._poller.unregister(fd)
                 with self._lock:
-                    self.session.on_lost(
-                        CoordinatorLostError(f"the {self._processes[fd]} of the local cluster has ended")
-                    )
+                    self.session.on_lost(_ended(self._processes[fd]))
 
     def _poke(self) -> None:
         try:
@@ -244,3 +242,10 @@ class Link:
                 continue
             self._lead(until - now)
             self._run_afterwards()
+
+
+def _ended(name: str) -> ClusterError | StalledError:
+    """What the end of a local cluster's daemon means for its runs."""
+    if name == "coordinator":
+        return CoordinatorLostError("the coordinator of the local cluster has ended")
+    return StalledError(f"the {name} of the local cluster has ended, and no other will come: nothing can run any more")

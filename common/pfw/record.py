@@ -30,6 +30,7 @@ class RunRecord:
     """State, outputs and history of one run, as far as they are known here."""
 
     __slots__ = (
+        "__weakref__",
         "base",
         "cancel_reason",
         "epoch_s",

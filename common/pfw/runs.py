@@ -249,10 +249,15 @@ class _Outputs:
     """Outputs by step index, as `fill` reads them."""
 
     def __init__(self, run: Run) -> None:
+        from pfw import codec
+
         self._run = run
+        self._load = codec.load
+        self._pickled = run._record.outputs
 
     def __getitem__(self, step: int) -> Any:
-        return self._run.output(step)
+        pickled = self._pickled.get(step)
+        return self._run.output(step) if pickled is None else self._load(pickled)
 
 
 class OutputMapping(Mapping[str | Node | MapNode, Any]):

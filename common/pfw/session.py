@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 from pfw import messages as m
 from pfw.errors import (
@@ -69,6 +70,7 @@ class Session:
         self._submits: dict[bytes, tuple[m.Submit, RunRecord]] = {}
         self._requests: dict[int, Message] = {}
         self._reattached: dict[int, RunRecord] = {}
+        self._record_of_key: WeakValueDictionary[bytes, RunRecord] = WeakValueDictionary()
         self._repeat_at = now + REPEAT_S
         self._request_number = 0
         self._mail: list[Message] = []
@@ -80,11 +82,22 @@ class Session:
 
     # -- what the user asks ----------------------------------------------------------------------------------------
 
-    def submit(self, message: m.Submit, record: RunRecord) -> None:
-        """Asks for a run; `record` fills as it goes."""
+    def submit(self, message: m.Submit, record: RunRecord) -> RunRecord:
+        """Asks for a run; returns the record that fills as it goes: the earlier one if the key was used before.
+
+        Raises:
+            ConfigError: The key was used before with another workflow.
+        """
+        known = self._record_of_key.get(message.key)
+        if known is not None:
+            if known.graph != record.graph:
+                raise ConfigError("this key was used before with another workflow")
+            return known
+        self._record_of_key[message.key] = record
         self._submits[message.key] = (message, record)
         if self.is_welcome:
             self._mail.append(message)
+        return record
 
     def extend(self, record: RunRecord, fragment: Graph, now: float) -> int:
         """Adds steps to an open run; returns the index of the first one."""
@@ -244,6 +257,8 @@ class Session:
             record.error = CoordinatorLostError(
                 f"the coordinator at {self.address} was started anew and has lost the run"
             )
+            if record.is_open and self.on_end is not None:
+                self.on_end(record.error)
         else:
             self._on_answer(message)
 

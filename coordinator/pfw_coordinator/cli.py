@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import logging
 import os
 import re
 import sys
+from pathlib import Path
+from typing import IO
 
 import click
 
-from pfw.errors import ConfigError, PfwError
+from pfw.errors import ConfigError, InternalError, PfwError
 from pfw.version import __version__
+
+logger = logging.getLogger(__name__)
 
 EXAMPLE = """
 \b
@@ -34,24 +39,59 @@ def main(bind: str, parent_pid: int, verbose: bool) -> None:
     )
     try:
         sys.exit(_serve(bind, parent_pid))
+    except InternalError:
+        logger.exception("a bug in pfw, please report it")
+        sys.exit(70)
     except PfwError as error:
         click.echo(f"pfw-coordinator: {error}", err=True)
         sys.exit(2)
+    except Exception:
+        # Nothing runs on half-changed state: the daemon ends, its peers go on without it.
+        logger.exception("a bug in pfw, please report it")
+        sys.exit(70)
 
 
 def _serve(bind: str, parent_pid: int) -> int:
     from pfw import connection
     from pfw_coordinator.server import Server
 
+    bind = absolute(bind)
+    lock = lock_path(bind)
     server = Server(bind, publish_address(bind), parent_pid=parent_pid)
     if parent_pid:
         return server.run()
     path = connection.write_connection(server.address, os.getpid())
-    click.echo(f"pfw-coordinator listens at {server.address} (also named in {path})")
+    where = f"also named in {path}" if connection.is_ours(os.getpid()) else f"{path} names another one that is alive"
+    click.echo(f"pfw-coordinator listens at {server.address} ({where})")
     try:
         return server.run()
     finally:
         connection.remove_connection(os.getpid())
+        lock.close()
+
+
+def absolute(bind: str) -> str:
+    """The address with its ipc path made absolute: peers have working directories of their own."""
+    return f"ipc://{Path(bind[6:]).absolute()}" if bind.startswith("ipc://") else bind
+
+
+def lock_path(bind: str) -> IO[bytes]:
+    """Holds the lock of an ipc path until it is closed: a second bind would silently take the path over.
+
+    Raises:
+        ConfigError: Another coordinator listens there.
+    """
+    if not bind.startswith("ipc://"):
+        return open(os.devnull, "rb")
+    path = f"{bind[6:]}.lock"
+    try:
+        lock = open(path, "ab")  # noqa: SIM115  # held as long as the daemon runs
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(f"another coordinator listens at {bind}") from None
+    except OSError as error:
+        raise ConfigError(f"cannot listen at {bind}: {error.strerror}") from None
+    return lock
 
 
 def publish_address(bind: str) -> str:

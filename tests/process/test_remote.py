@@ -311,6 +311,7 @@ def test_run_takes_an_address(daemons: Daemons, client: Client) -> None:
     assert found.value == 42
 
 
+@pytest.mark.slow
 def test_a_coordinator_that_is_killed_is_an_error(daemons: Daemons, client: Client) -> None:
     with Workflow() as wf:
         step(steps.double)(21)

@@ -7,6 +7,7 @@ import pytest
 from helpers.worker_rig import WorkerRig, outcome, row, sent
 from pfw import messages as m
 from pfw import outcome as oc
+from pfw.errors import InternalError
 from pfw.failure import FAIL_CRASHED, Failure
 from pfw.graph import LANE_ASYNC, LANE_CPU
 from pfw_worker.core import COMPANY_S, NOTE_AFTER_S, STARTS_LIMIT, STOP_EVERY_S, STOP_INTERRUPT, STOP_TOKEN
@@ -86,8 +87,31 @@ def test_slots_that_never_become_ready_end_the_worker() -> None:
     for number in range(1, STARTS_LIMIT):
         rig.core.on_slot_died(number, 0, 0, 0, 1, rig.now)
         rig.turn()
-    with pytest.raises(RuntimeError, match="before they were ready"):
+    with pytest.raises(InternalError, match="before they were ready"):
         rig.core.on_slot_died(STARTS_LIMIT, 0, 0, 0, 1, rig.now)
+
+
+def test_a_slot_that_becomes_ready_ends_the_row_of_bad_starts() -> None:
+    rig = WorkerRig()
+    rig.turn()
+    for number in range(1, 4 * STARTS_LIMIT):
+        if number % STARTS_LIMIT == 0:
+            rig.core.on_slot_ready(number, rig.now)
+        rig.core.on_slot_died(number, 0, 0, 0, 1, rig.now)
+        rig.turn()
+    assert not rig.core.is_gone
+
+
+def test_an_async_step_beside_one_that_was_dropped_is_innocent(rig: WorkerRig) -> None:
+    rig.assign(row(1, lane=LANE_ASYNC), row(2, lane=LANE_ASYNC))
+    rig.turn()
+    rig.core.on_slot_ready(2, rig.now)
+    rig.turn()
+    rig.core.on_reply(m.Reply(0, 0, (1,)), rig.now)
+    assert rig.turn() == {"kills": [2]}
+    rig.core.on_slot_died(2, 0, 0, 9, 0, rig.now)
+    assert rig.turn() == {"starts": [(3, LANE_ASYNC)]}
+    assert list(rig.core.attempts) == [2]
 
 
 # -- notes -------------------------------------------------------------------------------------------------------------
@@ -253,6 +277,16 @@ def test_a_cancelled_run_is_remembered_until_it_is_forgotten(rig: WorkerRig) -> 
     rig.core.on_forget(m.Forget((1,), ()), rig.now)
     rig.assign(row(1))
     assert rig.turn() == {"to_slots": [(1, [[FUNCTION], [], [sent(1)]])]}
+
+
+def test_what_is_taken_back_of_a_cancelled_run_is_handed_back(rig: WorkerRig) -> None:
+    rig.assign(row(1, us=100), row(2, us=100), row(3, run=2, us=100))
+    ((_, message),) = rig.turn()["to_slots"]
+    rig.core.on_cancels(m.Cancels(0, 1, (1,)), rig.now)
+    rig.core.on_recalled(1, [message], rig.now)
+    box = rig.turn()
+    assert box["messages"] == [rig.outcomes(outcome(2, oc.NOT_STARTED), outcome(1, oc.NOT_STARTED))]
+    assert [row[0] for _, message in box["to_slots"] for row in message[2]] == [3]
 
 
 # -- leaving -----------------------------------------------------------------------------------------------------------

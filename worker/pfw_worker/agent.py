@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: A worker without a coordinator says so this often.
+WARN_EVERY_S = 60.0
 #: A turn comes at least so often.
 MAX_SLEEP_S = 1.0
 
@@ -70,6 +72,8 @@ class Agent:
 
         self._sockets = sockets
         self._spawner = spawner
+        self._address = address
+        self._warn_at = time.monotonic() + 5.0
         self._drain_s = drain_s
         self._is_embedded = bool(parent_pid)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -151,8 +155,15 @@ class Agent:
         box = core.drain(now)
         self._wake_at = box.wake_at
         self._perform(box)
-        if core.refusal:
-            logger.error("the coordinator refuses this worker: %s", core.refusal)
+        return self._review(now)
+
+    def _review(self, now: float) -> int | None:
+        """Whether the worker is to end: the exit code, or None."""
+        if not self._core.number and now > self._warn_at:
+            logger.warning("no coordinator answers at %s; still trying", self._address)
+            self._warn_at = now + WARN_EVERY_S
+        if self._core.refusal:
+            logger.error("the coordinator refuses this worker: %s", self._core.refusal)
             return 3
         return self._end_of_drain(now)
 

@@ -11,12 +11,14 @@ import click
 
 from pfw import host
 from pfw import messages as m
-from pfw.errors import PfwError
+from pfw.errors import InternalError, PfwError
 from pfw.version import __version__
 from pfw_worker.spawner import Spawner
 
 #: `async def` steps that one worker runs at a time.
 ASYNC_PERMITS = 1_000
+
+logger = logging.getLogger(__name__)
 
 EXAMPLE = """
 \b
@@ -54,9 +56,16 @@ def main(
     try:
         spawner = Spawner.start()  # before anything imports zmq: what it forks must not hold it
         sys.exit(_serve(spawner, address, cpu, io, name, drain_s, parent_pid))
+    except InternalError:
+        logger.exception("a bug in pfw, please report it")
+        sys.exit(70)
     except PfwError as error:
         click.echo(f"pfw-worker: {error}", err=True)
         sys.exit(2)
+    except Exception:
+        # Nothing runs on half-changed state: the daemon ends, its peers go on without it.
+        logger.exception("a bug in pfw, please report it")
+        sys.exit(70)
 
 
 def _serve(

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from pfw import messages as m
 from pfw import outcome as oc
+from pfw.errors import InternalError
 from pfw.failure import FAIL_CRASHED, Failure
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
 from pfw.messages import Message
@@ -331,7 +332,7 @@ class Core:
         if not slot.is_ready:
             self._failed_starts += 1
             if self._failed_starts >= STARTS_LIMIT:
-                raise RuntimeError(f"{STARTS_LIMIT} slots in a row died before they were ready (signal {signal})")
+                raise InternalError(f"{STARTS_LIMIT} slots in a row died before they were ready (signal {signal})")
         orphans = [n for n in slot.held if n in self.attempts]
         if slot.lane == LANE_ASYNC and len(orphans) == 1 and not slot.is_killed:
             executing, start_us = orphans[0], start_us or int(slot.held[orphans[0]] * 1e6)
@@ -541,7 +542,10 @@ class Core:
             for row in reversed(rows):
                 if slot.held.pop(row[0], None) is not None and row[0] in self.attempts:
                     slot.expected_us -= self.attempts[row[0]].estimate_us
-                    self._queues[slot.lane].appendleft(row[0])
+                    if row[1] in self._cancelled or self.is_leaving:
+                        self._hand_back(row[0])
+                    else:
+                        self._queues[slot.lane].appendleft(row[0])
 
     def _fill(self, slot: Slot, queue: deque[int], share: int, now: float) -> None:
         """One message: a step of unknown or long duration alone, or short ones up to MESSAGE_US of expected work."""
