@@ -309,6 +309,8 @@ class Core:
             raise ProtocolError(f"no such mode {msg.mode!r} or on_failure {msg.on_failure!r}")
         if not graph.ids and not msg.is_open:
             raise ProtocolError("a run without steps")
+        if msg.is_open and msg.is_detached:
+            raise ProtocolError("an open run needs its client, so it cannot be detached")
         number = self._next("run")
         run_id = blake2b(b"%d" % number, key=self._seed, digest_size=5).hexdigest()
         life = RunLife(

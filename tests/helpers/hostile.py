@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -86,6 +87,7 @@ class Peer:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.linger = 1000
         self._assembler = Assembler()
+        self._inbox: deque[m.Message] = deque()
         self._socket.connect(address)
 
     def __enter__(self) -> Peer:
@@ -103,19 +105,18 @@ class Peer:
         for frame in encode(messages):
             self._socket.send(frame)
 
-    def receive(self) -> list[m.Message]:
-        """What is there now."""
-        found: list[m.Message] = []
-        while self._socket.poll(0):
-            for frame in self._socket.recv_multipart():
-                found.extend(self._assembler.feed(frame))
-        return found
-
-    def expect(self, cls: type[Any]) -> Any:
+    def expect(self, cls: type[Any], is_wanted: Callable[[Any], object] = bool) -> Any:
         """Waits for a message of this class; drops what comes before."""
 
         def found() -> Any:
-            return next((message for message in self.receive() if isinstance(message, cls)), None)
+            while self._socket.poll(0):
+                for frame in self._socket.recv_multipart():
+                    self._inbox.extend(self._assembler.feed(frame))
+            while self._inbox:
+                message = self._inbox.popleft()
+                if isinstance(message, cls) and is_wanted(message):
+                    return message
+            return None
 
         return wait_until(found, 20, what=cls.__name__)
 

@@ -34,7 +34,7 @@ def client(daemons: Daemons, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client
     """A coordinator with a worker; at the end of the test both still work."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.environ["PYTHONPATH"], str(ROOT / "tests")]))
     daemons.start_coordinator()
-    daemons.start_worker(cpu=1, io=1)
+    daemons.start_worker(cpu=2, io=1)
     with Client(daemons.address) as found:
         yield found
         check_it_works(found)
@@ -170,10 +170,7 @@ def test_outcomes_of_attempts_that_are_not_held_change_nothing(client: Client, t
             peer.send(m.Outcomes(number, rows))
         peer.send(m.Notes(tuple((attempt, 1) for attempt in range(50))))
         peer.send(m.Heartbeat(10**15, 10**15, tuple(range(1, 50)), 0, 0.0, 0.0, 0))
-        stop: m.Reply = peer.expect(m.Reply)
-        while not stop.stop:
-            stop = peer.expect(m.Reply)
-        assert stop.stop == tuple(range(1, 50))
+        assert peer.expect(m.Reply, lambda reply: reply.stop).stop == tuple(range(1, 50))
     (tmp_path / "go").touch()
     assert held.result(20) == "the real one"
 
@@ -195,12 +192,6 @@ def test_an_outcome_said_twice_counts_once(daemons: Daemons) -> None:
         assert found.wait(20)
         assert dict(found.outputs) == {"give": "first", "double": "last"}
         assert [event.type for event in found.events()].count("Completed") == 2
-
-
-GRAPHS = {
-    "no graph": b"", "noise": b"\x93\x01\x02", "too few columns": b"\x90", "a cycle": None, "unknown function": None,
-    "empty": pack_graph(Graph([], [], [], [], [], [], [], [])),
-}  # fmt: skip
 
 
 def test_graphs_that_are_none_are_rejected_with_a_reason(client: Client) -> None:

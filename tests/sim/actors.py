@@ -300,7 +300,7 @@ class SimClient(Actor):
     def _on_frame(self, frame: bytes) -> None:
         self.receive("frame", frame)
 
-    def call(self, action: Callable[[Session, float], None]) -> None:
+    def call(self, action: Callable[[Session, float], object]) -> None:
         """Does something with the session as soon as the process runs, if it still has its cluster then."""
         if not self.is_dead:
             self._inbox.append(("call", action))

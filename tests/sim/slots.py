@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from pfw import outcome as oc
 from pfw.failure import FAIL_CANCELLED, FAIL_ERROR, Failure
-from pfw_worker.core import Held
 
 if TYPE_CHECKING:
     from sim.actors import SimWorker
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 Row = Any
 
 _RUN, _FUNCTION, _SHORT = 1, 5, 6
-assert Held._fields[0] == "row"
 
 _PIPE_S = 0.00003
 

@@ -205,8 +205,8 @@ def test_a_retry_holds_up_its_wave() -> None:
 # -- open runs ---------------------------------------------------------------------------------------------------------
 
 
-def open_run(**options: object) -> RunLife:
-    return start(graph_of([]), is_open=True, on_failure="continue", **options)
+def open_run() -> RunLife:
+    return start(graph_of([]), is_open=True, on_failure="continue")
 
 
 def test_an_open_run_ends_when_it_is_closed_and_done() -> None:
