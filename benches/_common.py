@@ -41,7 +41,8 @@ Contestant = Callable[[], Figures]
 #: Names of the calibrations among the figures of a round.
 LOOP, ZMQ, SEQPACKET = "1 M additions, ms", "ZeroMQ ipc round trip, µs", "SEQPACKET round trip, µs"
 CALIBRATIONS = (LOOP, ZMQ, SEQPACKET)
-#: And one of the whole benchmark: how many cores somebody else used. Figures count only where that is next to nothing.
+#: And one of the whole benchmark: how many cores somebody else used, right to some tenths (the
+#: kernel counts in ticks). Figures count only where that is next to nothing.
 OTHERS = "cores used by others"
 #: Round trips of one calibration: about 40 ms.
 TRIPS = 300

@@ -160,7 +160,7 @@ class Client:
         Raises:
             UnknownRunError: The coordinator has no such run (any more).
         """
-        attached: m.Attached = self._ask(lambda number: m.Attach(number, run_id))
+        attached: m.Attached = self._ask(lambda number: m.Attach(number, _checked_id(run_id)))
         if not attached.graph:
             raise UnknownRunError(f"run {run_id!r} cannot be attached to: it belongs to another client's own cluster")
         record = self._link.session.attached.pop(attached.request)
@@ -173,7 +173,7 @@ class Client:
         Raises:
             UnknownRunError: The coordinator has no such run.
         """
-        attached: m.Attached = self._ask(lambda number: m.Attach(number, run_id))
+        attached: m.Attached = self._ask(lambda number: m.Attach(number, _checked_id(run_id)))
         self._link.call(lambda session, now: session.cancel_by_number(attached.run, reason or "cancelled"))
 
     def runs(self) -> list[dict[str, Any]]:
@@ -243,8 +243,8 @@ def check_options(mode: str, on_failure: str, priority: int) -> None:
         raise ConfigError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
     if on_failure not in ON_FAILURE:
         raise ConfigError(f"on_failure is one of {', '.join(ON_FAILURE)}, not {on_failure!r}")
-    if type(priority) is not int or priority < 0:
-        raise ConfigError(f"priority is a whole number, 0 or more, not {priority!r}")
+    if type(priority) is not int or not 0 <= priority < 1 << 31:
+        raise ConfigError(f"priority is a whole number from 0 to 2**31 - 1, not {priority!r}")
 
 
 def kept_steps(compiled: Compiled, keep: Keep) -> tuple[int, ...] | None:
@@ -289,3 +289,9 @@ def _steps_of(value: Any) -> list[int]:
         elif isinstance(item, list | tuple):
             stack.extend(item)
     return steps
+
+
+def _checked_id(run_id: str) -> str:
+    if not isinstance(run_id, str) or len(run_id) > 100 or not run_id.isascii():
+        raise UnknownRunError(f"no run has the id {str(run_id)[:100]!r}")
+    return run_id

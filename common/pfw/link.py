@@ -21,7 +21,14 @@ import zmq
 
 from pfw import messages as m
 from pfw import sockets
-from pfw.errors import ClusterError, ConfigError, CoordinatorLostError, ProtocolError, StalledError
+from pfw.errors import (
+    ClusterError,
+    ConfigError,
+    CoordinatorLostError,
+    InternalError,
+    ProtocolError,
+    StalledError,
+)
 from pfw.patience import Patience
 from pfw.session import Session
 from pfw.version import __version__
@@ -33,6 +40,8 @@ T = TypeVar("T")
 
 #: The background thread leads only when nobody has for so long: a loop of submit and result keeps it out.
 QUIET_S = 0.010
+#: How often it looks while somebody else leads.
+LED_S = 0.050
 
 
 class Link:
@@ -188,11 +197,20 @@ class Link:
             self.session.on_time(now)
             box = self.session.drain(now)
             if box.messages:
-                sockets.send(self._socket, encode(box.messages))
+                self._send(box.messages)
             # Sending may have taken the socket's wake-up for messages that came meanwhile.
             if not sockets.has_input(self._socket):
                 break
         self._wake_at = box.wake_at
+
+    def _send(self, messages: list[m.Message]) -> None:
+        try:
+            frames = encode(messages)
+        except (ProtocolError, ValueError, TypeError, OverflowError) as error:
+            # Said again and again it would spoil every later call: better the client ends and says why.
+            self.session.on_lost(InternalError(f"a message cannot be sent: {error!r}"))
+            return
+        sockets.send(self._socket, frames)
 
     def _deliver(self, frame: bytes, now: float) -> None:
         try:
@@ -233,12 +251,14 @@ class Link:
         while not self._closed.is_set():
             with self._lock:
                 now = time.monotonic()
-                is_wanted = self._has_leader or self._takeovers or now - self._led_at < QUIET_S
-                if not is_wanted:
+                is_led = self._has_leader or bool(self._takeovers)
+                is_elsewhere = is_led or now - self._led_at < QUIET_S
+                if not is_elsewhere:
                     self._has_leader = True
                     until = self._wake_at
-            if is_wanted:
-                self._closed.wait(QUIET_S)
+            if is_elsewhere:
+                # Looking often whether a waiting caller still leads would cost as much as leading.
+                self._closed.wait(LED_S if is_led else QUIET_S)
                 continue
             self._lead(until - now)
             self._run_afterwards()

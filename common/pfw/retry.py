@@ -13,6 +13,11 @@ from pfw.errors import ConfigError
 Selector = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], object]
 
 
+#: Bounds of what can be asked for.
+RETRIES_LIMIT = 1_000_000
+NUMBER_LIMIT = 31 * 24 * 3600
+
+
 @dataclass(frozen=True)
 class Retry:
     """Whether and when a step that failed is tried again.
@@ -39,8 +44,10 @@ class Retry:
     give_up: Selector = ()
 
     def __post_init__(self) -> None:
-        if type(self.retries) is not int or self.retries < 0:
-            raise ConfigError(f"Retry.retries is a number of attempts, 0 or more, not {self.retries!r}")
+        if type(self.retries) is not int or not 0 <= self.retries <= RETRIES_LIMIT:
+            raise ConfigError(
+                f"Retry.retries is a number of attempts from 0 to {RETRIES_LIMIT:,}, not {self.retries!r}"
+            )
         check_number("Retry.backoff", self.backoff)
         check_number("Retry.factor", self.factor)
         check_number("Retry.max_delay", self.max_delay)
@@ -85,3 +92,5 @@ def check_number(field: str, value: Any) -> None:
     """
     if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
         raise ConfigError(f"{field} is a number, 0 or more, not {value!r}")
+    if value > NUMBER_LIMIT:
+        raise ConfigError(f"{field} is a number up to {NUMBER_LIMIT:,} (a month in s), not {value!r}")

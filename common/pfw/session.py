@@ -34,6 +34,8 @@ REPEAT_S = 2.0
 HELLO_S = 0.2
 #: So many bytes of facts are confirmed without waiting for the heartbeat.
 CONFIRM_BYTES = 2 << 20
+#: Characters of a cancel's reason.
+REASON_LIMIT = 10_000
 #: A turn that starts so much later than planned moves the deadline.
 LATE_S = 1.0
 
@@ -97,6 +99,7 @@ class Session:
         self._submits[message.key] = (message, record)
         if self.is_welcome:
             self._mail.append(message)
+            self._repeat_at += len(message.graph) // m.BYTES_PER_S
         return record
 
     def extend(self, record: RunRecord, fragment: Graph, now: float) -> int:
@@ -111,13 +114,13 @@ class Session:
 
     def cancel(self, record: RunRecord, reason: str) -> None:
         """Asks for the end of a run; repeated until the run has ended."""
-        record.cancel_reason = reason or "cancelled"
+        record.cancel_reason = _sendable(reason)
         if record.number:
             self._mail.append(m.CancelRun(record.number, record.cancel_reason))
 
     def cancel_by_number(self, number: int, reason: str) -> None:
         """Asks for the end of a run that is not followed here."""
-        self._mail.append(m.CancelRun(number, reason))
+        self._mail.append(m.CancelRun(number, _sendable(reason)))
 
     def close_run(self, record: RunRecord) -> None:
         """No more steps will come to this open run; repeated until the run has ended."""
@@ -294,11 +297,12 @@ class Session:
     def _repeat(self, now: float) -> None:
         for record in self.records.values():
             for fragment in record.unacknowledged:
-                if now - fragment[3] >= REPEAT_S:
+                if now - fragment[3] >= REPEAT_S + len(fragment[2]) // m.BYTES_PER_S:
                     fragment[3] = now
                     self._mail.append(m.Extend(record.number, fragment[0], fragment[2]))
         if now >= self._repeat_at:
-            self._repeat_at = now + REPEAT_S
+            size = sum(len(message.graph) for message, _ in self._submits.values())
+            self._repeat_at = now + REPEAT_S + size // m.BYTES_PER_S
             self._mail.extend(message for message, _ in self._submits.values())
             self._mail.extend(self._requests.values())
             for record in self.records.values():
@@ -343,3 +347,8 @@ def answer_of(message: Message) -> Any:
     if isinstance(message, m.Attached):
         return message
     raise ClusterError(f"unexpected answer {type(message).__name__}")
+
+
+def _sendable(reason: object) -> str:
+    """A reason in words, whatever was given as one."""
+    return str(reason or "cancelled").encode("utf-8", "replace").decode()[:REASON_LIMIT]

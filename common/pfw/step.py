@@ -26,6 +26,9 @@ __all__ = ["HINTS", "Retry", "Selector", "Step", "StepFunction", "from_instance"
 #: The workflow whose block is open here. Whoever runs steps in the caller's own context sets it to None meanwhile.
 open_workflow: ContextVar[Workflow | None] = ContextVar("open_workflow", default=None)
 
+#: Longest name or id, in characters.
+NAME_LIMIT = 1_000
+
 #: `{hint: (lane, heavy)}`
 HINTS = {
     "light_cpu": (LANE_CPU, 0),
@@ -289,13 +292,24 @@ def _name_of(fn: Any) -> str:
 
 
 def _checked_name(option: str, name: Any) -> str:
-    if not isinstance(name, str):
-        raise ConfigError(f"{option} is a str, not {name!r}")
-    if "/" in name:
+    if "/" in checked_text(option, name):
         raise ConfigError(f"{option} {name!r} holds a /, which separates ids of nested workflows; use another one")
-    if not name.isascii() and not _is_utf8(name):
-        raise ConfigError(f"{option} {name!r} holds a surrogate, which cannot be sent: use another character")
-    return name
+    return str(name)
+
+
+def checked_text(option: str, text: Any) -> str:
+    """Returns a text that can be sent and shown.
+
+    Raises:
+        ConfigError: it is no str, too long, or holds a surrogate.
+    """
+    if not isinstance(text, str):
+        raise ConfigError(f"{option} is a str, not {text!r}")
+    if len(text) > NAME_LIMIT:
+        raise ConfigError(f"{option} has {len(text):,} characters, the limit is {NAME_LIMIT:,}")
+    if not text.isascii() and not _is_utf8(text):
+        raise ConfigError(f"{option} {text!r} holds a surrogate, which cannot be sent: use another character")
+    return text
 
 
 def _is_utf8(text: str) -> bool:

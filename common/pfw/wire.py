@@ -213,7 +213,7 @@ def _rows(*types: type) -> Check:
         cells = list(chain.from_iterable(rows))
         if list(map(type, cells)) != of_row * len(rows):
             return False
-        return all([is_column(cells[number::width]) for number, is_column in columns])
+        return all(is_column(cells[number::width]) for number, is_column in columns)
 
     return check
 

@@ -17,7 +17,7 @@ from pfw.compile import Compiled, compile_draft
 from pfw.draft import Dependencies, Draft, Target
 from pfw.errors import GraphError, UnknownDependencyError, did_you_mean
 from pfw.node import Deferred, ItemNode, MapNode, Node
-from pfw.step import Step, StepFunction, from_instance, open_workflow
+from pfw.step import Step, StepFunction, checked_text, from_instance, open_workflow
 
 __all__ = ["Compiled", "ItemNode", "MapNode", "Node", "Workflow"]
 
@@ -45,7 +45,7 @@ class Workflow:
         Args:
             name: what it is called where runs are listed.
         """
-        self.name = name or "workflow"
+        self.name = checked_text("the workflow's name", name or "workflow")
         self._draft = Draft()
         self._nodes: dict[int, Node] = {}
         self._returned: Any = None

@@ -151,7 +151,7 @@ class Core:
         worker.stats = (msg.rss_bytes, msg.cpu_percent, msg.load, msg.slots)
         held = set(msg.held)
         upto = msg.last_batch
-        if now - worker.marked_at >= REWIND_S:
+        if now - worker.marked_at >= REWIND_S + worker.out_bytes // m.BYTES_PER_S:
             upto = max(upto, worker.mark)
             worker.mark, worker.marked_at = worker.batch, now
         lost = [(n, a) for n, a in worker.attempts.items() if a.batch <= upto and n not in held]

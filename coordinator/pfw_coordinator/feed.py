@@ -60,7 +60,7 @@ class Feed:
         subscription.sent = max(subscription.sent, subscription.cursor)
         while subscription.in_flight and subscription.in_flight[0][0] <= cursor:
             subscription.sent_bytes -= subscription.in_flight.popleft()[1]
-        if now - subscription.marked_at >= REWIND_S:
+        if now - subscription.marked_at >= REWIND_S + subscription.sent_bytes // m.BYTES_PER_S:
             if cursor < subscription.mark:
                 subscription.sent = subscription.cursor
                 subscription.in_flight.clear()

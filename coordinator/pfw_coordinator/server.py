@@ -162,11 +162,14 @@ class Server:
                 )
 
     def _on_process_end(self, fd: int, now: float) -> None:
-        peer = self._peer_of_fd.pop(fd)
-        self._poller.unregister(fd)
-        os.close(fd)
+        peer = self._ignore(fd)
         logger.info("the process of worker %s has ended", peer.hex())
         self.core.on_peer_died(peer, now)
+
+    def _ignore(self, fd: int) -> bytes:
+        self._poller.unregister(fd)
+        os.close(fd)
+        return self._peer_of_fd.pop(fd)
 
     def _perform(self, box: Outbox) -> None:
         self._wake_at = box.wake_at
@@ -176,6 +179,9 @@ class Server:
             sockets.send(self._router, encode(messages), peer)
         for peer, pid in box.watch:
             self._watch(peer, pid)
+        if len(self._peer_of_fd) > len(self.core.workers):
+            for fd in [fd for fd, peer in self._peer_of_fd.items() if peer not in self.core.workers]:
+                self._ignore(fd)
 
     def _watch(self, peer: bytes, pid: int) -> None:
         try:
@@ -183,6 +189,9 @@ class Server:
         except ProcessLookupError:
             self.core.on_peer_died(peer, time.monotonic())
             self._wake_at = 0.0
+            return
+        except (OSError, OverflowError) as error:  # no process id, or no descriptor left: heartbeats have to do
+            logger.warning("cannot watch process %d of worker %s: %s", pid, peer.hex(), error)
             return
         self._peer_of_fd[fd] = peer
         self._poller.register(fd, select.EPOLLIN)

@@ -1,9 +1,8 @@
-"""Steps that fail, crash, or return what cannot be sent: a clear error for that step, and its neighbours go on."""
+"""Steps that fail or return what cannot be sent, and graphs that are none: a clear error for the one who sent it."""
 
 from __future__ import annotations
 
 import pickle
-import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,12 +22,10 @@ from pfw import (
     Retry,
     RetryExhaustedError,
     Step,
-    StepCrashedError,
     StepFailedError,
     UnknownDependencyError,
     UnpicklableError,
     Workflow,
-    current,
     run,
     start,
     step,
@@ -221,71 +218,6 @@ def test_a_run_that_stops_lets_running_steps_finish_and_tries_nothing_again(
     assert (found.status, found.outputs[slow]) == ("FAILED", "done")
 
 
-# ---------------------------------------------------------------- crashes
-
-CRASHES = [("0", None, 0), ("3", None, 3), ("segfault", signal.SIGSEGV, None), ("kill", signal.SIGKILL, None)]
-
-
-@pytest.mark.parametrize("hint", ["light_cpu", "light_io"])
-@pytest.mark.parametrize(("how", "number", "code"), CRASHES)
-def test_a_step_that_ends_its_process_fails_after_three_crashes(
-    cluster: LocalCluster, how: str, number: int | None, code: int | None, hint: str
-) -> None:
-    with Workflow() as wf:
-        step(steps.crash, hint=hint)(how)
-        neighbours = step(steps.double, hint=hint).map(range(40))
-        wf.returns(neighbours)
-    found = run(wf, on=cluster, on_failure="continue", check=False)
-    error = found.errors["crash"]
-    assert isinstance(error, StepCrashedError)
-    assert (error.signal, error.exit_code, error.attempts) == (number, code, 3)
-    assert found.outputs[neighbours] == [2 * x for x in range(40)]
-    assert found.metrics.failed_steps == 1
-    assert {found.metrics.steps[node.id].attempts for node in neighbours.nodes} == {1}
-    kinds = [event.type for event in found.events() if event.step_id == "crash"]
-    assert kinds == ["Queued", "Started", "Retrying", "Started", "Retrying", "Started", "Failed"]
-
-
-def test_an_async_step_that_ends_its_process_is_blamed_alone(cluster: LocalCluster, tmp_path: Path) -> None:
-    with Workflow() as wf:
-        step(steps.crash_async)("kill")
-        step(steps.meet_async).map([str(tmp_path)] * 10, [f"with{n}" for n in range(10)], count=1)
-    found = run(wf, on=cluster, on_failure="continue", check=False)
-    assert list(found.errors) == ["crash_async"]
-    error = found.errors["crash_async"]
-    assert isinstance(error, StepCrashedError)
-    assert error.signal == signal.SIGKILL
-
-
-class KillsWhenRead:
-    def __reduce__(self) -> Any:
-        return steps.crash, ("7",)
-
-
-def test_an_argument_that_kills_while_it_is_read_is_blamed(cluster: LocalCluster) -> None:
-    with Workflow() as wf:
-        step(steps.give).options(id="bad")(KillsWhenRead())
-        step(steps.double).map(range(10))
-    found = run(wf, on=cluster, on_failure="continue", check=False)
-    assert list(found.errors) == ["bad"]
-    error = found.errors["bad"]
-    assert isinstance(error, StepCrashedError)
-    assert error.exit_code == 7
-
-
-def crash_once(folder: str) -> str:
-    if len(list(Path(folder).iterdir())) < 2:
-        steps.mark(folder, str(current().attempt))
-        steps.crash("kill")
-    return "alive"
-
-
-def test_a_step_that_crashes_twice_may_still_succeed(cluster: LocalCluster, tmp_path: Path) -> None:
-    found = run(alone(crash_once, str(tmp_path)), on=cluster)
-    assert found.value == "alive"
-    assert found.metrics.steps["crash_once"].attempts == 3
-
-
 # ---------------------------------------------------------------- what cannot be sent
 
 
@@ -374,7 +306,8 @@ def misused() -> Workflow:
     ("make", "error", "text"),
     [
         (cycle, CycleError, "a -> b -> a|b -> a -> b"), (unknown, UnknownDependencyError, "gone"),
-        (duplicate, DuplicateStepError, "same"), (Workflow, EmptyWorkflowError, "no steps"), (misused, GraphError, "give"),
+        (duplicate, DuplicateStepError, "same"), (Workflow, EmptyWorkflowError, "no steps"),
+        (misused, GraphError, "give"),
     ],
 )  # fmt: skip
 def test_a_graph_that_is_none_is_refused_in_every_mode(
@@ -393,6 +326,25 @@ def test_an_option_that_cannot_be_is_refused(options: dict[str, Any]) -> None:
         run(alone(steps.give, 1), **options)
 
 
+@pytest.mark.parametrize("name", ["x" * 70_000, "a\udcffb"], ids=["long", "surrogate"])
+def test_a_name_that_cannot_be_sent_is_refused(cluster: LocalCluster, name: str) -> None:
+    def named() -> Workflow:
+        wf = Workflow(name)
+        wf.add(steps.give, 1)
+        return wf
+
+    with pytest.raises(ConfigError, match="name"):
+        run(named(), on=cluster)
+    assert run(alone(steps.give, 1), on=cluster).value == 1
+
+
+@pytest.mark.parametrize("priority", [2**63, 2**70])
+def test_a_priority_that_cannot_be_sent_is_refused(cluster: LocalCluster, priority: int) -> None:
+    with pytest.raises(ConfigError, match="priority"):
+        run(alone(steps.give, 1), on=cluster, priority=priority)
+    assert run(alone(steps.give, 1), on=cluster).value == 1
+
+
 def test_an_output_that_was_not_kept_says_how_to_keep_it(cluster: LocalCluster) -> None:
     with Workflow() as wf:
         step(steps.double)(give(1))
@@ -409,12 +361,3 @@ def test_several_leaves_have_no_one_value(cluster: LocalCluster) -> None:
         give(2)
     with pytest.raises(ValueError, match="'give', 'give#2'"):
         _ = run(wf, on=cluster).value
-
-
-def test_the_cluster_is_whole_after_all_this(cluster: LocalCluster, tmp_path: Path) -> None:
-    with Workflow() as wf:
-        step(steps.meet).map([str(tmp_path)] * 2, ["both0", "both1"], count=2)
-        step(steps.meet, hint="light_io").map([str(tmp_path)] * 4, [f"four{n}" for n in range(4)], count=4)
-        step(steps.meet_async).map([str(tmp_path)] * 9, [f"nine{n}" for n in range(9)], count=9)
-    assert run(wf, on=cluster).status == "SUCCEEDED"
-    assert cluster.status()["oddities"] == 0

@@ -7,6 +7,7 @@ page names an attempt only while it is the only one: of several, nobody can say 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from functools import partial
 from typing import Any
@@ -32,10 +33,11 @@ class _Running:
 class AsyncSlot:
     """The steps that run on the loop of an async process, and its channel."""
 
-    __slots__ = ("_channel", "_ended", "_functions", "_loop", "_outcomes", "_page", "_running")
+    __slots__ = ("_channel", "_ended", "_functions", "_loop", "_outcomes", "_page", "_pid", "_running")
 
     def __init__(self, channel: Channel, page: StatusPage) -> None:
         """Take over channel and page; call this in a running loop."""
+        self._pid = os.getpid()
         self._channel = channel
         self._page = page
         self._functions = Functions()
@@ -101,6 +103,8 @@ class AsyncSlot:
             running.task.cancel()
 
     def _on_done(self, attempt: int, task: asyncio.Task[tuple[int, bytes]]) -> None:
+        if os.getpid() != self._pid:
+            os._exit(0)  # a step forked and came back in both: only the slot itself goes on
         running = self._running.pop(attempt)
         self._show_executing()
         # A task that is cancelled before its first turn has run nothing of the step.

@@ -430,7 +430,7 @@ class Core:
         self._next_heartbeat = now + m.HEARTBEAT_S
         if self._outbox and now >= self._repeat_at:
             self._mail.extend(m.Outcomes(number, rows) for number, rows in self._outbox.items())
-            self._repeat_at = now + REPEAT_HEARTBEATS * m.HEARTBEAT_S
+            self._repeat_at = self._repeat_time(now)
         if self._blocked:
             self._ask_cancels()
         if self.is_leaving:
@@ -481,12 +481,18 @@ class Core:
         self._outcome_rows, self._outcomes_since = [], now
         if not self.number:
             return
-        if not self._outbox:
-            self._repeat_at = now + REPEAT_HEARTBEATS * m.HEARTBEAT_S
+        was_empty = not self._outbox
         for part in parts(rows, lambda row: len(row[4])):
             self._outbox_number += 1
             self._outbox[self._outbox_number] = tuple(part)
             self._mail.append(m.Outcomes(self._outbox_number, tuple(part)))
+        if was_empty:
+            self._repeat_at = self._repeat_time(now)
+
+    def _repeat_time(self, now: float) -> float:
+        """When the outbox is sent again if nothing of it is acknowledged."""
+        size = sum(len(row[4]) for rows in self._outbox.values() for row in rows)
+        return now + REPEAT_HEARTBEATS * m.HEARTBEAT_S + size // m.BYTES_PER_S
 
     def _dispatch(self, lane: int, now: float) -> None:
         queue = self._queues[lane]

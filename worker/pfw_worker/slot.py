@@ -105,10 +105,12 @@ class Slot:
         "_generation",
         "_outcomes",
         "_page",
+        "_pid",
         "_surroundings",
     )
 
     def __init__(self, channel: Channel, page: StatusPage) -> None:
+        self._pid = os.getpid()
         self._channel = channel
         self._page = page
         self._functions = Functions()
@@ -154,13 +156,16 @@ class Slot:
                 code, payload = execution.report_load_error(error)
             else:
                 code, payload = execution.execute(loaded, call, inputs, entry)
+            if os.getpid() != self._pid:
+                os._exit(0)  # the step forked and came back in both: only the slot itself goes on
             self._surroundings.restore()
-        page.end()
         self._outcomes.append((attempt, code, start_us, time.monotonic_ns() // 1000 - start_us, payload))
         self._collected_bytes += len(payload)
 
     def _send_outcomes(self) -> None:
+        # Until this has succeeded the last step is to blame: it may have closed the socket, or returned too much.
         self._channel.send(self._outcomes)
+        self._page.end()
         self._outcomes = []
         self._collected_bytes = 0
 
