@@ -29,7 +29,6 @@ from pfw.errors import (
     ProtocolError,
     StalledError,
 )
-from pfw.patience import Patience
 from pfw.session import Session
 from pfw.version import __version__
 from pfw.wire import Assembler, encode
@@ -83,7 +82,6 @@ class Link:
         self._poller = select.epoll()
         for fd in (sockets.descriptor(self._socket), self._wake.fileno(), *self._processes):
             self._poller.register(fd, select.EPOLLIN)
-        self._patience = Patience(self._poller)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._attend, name="pfw-client", daemon=True)
         self._thread.start()
@@ -221,7 +219,7 @@ class Link:
 
     def _sleep(self, seconds: float) -> None:
         """Sleeps on the socket, without the lock."""
-        for fd, _ in self._patience.wait(max(0.0, seconds)):
+        for fd, _ in self._poller.poll(max(0.0, seconds)):
             if fd == self._wake.fileno():
                 try:
                     self._wake.recv(4096)

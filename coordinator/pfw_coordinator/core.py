@@ -32,6 +32,7 @@ from pfw import messages as m
 from pfw import outcome as oc
 from pfw.errors import ProtocolError
 from pfw.failure import FAIL_LOST, FAIL_UNPICKLABLE, Failure
+from pfw.graph import LANE_CPU
 from pfw.lifecycle import ON_FAILURE, RunLife
 from pfw.messages import Message
 from pfw.wire import MESSAGE_BYTES, pack, parts, unpack_graph
@@ -122,6 +123,11 @@ class Core:
         self._waiting: tuple[dict[Run, None], ...] = tuple({} for _ in LANES)
         self._credit: tuple[dict[Worker, None], ...] = tuple({} for _ in LANES)
         self._backoffs: list[tuple[float, int]] = []
+
+    @property
+    def has_free_core(self) -> bool:
+        """Whether steps leave a CPU slot free now."""
+        return any(worker.out[LANE_CPU] < worker.slots[LANE_CPU] for worker in self.workers.values())
 
     # -- workers ---------------------------------------------------------------------------------------------------
 

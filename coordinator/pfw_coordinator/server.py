@@ -123,7 +123,8 @@ class Server:
         """One turn; False when the daemon is to end."""
         # The socket's descriptor tells of a change once: what came while we sent is found by asking.
         frames = sockets.receive(self._router)
-        ready = self._patience.wait(0 if frames else max(0.0, min(1.0, self._wake_at - time.monotonic())))
+        timeout_s = 0 if frames else max(0.0, min(1.0, self._wake_at - time.monotonic()))
+        ready = self._patience.wait(timeout_s, may_stay_awake=self.core.is_embedded and self.core.has_free_core)
         now = time.monotonic()
         for fd, _ in ready:
             if fd in self._peer_of_fd:

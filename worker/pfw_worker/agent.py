@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pfw import messages as m
 from pfw.errors import ConfigError, InternalError, ProtocolError
-from pfw.graph import LANE_ASYNC
+from pfw.graph import LANE_ASYNC, LANE_CPU
 from pfw.patience import Patience
 from pfw.wire import Assembler, encode
 from pfw_worker.core import Core, Outbox
@@ -134,7 +134,8 @@ class Agent:
 
     def _turn(self) -> int | None:
         core = self._core
-        ready = self._patience.wait(self._sleep_s())
+        has_free_core = len(core.attempts) < core.limits[LANE_CPU]
+        ready = self._patience.wait(self._sleep_s(), may_stay_awake=self._is_embedded and has_free_core)
         now = time.monotonic()
         fds = [fd for fd, _ in ready]
         if self._parent_fd in fds or (self._signal_fd in fds and self._on_signal(now)):

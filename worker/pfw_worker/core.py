@@ -30,13 +30,13 @@ from pfw_worker.ledger import Held, Slot, Stop
 LANES = (LANE_CPU, LANE_IO, LANE_ASYNC)
 
 #: Expected work in one message to a slot, and what counts as a short step: its outcome may wait for its neighbours'.
-MESSAGE_US = 1_000
+MESSAGE_US = 2_000
 MESSAGE_BYTES = 48 << 10
 #: A slot is sent one more step while it is expected to be busy for less than this.
 AHEAD_US = 10_000
 #: Steps behind one that takes so much longer than expected are taken back when another slot idles.
 RECALL_AFTER_S = 0.010
-MESSAGE_STEPS = 256
+MESSAGE_STEPS = 512
 #: An attempt that has executed for so long is told of before it ends.
 NOTE_AFTER_S = 0.050
 #: How often a stop signal is repeated: an exception raised in a destructor is lost.
@@ -303,7 +303,7 @@ class Core:
                 continue
             known = attempts.pop(attempt, None)
             if known is not None:
-                slot.expected_us -= known.estimate_us
+                slot.expected_us -= known.estimate_us or AHEAD_US
                 self._outcome_rows.append(row)
                 self._in_outbox.add(attempt)
         if self._stops or self._noted or self._alone:
@@ -501,7 +501,7 @@ class Core:
             self._dispatch_async(queue, slots, now)
             return
         ready = sorted(
-            (s for s in slots if s.is_ready and s.expected_us < MESSAGE_US and not s.is_killed),
+            (s for s in slots if s.is_ready and s.expected_us <= MESSAGE_US and not s.is_killed),
             key=lambda s: s.expected_us,
         )
         for left, slot in zip(range(len(ready), 0, -1), ready, strict=True):
@@ -519,7 +519,7 @@ class Core:
     def _has_room_ahead(self, slot: Slot, known: Held) -> bool:
         """Whether a slot that executes may be sent one more step of known length, so that it need not wait for it."""
         return (
-            0 < known.estimate_us < AHEAD_US
+            MESSAGE_US < known.estimate_us < AHEAD_US
             and 0 < slot.expected_us < AHEAD_US
             and slot.is_ready
             and not slot.is_killed
@@ -557,18 +557,18 @@ class Core:
         """One message: a step of unknown or long duration alone, or short ones up to MESSAGE_US of expected work."""
         attempts, held = self.attempts, slot.held
         rows: list[Any] = []
-        expected, size, most = slot.expected_us, 0, min(share, MESSAGE_STEPS)
-        while queue and len(rows) < most and (expected < MESSAGE_US or not rows) and size < MESSAGE_BYTES:
+        expected, size, most = 0, 0, min(share, MESSAGE_STEPS)
+        while queue and len(rows) < most and size < MESSAGE_BYTES:
             known = attempts[queue[0]]
-            if rows and not known.row[6]:
+            if rows and (not known.row[6] or expected + known.estimate_us > MESSAGE_US):
                 break
             held[queue.popleft()] = now
             rows.append(known.row)
-            expected += known.estimate_us
+            expected += known.estimate_us or AHEAD_US
             size += known.size
-            if not known.estimate_us:
-                expected = AHEAD_US
-        slot.expected_us = expected
+            if not known.row[6]:
+                break
+        slot.expected_us += expected
         slot.is_recalled = False
         slot.has_large = slot.has_large or size >= MESSAGE_BYTES
         self._send_rows(slot, rows)
