@@ -64,6 +64,11 @@ class Client:
         """Of the coordinator."""
         return self._link.address
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, or its coordinator is lost."""
+        return self._link.is_closed
+
     def __enter__(self) -> Client:
         return self
 
@@ -74,9 +79,11 @@ class Client:
 
     def close(self) -> None:
         """Ends the connection. Futures that are not done are cancelled; runs made by `start` go on."""
-        if self._calls is not None and not self._link.is_closed:
-            self._calls.close()
-        self._link.close()
+        try:
+            if self._calls is not None and not self._link.is_closed:
+                self._calls.close()
+        finally:
+            self._link.close()
 
     # -- runs ------------------------------------------------------------------------------------------------------
 

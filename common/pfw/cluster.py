@@ -25,6 +25,8 @@ from pfw.link import Link
 
 #: The shared cluster of `run(wf)` ends when it has not been used for so long.
 IDLE_S = 30.0
+#: A shared cluster whose place another has taken ends when it has had nothing to do for so long.
+HANDED_OUT_S = 5.0
 #: How long the daemons may take to start, and to end before they are killed.
 START_S = 20.0
 END_S = 5.0
@@ -53,6 +55,9 @@ class LocalCluster(Client):
         self.io = 4 * self.cpu if io is None else _checked("io", io)
         self._calls = None
         self._owner = os.getpid()
+        self._closing = threading.Lock()
+        #: When the shared cluster was last asked for or busy, on the monotonic clock.
+        self.used_at = time.monotonic()
         sweep()
         self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         self._lock_fd = _lock(self._folder)
@@ -75,7 +80,10 @@ class LocalCluster(Client):
         self._connect(START_S)
 
     def _spawn(self, module: str, *arguments: str) -> None:
-        environment = {**os.environ, "PFW_SYS_PATH": json.dumps(sys.path)}
+        environment = {
+            **os.environ,
+            "PFW_SYS_PATH": json.dumps([entry for entry in sys.path if isinstance(entry, str)]),
+        }
         command = [sys.executable, "-P", "-c", _boot(module), *arguments]
         self._daemons.append(
             subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
@@ -85,6 +93,10 @@ class LocalCluster(Client):
         """Ends the cluster; what runs on it is stopped."""
         if self._owner != os.getpid():
             return
+        with self._closing:
+            self._end()
+
+    def _end(self) -> None:
         if hasattr(self, "_link"):
             super().close()
         for daemon in self._daemons:
@@ -164,18 +176,21 @@ class _Shared:
         self._lock = threading.Lock()
         self._cluster: LocalCluster | None = None
         self._key: tuple[object, ...] = ()
-        self._used_at = 0.0
+
+    def renew_lock(self) -> None:
+        """In a forked child."""
+        self._lock = threading.Lock()
 
     def need(self, cpu: int | None, io: int | None) -> LocalCluster:
         """The cluster for these sizes."""
         # Its slots have the folder, environment and sys.path that this process had when they were started.
         key = (cpu, io, os.getpid(), os.getcwd(), tuple(sys.path), tuple(os.environ.items()))
         with self._lock:
-            self._used_at = time.monotonic()
             if self._cluster is None or key != self._key or not self._cluster.is_usable:
                 self._replace(LocalCluster(cpu, io))
                 self._key = key
             assert self._cluster is not None
+            self._cluster.used_at = time.monotonic()
             return self._cluster
 
     def _replace(self, cluster: LocalCluster) -> None:
@@ -184,19 +199,26 @@ class _Shared:
         threading.Thread(target=self._watch, args=(cluster,), name="pfw-idle", daemon=True).start()
 
     def _watch(self, cluster: LocalCluster) -> None:
-        """Ends a cluster that is not used any more."""
+        """Ends a cluster that is not used any more, or whose daemons have ended."""
         while cluster.is_usable:
             time.sleep(1.0)
             with self._lock:
+                now = time.monotonic()
+                if not cluster.is_idle:
+                    cluster.used_at = now
                 is_current = cluster is self._cluster
-                is_idle = cluster.is_idle and (not is_current or time.monotonic() - self._used_at > IDLE_S)
-                if is_idle and is_current:
+                # One that was just given to somebody is not idle for long.
+                is_over = now - cluster.used_at > (IDLE_S if is_current else HANDED_OUT_S)
+                if is_over and is_current:
                     self._cluster = None
-            if is_idle:
-                cluster.close()
+            if is_over:
+                break
+        cluster.close()
 
 
 _shared = _Shared()
+# The lock may be held by a thread that is not there in the child.
+os.register_at_fork(after_in_child=_shared.renew_lock)
 _alive: weakref.WeakSet[LocalCluster] = weakref.WeakSet()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import weakref
 from collections.abc import Callable, Sequence
@@ -32,6 +33,14 @@ class Future(concurrent.futures.Future[Any]):
         self.step_id = step_id
         #: Its step in the open run; -1 until it is sent.
         self.step = -1
+
+    def cancel(self) -> bool:
+        """Gives the result up; the call itself is not stopped."""
+        if self.cancelled() or not super().cancel():
+            return self.cancelled()
+        with contextlib.suppress(RuntimeError):  # another thread has cancelled it at the same time
+            self.set_running_or_notify_cancel()  # wait() and as_completed() count only futures that were told
+        return True
 
     def result(self, timeout: float | None = None) -> Any:
         """Waits for the call and returns what the function returned.
@@ -185,17 +194,20 @@ class Calls:
                 self._fail_all(None)
                 continue
             future = self._futures.pop(row[1], None)
-            if future is not None and not future.done():
-                self._settle(future, row)
+            if future is not None:
+                with contextlib.suppress(concurrent.futures.InvalidStateError):  # its owner has cancelled it meanwhile
+                    self._settle(future, row)
 
     def _settle(self, future: Future, row: FactRow) -> None:
         kind, payload = row[0], row[8]
         if kind == FACT_SUCCEEDED:
             self._record.outputs.pop(row[1], None)
             try:
-                future.set_result(codec.load(payload))
+                value = codec.load(payload)
             except Exception as error:  # whatever the result's own code raises while it is unpickled
                 future.set_exception(error)
+            else:
+                future.set_result(value)
         elif kind == FACT_FAILED:
             self._record.failures.pop(row[1], None)
             reason = self._reasons[row[1]] = _as_raised(payload, future.step_id, row[3])
@@ -216,7 +228,8 @@ class Calls:
             if error is None:
                 future.cancel()
             else:
-                future.set_exception(error)
+                with contextlib.suppress(concurrent.futures.InvalidStateError):  # as above
+                    future.set_exception(error)
 
 
 _ENDS = frozenset({FACT_SUCCEEDED, FACT_FAILED, FACT_SKIPPED, FACT_CANCELLED, FACT_FINISHED})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import resource
 import select
 import signal
 import socket
@@ -77,6 +78,12 @@ def shared_memory(name: str, size: int) -> int:
     fd = os.memfd_create(name)
     os.ftruncate(fd, size)
     return fd
+
+
+def allow_descriptors() -> None:
+    """Raise this process's limit of open descriptors as far as it may."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def cpu_capacity() -> int:

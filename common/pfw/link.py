@@ -14,6 +14,7 @@ import socket
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -73,7 +74,7 @@ class Link:
         self._takeovers = 0
         self._led_at = float("-inf")
         self._wake_at = time.monotonic()
-        self._afterwards: list[Callable[[], None]] = []
+        self._afterwards: deque[Callable[[], None]] = deque()
         self._pid = os.getpid()
         self._processes = dict(processes)
         self._wake, self._waker = socket.socketpair()
@@ -94,6 +95,7 @@ class Link:
         Raises:
             ClusterError: The connection has ended.
         """
+        self._check_process()
         with self._lock:
             self._check()
             result = action(self.session, time.monotonic())
@@ -106,47 +108,47 @@ class Link:
 
     def wait(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
         """Waits until `predicate()` is true (it must be cheap); False if the time is over before."""
+        self._check_process()
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            with self._lock:
-                if not predicate() and not self._closed.is_set():
-                    self._turn()
-                now = time.monotonic()
-                until = self._wake_at if deadline is None else min(self._wake_at, deadline)
-                is_over = self._closed.is_set() or (deadline is not None and now >= deadline)
-                is_leader = not (self._afterwards or is_over or self._has_leader or predicate())
-                if is_leader:
-                    self._has_leader = True
-                self._led_at = now
-            if self._afterwards:
+            is_leader = False
+            try:
+                with self._lock:
+                    if not predicate() and not self._closed.is_set():
+                        self._turn()
+                    self._led_at = now = time.monotonic()
+                    until = self._wake_at if deadline is None else min(self._wake_at, deadline)
+                    is_over = self._closed.is_set() or (deadline is not None and now >= deadline)
+                    if not (self._afterwards or is_over or self._has_leader or predicate()):
+                        self._has_leader = is_leader = True
                 self._run_afterwards()
-            if predicate():
-                return True
-            if is_over:
-                return False
-            if is_leader:
-                self._lead(until - now)
-            else:
+                if predicate() or is_over:
+                    return predicate()
+                if is_leader:
+                    self._sleep(until - now)
+            finally:
+                if is_leader:
+                    self._resign()
+            if not is_leader:
                 self._follow(predicate, until - now)
 
-    def _lead(self, seconds: float) -> None:
-        try:
-            self._sleep(seconds)
-        finally:
-            with self._lock:
-                self._has_leader = False
-                if not self._closed.is_set():
-                    self._turn()
-                self._changed.notify_all()
+    def _resign(self) -> None:
+        with self._lock:
+            self._has_leader = False
+            if not self._closed.is_set():
+                self._turn()
+            self._changed.notify_all()
 
     def _follow(self, predicate: Callable[[], bool], seconds: float) -> None:
         """Waits for the leader's turn; the background thread gives its lead away."""
         with self._lock:
             if self._has_leader and not predicate():
                 self._takeovers += 1
-                self._poke()
-                self._changed.wait(max(0.0, min(seconds, 0.05)))
-                self._takeovers -= 1
+                try:
+                    self._poke()
+                    self._changed.wait(max(0.0, min(seconds, 0.05)))
+                finally:
+                    self._takeovers -= 1
 
     def afterwards(self, action: Callable[[], None]) -> None:
         """Runs something outside the lock after this turn; for callbacks into the user's code."""
@@ -176,9 +178,12 @@ class Link:
         """Whether `close` was called, or the connection has failed."""
         return self._closed.is_set() or self.session.error is not None
 
-    def _check(self) -> None:
+    def _check_process(self) -> None:
+        # Before the lock is taken: after a fork its holder may not exist here.
         if os.getpid() != self._pid:
             raise ClusterError("this client belongs to the process that made it: make one of your own after a fork")
+
+    def _check(self) -> None:
         if self.session.error is not None:
             raise self.session.error
         if self._closed.is_set():
@@ -237,12 +242,19 @@ class Link:
             pass
 
     def _run_afterwards(self) -> None:
+        """Runs what is to be done outside the lock, in order; whoever waits looks again."""
+        if not self._afterwards:
+            return
         while self._afterwards:
             try:
-                action = self._afterwards.pop()
+                action = self._afterwards.popleft()
             except IndexError:
-                return
+                break
             action()
+        with self._lock:
+            self._changed.notify_all()
+            if self._has_leader:
+                self._poke()
 
     def _attend(self) -> None:
         """The background thread: leads while nobody else does."""
@@ -258,7 +270,10 @@ class Link:
                 # Looking often whether a waiting caller still leads would cost as much as leading.
                 self._closed.wait(LED_S if is_led else QUIET_S)
                 continue
-            self._lead(until - now)
+            try:
+                self._sleep(until - now)
+            finally:
+                self._resign()
             self._run_afterwards()
 
 

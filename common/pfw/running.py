@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 from pfw.context import current
@@ -148,7 +150,25 @@ def _client(on: Client | str | None, cpu: int | None, io: int | None) -> Client:
 
     if on is None:
         return shared_cluster(cpu, io)
-    return Client(on) if isinstance(on, str) else on
+    return on if isinstance(on, Client) else _client_at(str(on))
+
+
+def _client_at(address: str) -> Client:
+    """The client of an address, kept from run to run as the local cluster is."""
+    from pfw.client import Client
+
+    key = (address, os.getpid())
+    with _clients_lock:
+        found = _clients.get(key)
+        if found is None or found.is_closed:
+            if found is not None:
+                found.close()
+            found = _clients[key] = Client(address)
+        return found
+
+
+_clients: dict[tuple[str, int], Client] = {}
+_clients_lock = threading.Lock()
 
 
 def _begin_sequential(

@@ -88,7 +88,7 @@ class Run:
         Raises:
             ClusterError: The cluster was lost before the run ended.
         """
-        is_done = self._engine.wait(lambda: self._record.is_finished, timeout)
+        is_done = self._record.is_finished or self._engine.wait(lambda: self._record.is_finished, timeout)
         if self._record.error is not None:
             raise self._record.error
         return is_done
@@ -119,8 +119,8 @@ class Run:
                 f"run {self.id} was cancelled: {record.cancel_reason}", reason=record.cancel_reason, run=self
             )
         if record.failures:
-            first = next(row[1] for row in record.rows if row[0] == FACT_FAILED)
-            error = self._error(first)
+            first, attempts = next((row[1], row[3]) for row in record.rows if row[0] == FACT_FAILED)
+            error = self._error(first, attempts)
             error.run = self
             raise error
         return self
@@ -154,7 +154,8 @@ class Run:
     @property
     def errors(self) -> dict[str, StepFailedError]:
         """`{id: error}` of the steps that have failed for good."""
-        return {self._record.graph.ids[step]: self._error(step) for step in self._record.failures}
+        attempts = {row[1]: row[3] for row in self._record.rows if row[0] == FACT_FAILED}
+        return {self._record.graph.ids[step]: self._error(step, attempts[step]) for step in self._record.failures}
 
     @property
     def states(self) -> dict[str, str]:
@@ -191,13 +192,12 @@ class Run:
             raise UnknownDependencyError(f"run {self.id} has no step {step_id!r}{did_you_mean(step_id, self._index)}")
         return self._index[step_id]
 
-    def _error(self, step: int) -> StepFailedError:
+    def _error(self, step: int, attempts: int) -> StepFailedError:
         from pfw.failure import Failure
         from pfw.remote import to_error
 
         record = self._record
         retries = record.graph.specs[record.graph.spec_of[step]].retries
-        attempts = next(row[3] for row in record.rows if row[0] == FACT_FAILED and row[1] == step)
         return to_error(Failure.unpack(record.failures[step]), record.graph.ids[step], attempts, retries)
 
     # -- what happened ---------------------------------------------------------------------------------------------

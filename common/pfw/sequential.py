@@ -19,7 +19,7 @@ from types import FrameType
 from pfw import outcome as oc
 from pfw.codec import LoadedFunction, load_function
 from pfw.context import CancellationToken, Entry
-from pfw.errors import StepInterrupt
+from pfw.errors import InternalError, StepInterrupt
 from pfw.execution import execute, execute_async, is_interruptible, report_load_error
 from pfw.graph import LANE_CPU
 from pfw.lifecycle import RunLife
@@ -37,6 +37,9 @@ class Sequential:
         self._record, self._life = record, life
         self._changed = threading.Condition()
         self._token = CancellationToken()
+        #: Whether the run is to end; a step's token may have been cancelled by the step itself.
+        self._is_cancelled = False
+        self._reason = ""
         #: Whether Ctrl-C was pressed, and whether it may raise where the main thread is now.
         self._is_interrupted = self._may_interrupt = False
         self._functions: dict[int, LoadedFunction | BaseException] = {}
@@ -51,7 +54,10 @@ class Sequential:
 
     def cancel_record(self, record: RunRecord, reason: str) -> None:
         """Ends the run before its next step; the running one sees it in its token."""
-        self._token.cancel(reason or "cancelled")
+        self._reason, self._is_cancelled = reason or "cancelled", True
+        self._token.cancel(self._reason)
+        with self._changed:
+            self._changed.notify_all()
 
     def execute(self) -> None:
         """Runs all steps.
@@ -69,13 +75,23 @@ class Sequential:
         if self._is_interrupted:
             raise KeyboardInterrupt
 
+    def execute_apart(self) -> None:
+        """As `execute`, on a thread of its own: whatever goes wrong ends the run and those who wait for it."""
+        try:
+            self.execute()
+        except BaseException as error:
+            with self._changed:
+                self._record.error = InternalError(f"sequential mode broke: {error!r}")
+                self._record.error.__cause__ = error
+                self._changed.notify_all()
+
     @contextmanager
     def _hearing_interrupts(self) -> Iterator[None]:
         """Ctrl-C cancels the run and interrupts the step, as a cancel on a cluster does."""
 
         def on_interrupt(number: int, frame: FrameType | None) -> None:
-            self._is_interrupted = True
-            self._token.cancel("interrupted")
+            self._reason, self._is_interrupted, self._is_cancelled = "interrupted", True, True
+            self._token.cancel(self._reason)
             if self._may_interrupt or is_interruptible():
                 raise StepInterrupt
 
@@ -104,14 +120,14 @@ class Sequential:
         """One step, or the wait for a backoff to end. 7 µs a no-op, of which 4 are the codec's and the call's."""
         life = self._life
         now = time.monotonic()
-        if self._token.cancelled:
-            life.cancel(self._token.reason or "cancelled", now)
+        if self._is_cancelled:
+            life.cancel(self._reason, now)
         elif life.ready[LANE_CPU].count:
             self._run(life.ready[LANE_CPU].take())
         else:
             wake_at = life.wake_at()
             with self._interruptible(), self._changed:
-                self._changed.wait_for(lambda: self._token.cancelled, max(0.0, (wake_at or now) - now))
+                self._changed.wait_for(lambda: self._is_cancelled, max(0.0, (wake_at or now) - now))
             life.on_time(time.monotonic())
 
     def _run(self, step: int) -> None:
@@ -123,8 +139,8 @@ class Sequential:
         run_s = now - started
         if code == oc.OK:
             life.on_succeeded(step, WORKER, started, run_s, payload, now)
-        elif code == oc.STOPPED:
-            life.cancel(self._token.reason or "cancelled", now)
+        elif code == oc.STOPPED and self._is_cancelled:
+            life.cancel(self._reason, now)
             life.on_stopped(step, WORKER, now)
         else:
             life.on_failed(step, WORKER, started, run_s, payload, code == oc.RETRYABLE, now)
@@ -135,6 +151,10 @@ class Sequential:
         if isinstance(function, BaseException):
             return report_load_error(function)
         inputs: list[bytes] = [outputs[dependency] for dependency in graph.inputs[step]]  # type: ignore[misc]
+        # A token for each step: one that cancels its own has cancelled nobody else.
+        self._token = CancellationToken()
+        if self._is_cancelled:
+            self._token.cancel(self._reason)
         entry = Entry(self._record.run_id, attempt, self._token)
         if not function.is_async:
             return execute(function, graph.calls[step], inputs, entry)
@@ -148,7 +168,7 @@ class Sequential:
         if found is None:
             try:
                 found = load_function(self._life.graph.functions[number])
-            except Exception as error:  # whatever the function's own module raises
+            except BaseException as error:  # whatever the function's own module raises, as in a slot
                 found = error
             self._functions[number] = found
         return found
@@ -175,4 +195,4 @@ def _outside_of_blocks() -> Iterator[None]:
 def start_thread(engine: Sequential) -> None:
     """Executes on a thread of its own, with the caller's context variables."""
     context = contextvars.copy_context()
-    threading.Thread(target=context.run, args=(engine.execute,), name="pfw-sequential", daemon=True).start()
+    threading.Thread(target=context.run, args=(engine.execute_apart,), name="pfw-sequential", daemon=True).start()

@@ -13,6 +13,7 @@ from typing import IO
 
 import click
 
+from pfw import host
 from pfw.errors import ConfigError, InternalError, PfwError
 from pfw.version import __version__
 
@@ -57,6 +58,7 @@ def _serve(bind: str, parent_pid: int) -> int:
 
     bind = absolute(bind)
     lock = lock_path(bind)
+    host.allow_descriptors()  # one for each peer, and one for each worker on this machine
     server = Server(bind, publish_address(bind), parent_pid=parent_pid)
     if parent_pid:
         return server.run()

@@ -54,6 +54,7 @@ LATE_S = 1.0
 INPUT_BYTES = MESSAGE_BYTES - (1 << 20)
 #: Facts of ended runs that are kept for clients that attach later; the oldest run goes first.
 KEPT_FACTS = 1_000_000
+KEPT_BYTES = 1 << 30
 
 
 class Outbox(NamedTuple):
@@ -65,6 +66,8 @@ class Outbox(NamedTuple):
     broadcasts: list[Message]
     #: (peer, pid): a worker on this host whose process is to be watched; its end is `on_peer_died`.
     watch: list[tuple[bytes, int]]
+    #: Peers that are gone: nothing of them is worth keeping.
+    gone: list[bytes]
     #: The next turn starts at the latest then.
     wake_at: float
 
@@ -112,11 +115,12 @@ class Core:
         self._functions = Catalogue()
         self._cancels: dict[int, int] = {}
         self._ended: deque[Run] = deque()
-        self._ended_facts = 0
+        self._ended_facts = self._ended_bytes = 0
         # What this turn touched.
         self._mail: dict[bytes, list[Message]] = {}
         self._broadcasts: list[Message] = []
         self._watch: list[tuple[bytes, int]] = []
+        self._gone: list[bytes] = []
         self._touched: dict[Run, None] = {}
         self._to_acknowledge: dict[Worker, None] = {}
         self._feed = Feed(self._send, epoch_s)
@@ -166,7 +170,8 @@ class Core:
                 # What went along with the lost batch may be lost too.
                 worker.known_functions.discard(attempt.function)
                 attempt.run.workers.pop(worker, None)
-            self._assign(worker, lost)
+            for part in parts(lost, lambda entry: entry[1].size):
+                self._assign(worker, part)
         stop = tuple(number for number in msg.held if number not in worker.attempts)
         self._send(peer, m.Reply(worker.last_outcomes, self._numbers["cancel"], stop))
         self._to_acknowledge.pop(worker, None)
@@ -208,6 +213,9 @@ class Core:
             life.on_crashed(step, worker.number, min(now, started), run_s, payload, now)
         elif code == oc.STOPPED and attempt.run.is_cancel_sent:
             life.on_stopped(step, worker.number, now)
+        elif code == oc.STOPPED and payload:
+            # The step has cancelled its own token: nobody else wanted it to end.
+            life.on_failed(step, worker.number, min(now, started), run_s, payload, False, now)
         else:
             life.on_not_started(step, worker.number, now)
 
@@ -258,6 +266,7 @@ class Core:
     def _lose(self, worker: Worker, why: str, now: float) -> None:
         """The worker is gone: its attempts go elsewhere, each charged to its step's budget of losses."""
         del self.workers[worker.peer]
+        self._gone.append(worker.peer)
         for credit in self._credit:
             credit.pop(worker, None)
         text = f"worker {worker.name} (pid {worker.pid}) was lost while it held this step: {why}"
@@ -479,13 +488,18 @@ class Core:
         run.functions = []
         self._ended.append(run)
         self._ended_facts += len(run.life.facts)
-        if self._ended_facts > KEPT_FACTS:
+        run.kept_bytes = len(run.graph_blob) + sum([len(fact.payload) for fact in run.life.facts])
+        self._ended_bytes += run.kept_bytes
+        if self._keeps_too_much():
             self._forget_old_runs()
+
+    def _keeps_too_much(self) -> bool:
+        return self._ended_facts > KEPT_FACTS or self._ended_bytes > KEPT_BYTES
 
     def _forget_old_runs(self) -> None:
         for run in [run for run in self._ended if run.is_read]:
             self._forget_run(run)
-            if self._ended_facts <= KEPT_FACTS:
+            if not self._keeps_too_much():
                 return
 
     def _forget_run(self, run: Run) -> None:
@@ -494,6 +508,7 @@ class Core:
         del self._run_of_key[run.key], self._run_of_id[run.id]
         self._ended.remove(run)
         self._ended_facts -= len(run.life.facts)
+        self._ended_bytes -= run.kept_bytes
         for subscription in list(run.subscriptions):
             self._feed.unfollow(subscription.client, run)
 
@@ -528,6 +543,7 @@ class Core:
 
     def _lose_client(self, client: Client, now: float) -> None:
         del self.clients[client.peer]
+        self._gone.append(client.peer)
         for subscription in list(client.subscriptions.values()):
             self._feed.unfollow(client, subscription.run)
         if any(other.session == client.session for other in self.clients.values()):
@@ -553,8 +569,8 @@ class Core:
         if self._backoffs:
             wake_at = min(wake_at, self._backoffs[0][0])
         self._wake_at = wake_at
-        box = Outbox(list(self._mail.items()), self._broadcasts, self._watch, wake_at)
-        self._mail, self._broadcasts, self._watch = {}, [], []
+        box = Outbox(list(self._mail.items()), self._broadcasts, self._watch, self._gone, wake_at)
+        self._mail, self._broadcasts, self._watch, self._gone = {}, [], [], []
         return box
 
     def _review_runs(self, now: float) -> None:
@@ -568,7 +584,8 @@ class Core:
             if life.to_stop:
                 self._broadcast_cancel(run)
             wake_at = life.wake_at()
-            if wake_at is not None:
+            if wake_at is not None and wake_at != run.backoff_at:
+                run.backoff_at = wake_at
                 heapq.heappush(self._backoffs, (wake_at, run.number))
             self._feed.touch(run)
             if life.is_finished and not run.is_over:

@@ -26,6 +26,7 @@ class Run:
     """One run at the coordinator: its life, and who asked for it."""
 
     __slots__ = (
+        "backoff_at",
         "blob_digest",
         "functions",
         "graph_blob",
@@ -33,6 +34,7 @@ class Run:
         "is_cancel_sent",
         "is_detached",
         "is_over",
+        "kept_bytes",
         "key",
         "life",
         "meta",
@@ -66,6 +68,9 @@ class Run:
         #: Workers that know this run and have to forget it.
         self.workers: dict[Worker, None] = {}
         self.is_cancel_sent = False
+        #: The last backoff that was noted down, and what is kept of the run after its end.
+        self.backoff_at = float("-inf")
+        self.kept_bytes = 0
         #: The end of the run was seen to: nothing of it is known to workers any more.
         self.is_over = False
 

@@ -29,6 +29,10 @@ from pfw_coordinator.core import Core, Outbox
 logger = logging.getLogger(__name__)
 
 
+#: So many peers that never introduced themselves are remembered.
+STRANGERS = 1_000
+
+
 class Server:
     """One coordinator daemon."""
 
@@ -148,6 +152,8 @@ class Server:
                 raise ProtocolError(f"{len(parts) - 1} parts")
             assembler = self._assemblers.get(peer)
             if assembler is None:
+                if len(self._assemblers) > STRANGERS + len(self.core.workers) + len(self.core.clients):
+                    self._forget_strangers()
                 assembler = self._assemblers[peer] = Assembler()
             for message in assembler.feed(parts[1]):
                 handler = self._handlers.get(type(message))
@@ -161,6 +167,12 @@ class Server:
                 logger.warning(
                     "dropped a message of peer %s (further ones of it are only counted): %s", peer.hex(), error
                 )
+
+    def _forget_strangers(self) -> None:
+        """Drops what is kept of peers that have never introduced themselves."""
+        known = self.core.workers.keys() | self.core.clients.keys()
+        self._assemblers = {peer: found for peer, found in self._assemblers.items() if peer in known}
+        self._oddities = {peer: count for peer, count in self._oddities.items() if peer in known}
 
     def _on_process_end(self, fd: int, now: float) -> None:
         peer = self._ignore(fd)
@@ -180,6 +192,9 @@ class Server:
             sockets.send(self._router, encode(messages), peer)
         for peer, pid in box.watch:
             self._watch(peer, pid)
+        for peer in box.gone:
+            self._assemblers.pop(peer, None)
+            self._oddities.pop(peer, None)
         if len(self._peer_of_fd) > len(self.core.workers):
             for fd in [fd for fd, peer in self._peer_of_fd.items() if peer not in self.core.workers]:
                 self._ignore(fd)

@@ -11,7 +11,7 @@ from helpers.worker_rig import REGISTER, WorkerRig, outcome, row, sent
 from pfw import messages as m
 from pfw import outcome as oc
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
-from pfw_worker.core import AHEAD_US, IDLE_S, MESSAGE_STEPS, MESSAGE_US, REPEAT_HEARTBEATS
+from pfw_worker.core import IDLE_S, MESSAGE_STEPS, MESSAGE_US, REPEAT_HEARTBEATS
 
 FUNCTION = (0, b"fn 0")
 
@@ -101,12 +101,13 @@ def test_short_steps_go_together_up_to_a_message(rig: WorkerRig) -> None:
     rig.assign(*(row(attempt, us=each_us) for attempt in range(1, 201)))
     box = rig.turn()
     assert box["to_slots"][0] == (1, [[FUNCTION], [], [sent(attempt, short=1) for attempt in range(1, 11)]])
-    assert sum(map(len, rows_of(box)[1])) * each_us < MESSAGE_US + AHEAD_US
+    assert sum(map(len, rows_of(box)[1])) * each_us == MESSAGE_US
+    assert len(rows_of(rig.turn())[1][0]) * each_us == MESSAGE_US, "a second message waits in the slot's socket"
     assert rig.turn() == {}, "the slot has enough"
 
 
 def test_a_message_has_a_limit_of_steps(rig: WorkerRig) -> None:
-    rig.assign(*(row(attempt, us=1) for attempt in range(1, 400)))
+    rig.assign(*(row(attempt, us=1) for attempt in range(1, MESSAGE_STEPS + 100)))
     assert len(rows_of(rig.turn())[1][0]) == MESSAGE_STEPS
 
 

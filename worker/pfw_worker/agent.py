@@ -79,6 +79,7 @@ class Agent:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._dealer = sockets.make_dealer(self._context, address, os.urandom(8))
         self._ears = [_Ear(self._dealer)]
+        self._pub = ""
         self._core = Core(registration, time.monotonic())
         self._slots: dict[int, SlotHandle] = {}
         self._number_of_pid: dict[int, int] = {}
@@ -213,9 +214,15 @@ class Agent:
                 raise ProtocolError(f"{type(message).__name__} is not for a worker")
 
     def _subscribe(self, address: str) -> None:
-        if len(self._ears) == 1:
-            self._ears.append(_Ear(self._sockets.make_subscriber(self._context, address)))
-            self._poller.register(self._ears[1].fd, select.EPOLLIN)
+        if self._pub == address:
+            return
+        if self._pub:  # the coordinator was started anew and publishes elsewhere
+            ear = self._ears.pop()
+            self._poller.unregister(ear.fd)
+            ear.socket.close()
+        self._pub = address
+        self._ears.append(_Ear(self._sockets.make_subscriber(self._context, address)))
+        self._poller.register(self._ears[1].fd, select.EPOLLIN)
 
     def _read_slot(self, number: int, now: float) -> None:
         slot = self._slots[number]
@@ -296,7 +303,12 @@ class Agent:
             self._slots[number].kill()
 
     def _start(self, number: int, kind: str) -> None:
-        slot = self._spawner.spawn(kind)  # type: ignore[arg-type]
+        try:
+            slot = self._spawner.spawn(kind)  # type: ignore[arg-type]
+        except OSError as error:  # no process or descriptor left on this machine: steps wait, nothing is lost
+            logger.warning("a slot cannot be started: %s", error)
+            self._core.on_start_refused(number, time.monotonic())
+            return
         self._slots[number] = slot
         self._number_of_pid[slot.pid] = number
         self._slot_of_fd[slot.channel.fileno()] = number
@@ -316,12 +328,10 @@ class Agent:
         import psutil
 
         rss, cpu = 0, 0.0
-        pids = {os.getpid(), *self._number_of_pid}
-        self._processes = {
-            pid: self._processes.get(pid) or psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)
-        }
-        for process in self._processes.values():
+        known, self._processes = self._processes, {}
+        for pid in (os.getpid(), *self._number_of_pid):
             try:
+                process = self._processes[pid] = known.get(pid) or psutil.Process(pid)
                 with process.oneshot():
                     times = process.cpu_times()
                     rss += process.memory_info().rss

@@ -98,7 +98,7 @@ class AsyncSlot:
 
     def _stop(self, attempt: int) -> None:
         running = self._running.get(attempt)
-        if running is not None:
+        if running is not None and not running.entry.is_cancelled():  # once: its cleanup may take a while
             running.entry.need_token().cancel()
             running.task.cancel()
 

@@ -49,6 +49,8 @@ COMPANY_S = 0.010
 REGISTER_S = 0.1
 #: What is not acknowledged after so many heartbeats is sent again.
 REPEAT_HEARTBEATS = 2
+#: How long no further slot of a lane is started when the machine has refused one.
+START_AGAIN_S = 1.0
 #: So many slots in a row that die before they are ready: something is wrong with this machine, not with a step.
 STARTS_LIMIT = 5
 
@@ -111,6 +113,7 @@ class Core:
         self._in_outbox: set[int] = set()
         self._slot_number = 0
         self._failed_starts = 0
+        self._no_start_before = [float("-inf")] * len(LANES)
         self._next_heartbeat = now
         self._next_look = now
         self._mail: list[Message] = []
@@ -289,6 +292,11 @@ class Core:
         slot.is_ready, slot.idle_since = True, now
         self._failed_starts = 0
 
+    def on_start_refused(self, number: int, now: float) -> None:
+        """The machine cannot start another process now; the next try is after START_AGAIN_S."""
+        slot = self.slots.pop(number)
+        self._no_start_before[slot.lane] = now + START_AGAIN_S
+
     def on_slot_outcomes(self, number: int, rows: Iterable[m.OutcomeRow], now: float) -> None:
         """What a slot returned. 0.6 µs a step."""
         slot = self.slots[number]
@@ -417,6 +425,8 @@ class Core:
         """Heartbeats, repetitions, slots that have idled long."""
         if now >= self._next_heartbeat:
             self._beat(now)
+            for _ in range(self.limits[LANE_CPU] - sum(slot.lane == LANE_CPU for slot in self.slots.values())):
+                self._start_slot(LANE_CPU, now)
         for slot in list(self.slots.values()):
             is_spare = slot.lane != LANE_CPU and slot.is_ready and not slot.held
             if is_spare and now - slot.idle_since > IDLE_S and not self._queues[slot.lane]:
@@ -547,7 +557,7 @@ class Core:
             slot.to_forget.extend(forget)
             for row in reversed(rows):
                 if slot.held.pop(row[0], None) is not None and row[0] in self.attempts:
-                    slot.expected_us -= self.attempts[row[0]].estimate_us
+                    slot.expected_us -= self.attempts[row[0]].estimate_us or AHEAD_US
                     if row[1] in self._cancelled or self.is_leaving:
                         self._hand_back(row[0])
                     else:
@@ -607,6 +617,8 @@ class Core:
             self._start_slot(LANE_IO, now)
 
     def _start_slot(self, lane: int, now: float) -> None:
+        if now < self._no_start_before[lane]:
+            return
         self._slot_number += 1
         self.slots[self._slot_number] = Slot(self._slot_number, lane, now)
         self._starts.append((self._slot_number, lane))

@@ -84,7 +84,8 @@ class Surroundings:
                 return
         except OSError:  # the directory that the step went to is gone
             pass
-        os.chdir(self._folder)
+        with contextlib.suppress(OSError):  # it may be gone, as a temporary folder of the client
+            os.chdir(self._folder)
 
     def _restore_environ(self) -> None:
         os.environ = self._environ  # noqa: B003  a step replaced the mapping itself
