@@ -229,6 +229,9 @@ class Client:
         return [future.result() for future in futures]
 
     def _need_calls(self) -> Calls:
+        if self._calls is not None and self._calls.is_spent:
+            self._calls.finish()
+            self._calls = None
         if self._calls is None or self._calls.is_broken:
             self._calls = Calls(self._link)
         return self._calls

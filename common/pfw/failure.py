@@ -74,10 +74,12 @@ def describe_crash(status: int) -> Failure:
     """Describe the death of the process that executed a step, from its wait status (as `os.waitpid` gives it)."""
     number = status & 0x7F
     if number:
-        return Failure(FAIL_CRASHED, message=f"its process was killed by {_signal_name(number)}", signal=number)
+        return Failure(
+            FAIL_CRASHED, "StepCrashedError", f"its process was killed by {_signal_name(number)}", signal=number
+        )
     exit_code = status >> 8 & 0xFF
     message = f"its process ended with exit code {exit_code} before the step had returned"
-    return Failure(FAIL_CRASHED, message=message, exit_code=exit_code)
+    return Failure(FAIL_CRASHED, "StepCrashedError", message, exit_code=exit_code)
 
 
 def _signal_name(number: int) -> str:

@@ -22,6 +22,9 @@ from pfw.session import Session
 from pfw.step import StepFunction
 from pfw.wire import pack_graph
 
+#: After so many calls the next one starts a new run, once those before are done.
+CALLS_PER_RUN = 100_000
+
 
 class Future(concurrent.futures.Future[Any]):
     """The result of one call. `result` and `exception` raise or give what the function raised."""
@@ -93,6 +96,15 @@ class Calls:
     def is_broken(self) -> bool:
         """Whether the run behind these calls is lost, so that others need a new one."""
         return self._record.error is not None
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether this run has had many calls and none is under way: a new one lets the cluster forget them."""
+        return self._count >= CALLS_PER_RUN and not self._futures
+
+    def finish(self) -> None:
+        """No more calls will come."""
+        self._link.call(lambda session, now: session.close_run(self._record))
 
     # -- calls out -------------------------------------------------------------------------------------------------
 

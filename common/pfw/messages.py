@@ -266,7 +266,7 @@ class Facts(NamedTuple):
     epoch_s: float
     #: (worker, name) of the workers named in the rows
     workers: tuple[tuple[int, str], ...]
-    #: pfw.lifecycle.Fact rows
+    #: pfw.facts.Fact rows
     rows: tuple[FactRow, ...]
 
 

@@ -16,5 +16,3 @@ STOPPED: Final = 3
 CRASHED: Final = 4
 #: The step was not started: its run had been cancelled, or its slot died before it; the payload is empty.
 NOT_STARTED: Final = 5
-#: The worker that held the attempt is gone (decided by the coordinator).
-LOST: Final = 6

@@ -31,7 +31,6 @@ class RunRecord:
 
     __slots__ = (
         "__weakref__",
-        "base",
         "cancel_reason",
         "epoch_s",
         "error",
@@ -69,9 +68,8 @@ class RunRecord:
         #: {step: pickled output}, {step: packed failure}
         self.outputs: dict[int, bytes] = {}
         self.failures: dict[int, bytes] = {}
-        #: The facts, from position `base` (an open run keeps none).
+        #: The facts; an open run keeps none.
         self.rows: list[FactRow] = []
-        self.base = 0
         self.position = 0
         self.workers: dict[int, str] = {}
         self.epoch_s = 0.0
@@ -98,9 +96,7 @@ class RunRecord:
             else:
                 self._apply_other(row)
         self.position += len(rows)
-        if self.is_open:
-            self.base = self.position
-        else:
+        if not self.is_open:
             self.rows.extend(rows)
 
     def _apply_other(self, row: FactRow) -> None:

@@ -107,7 +107,6 @@ class Core:
         #: Messages that broke the rules of the state, not of the form (those are the shell's to count).
         self.oddities = 0
         self._seed = seed
-        self._last_turn = now
         self._wake_at = now
         self._run_of_key: dict[bytes, Run] = {}
         self._run_of_id: dict[str, Run] = {}

@@ -110,7 +110,6 @@ class Worker:
         "is_suspect",
         "last_outcomes",
         "last_seen",
-        "load",
         "mark",
         "marked_at",
         "name",
@@ -122,8 +121,6 @@ class Worker:
         "pid",
         "queued_us",
         "recalled_at",
-        "recalled_at",
-        "registered_at",
         "slots",
         "stats",
     )
@@ -148,7 +145,7 @@ class Worker:
         self.marked_at = now
         self.known_functions: set[int] = set()
         self.clock_offset_us = 0
-        self.registered_at = self.last_seen = now
+        self.last_seen = now
         #: Since when the lane has had an idle slot.
         self.idle_since = [now, now, now]
         #: When it was last asked for work back.
@@ -157,10 +154,6 @@ class Worker:
         self.is_leaving = False
         #: (rss_bytes, cpu_percent, load, slots) of the last heartbeat.
         self.stats: tuple[int, float, float, int] = (0, 0.0, 0.0, 0)
-
-    def idle(self, lane: int) -> int:
-        """Slots without a step."""
-        return self.slots[lane] - self.out[lane]
 
     def room_us(self, lane: int) -> int:
         """Expected work that may still be sent ahead, 0 or less for none."""

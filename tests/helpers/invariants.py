@@ -121,6 +121,6 @@ def check_worker(core: WorkerCore) -> None:
     assert not set(core.attempts) & core._in_outbox
     waiting = {row[0] for row in core._outcome_rows}
     assert core._in_outbox == waiting | {row[0] for rows in core._outbox.values() for row in rows}
-    assert sum(slot.lane == LANE_CPU for slot in core.slots.values()) == core.limits[LANE_CPU] or core.is_gone
+    assert sum(slot.lane == LANE_CPU for slot in core.slots.values()) == core.limits[LANE_CPU]
     for lane in (1, 2):
         assert sum(slot.lane == lane for slot in core.slots.values()) <= max(1, core.limits[lane])

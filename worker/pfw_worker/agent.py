@@ -240,9 +240,7 @@ class Agent:
                 self._core.on_slot_outcomes(number, rows, now)
             else:
                 self._core.on_slot_ready(number, now)
-        if slot.channel.at_end:
-            self._ignore(slot.channel.fileno())
-        elif slot.channel.wants_write:
+        if slot.channel.wants_write:
             slot.channel.flush()
             self._watch_slot(slot)
 

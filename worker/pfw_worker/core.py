@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from pfw import messages as m
 from pfw import outcome as oc
 from pfw.errors import InternalError
-from pfw.failure import FAIL_CRASHED, Failure
+from pfw.failure import describe_crash
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
 from pfw.messages import Message
 from pfw.wire import parts
@@ -88,7 +88,7 @@ class Core:
         self.limits = (registration.cpu, registration.io, registration.permits)
         self.number = 0
         self.pub = ""
-        self.is_leaving = self.is_gone = False
+        self.is_leaving = False
         #: A reason why this worker may not take part, from the coordinator.
         self.refusal = ""
         self.attempts: dict[int, Held] = {}
@@ -353,7 +353,7 @@ class Core:
                 self._queues[slot.lane].appendleft(orphan)
                 if slot.lane == LANE_ASYNC:
                     self._alone.add(orphan)
-        if slot.lane == LANE_CPU and not self.is_gone:
+        if slot.lane == LANE_CPU:
             self._start_slot(LANE_CPU, now)
 
     def _blame(self, number: int, start_us: int, signal: int, exit_code: int, now: float) -> None:
@@ -363,9 +363,7 @@ class Core:
         if self._stops.pop(number, None) is not None:
             self._outcome_rows.append((number, oc.STOPPED, start_us, run_us, b""))
             return
-        how = f"was killed by signal {signal}" if signal else f"ended with exit code {exit_code}"
-        text = f"the process that executed the step {how}"
-        failure = Failure(FAIL_CRASHED, "StepCrashedError", text, "", b"", signal, exit_code)
+        failure = describe_crash(signal or exit_code << 8)
         self._outcome_rows.append((number, oc.CRASHED, start_us, run_us, failure.pack()))
 
     # -- time ------------------------------------------------------------------------------------------------------
