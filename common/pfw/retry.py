@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pfw.checks import check_number
 from pfw.errors import ConfigError
 
 #: A class of exceptions, several of them, or a function that decides.
 Selector = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], object]
 
 
-#: Bounds of what can be asked for.
+#: How many retries can be asked for.
 RETRIES_LIMIT = 1_000_000
-NUMBER_LIMIT = 31 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -82,15 +81,3 @@ def _selector(field: str, value: Any) -> Selector:
     if callable(value) and not isinstance(value, type):
         return value  # type: ignore[no-any-return]
     raise ConfigError(f"{field} is a class of exceptions, a tuple of them, or a function, not {value!r}")
-
-
-def check_number(field: str, value: Any) -> None:
-    """Checks that an option is a finite number, 0 or more.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
-        raise ConfigError(f"{field} is a number, 0 or more, not {value!r}")
-    if value > NUMBER_LIMIT:
-        raise ConfigError(f"{field} is a number up to {NUMBER_LIMIT:,} (a month in s), not {value!r}")

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, overload
 
+from pfw.checks import check_number, checked_text
 from pfw.errors import ConfigError, GraphError, did_you_mean
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO, Spec
 from pfw.node import Deferred, MapNode
-from pfw.retry import Retry, Selector, check_number
+from pfw.retry import Retry, Selector
 
 if TYPE_CHECKING:
     from pfw.workflow import Workflow
@@ -25,9 +26,6 @@ __all__ = ["HINTS", "Retry", "Selector", "Step", "StepFunction", "from_instance"
 
 #: The workflow whose block is open here. Whoever runs steps in the caller's own context sets it to None meanwhile.
 open_workflow: ContextVar[Workflow | None] = ContextVar("open_workflow", default=None)
-
-#: Longest name or id, in characters.
-NAME_LIMIT = 1_000
 
 #: `{hint: (lane, heavy)}`
 HINTS = {
@@ -295,29 +293,6 @@ def _checked_name(option: str, name: Any) -> str:
     if "/" in checked_text(option, name):
         raise ConfigError(f"{option} {name!r} holds a /, which separates ids of nested workflows; use another one")
     return str(name)
-
-
-def checked_text(option: str, text: Any) -> str:
-    """Returns a text that can be sent and shown.
-
-    Raises:
-        ConfigError: it is no str, too long, or holds a surrogate.
-    """
-    if not isinstance(text, str):
-        raise ConfigError(f"{option} is a str, not {text!r}")
-    if len(text) > NAME_LIMIT:
-        raise ConfigError(f"{option} has {len(text):,} characters, the limit is {NAME_LIMIT:,}")
-    if not text.isascii() and not _is_utf8(text):
-        raise ConfigError(f"{option} {text!r} holds a surrogate, which cannot be sent: use another character")
-    return text
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _checked_hint(hint: Any, fn: Callable[..., Any]) -> str:

@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 
 from pfw import graph
 from pfw.call import Input, Inputs, Numbering, Scan, is_plain, place_all, replace_sources, scan
+from pfw.checks import checked_text
 from pfw.compile import Compiled, compile_draft
 from pfw.draft import Dependencies, Draft, Target
 from pfw.errors import GraphError, UnknownDependencyError, did_you_mean
 from pfw.node import Deferred, ItemNode, MapNode, Node
-from pfw.step import Step, StepFunction, checked_text, from_instance, open_workflow
+from pfw.step import Step, StepFunction, from_instance, open_workflow
 
 __all__ = ["Compiled", "ItemNode", "MapNode", "Node", "Workflow"]
 

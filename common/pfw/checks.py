@@ -1,0 +1,48 @@
+"""Checks of what users give as options: a clear error at once, naming the option."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pfw.errors import ConfigError
+
+#: Longest name or id, in characters.
+NAME_LIMIT = 1_000
+#: Largest number: a month in s.
+NUMBER_LIMIT = 31 * 24 * 3600
+
+
+def check_number(field: str, value: Any) -> None:
+    """Checks that an option is a finite number, 0 or more.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
+        raise ConfigError(f"{field} is a number, 0 or more, not {value!r}")
+    if value > NUMBER_LIMIT:
+        raise ConfigError(f"{field} is a number up to {NUMBER_LIMIT:,} (a month in s), not {value!r}")
+
+
+def checked_text(option: str, text: Any) -> str:
+    """Returns a text that can be sent and shown.
+
+    Raises:
+        ConfigError: it is no str, too long, or holds a surrogate.
+    """
+    if not isinstance(text, str):
+        raise ConfigError(f"{option} is a str, not {text!r}")
+    if len(text) > NAME_LIMIT:
+        raise ConfigError(f"{option} has {len(text):,} characters, the limit is {NAME_LIMIT:,}")
+    if not text.isascii() and not _is_utf8(text):
+        raise ConfigError(f"{option} {text!r} holds a surrogate, which cannot be sent: use another character")
+    return text
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
