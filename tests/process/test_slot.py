@@ -208,7 +208,7 @@ def test_a_batch_of_short_steps_comes_back_as_one_message(slot: Driver) -> None:
     assert {(code, payload) for _, code, _, _, payload in message} == {(outcome.OK, codec.dump(None))}
     starts = [start_us for _, _, start_us, _, _ in message]
     assert starts == sorted(starts)
-    assert slot.handle.page.executing()[0] == 0
+    wait_until(lambda: slot.handle.page.executing()[0] == 0, what="the slot idles")
 
 
 def test_outcomes_are_sent_before_a_step_that_may_take_long(slot: Driver) -> None:
@@ -400,7 +400,7 @@ def test_async_steps_run_at_the_same_time(start: Callable[..., Driver], tmp_path
     slot.send(steps, [(0, codec.dump_function(meet))])
     assert slot.result(1)
     assert slot.result(2)
-    assert slot.handle.page.executing()[0] == 0
+    wait_until(lambda: slot.handle.page.executing()[0] == 0, what="the slot idles")
 
 
 def test_an_async_step_is_stopped_alone(start: Callable[..., Driver], tmp_path: Path) -> None:
