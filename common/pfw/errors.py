@@ -191,7 +191,7 @@ class ClusterError(PfwError, ConnectionError):
 
 
 class CoordinatorLostError(ClusterError):
-    """The coordinator went away while the run was on: start it again and `attach` to the run if it kept its state."""
+    """The coordinator went away while the run was on, and the run with it: start the coordinator and the run again."""
 
 
 class VersionMismatchError(ClusterError):

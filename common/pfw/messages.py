@@ -213,7 +213,7 @@ class Attach(NamedTuple):
 
 
 class Cursors(NamedTuple):
-    """The client's heartbeat: (run, position of the first fact it has not got)."""
+    """The client's heartbeat: (run, position of the first fact it has not got, position up to which outputs may go)."""
 
     rows: tuple[tuple[int, int, int], ...]
 

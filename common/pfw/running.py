@@ -57,6 +57,7 @@ def run(
         StepFailedError: A step failed; with `.run`, and what the step raised as `__cause__`.
         RunCancelledError: The run was cancelled.
         ClusterError: There is no coordinator, or it was lost.
+        StalledError: The worker of the local cluster was lost.
         KeyboardInterrupt: Ctrl-C; the run was cancelled. With `.run`.
 
     >>> from pfw import Workflow, run, step

@@ -87,6 +87,7 @@ class Run:
 
         Raises:
             ClusterError: The cluster was lost before the run ended.
+            StalledError: The worker of the local cluster was lost.
         """
         is_done = self._record.is_finished or self._engine.wait(lambda: self._record.is_finished, timeout)
         if self._record.error is not None:
@@ -110,6 +111,7 @@ class Run:
             StepFailedError: A step failed; the error of the first one, with `.run`.
             RunCancelledError: It was cancelled, with `.run` and `.reason`.
             ClusterError: The cluster was lost before the run ended.
+            StalledError: The worker of the local cluster was lost.
         """
         record = self._record
         if record.error is not None:

@@ -100,7 +100,7 @@ def test_a_slot_that_becomes_ready_ends_the_row_of_bad_starts() -> None:
         if number % STARTS_LIMIT == 0:
             rig.core.on_slot_ready(number, rig.now)
         rig.core.on_slot_died(number, 0, 0, 0, 1, rig.now)
-        rig.turn()
+        assert rig.turn()["starts"] == [(number + 1, LANE_CPU)]
 
 
 def test_an_async_step_beside_one_that_was_dropped_is_innocent(rig: WorkerRig) -> None:
