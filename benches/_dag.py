@@ -31,7 +31,7 @@ def serial(calls: Sequence[Call]) -> list[Any]:
 def build(name: str, calls: Sequence[Call], wanted: Sequence[int], hint: str = "light_cpu") -> Workflow:
     """The workflow that returns the outputs of `wanted`, a list."""
     workflow = Workflow(name)
-    functions = {call.function: step(call.function, hint=hint) for call in calls}
+    functions = {function: step(function, hint=hint) for function in {call.function for call in calls}}
     nodes: list[Node] = []
     for function, arguments, inputs in calls:
         nodes.append(workflow.add(functions[function], *arguments, *[nodes[index] for index in inputs]))
