@@ -36,7 +36,7 @@ BUDGETED = ("common", "coordinator", "worker", "scripts", "examples", "benches",
 #: Hidden folders that belong to the project; all others are tools' caches and environments.
 HIDDEN = frozenset({".ci", ".github"})
 #: Folders that are made, not written.
-MADE = frozenset({"__pycache__", "build", "dist"})
+MADE = frozenset({"__pycache__", "build", "dist", "site"})
 
 #: Paths that exist on one person's machine only. Not matched: the same name inside a relative path.
 _MACHINE_PATH = re.compile(r"(?<![\w.})\]])/(?:home|root|work|Users)/\w")

@@ -15,7 +15,7 @@ import pytest
 from helpers import ROOT
 
 #: What is written for users and for those who change the code.
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 #: Files that snippets read from the folder in which they run.
 FILES = {"in.csv": "one\n\ntwo\nthree\n", "numbers.txt": "1\n2\n3\n"}
 
