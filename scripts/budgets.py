@@ -49,7 +49,8 @@ def tree_files(root: Path) -> Iterator[Path]:
     """Yields every file of the project in order, without caches, environments and what builds leave behind."""
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if name not in MADE and (name[0] != "." or name in HIDDEN))
-        yield from (Path(folder, name) for name in sorted(files))
+        # In a second work tree `.git` is a file that says where the first one is.
+        yield from (Path(folder, name) for name in sorted(files) if name != ".git")
 
 
 def functions(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, Function]]:

@@ -4,6 +4,7 @@ import doctest
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,12 @@ def test_a_long_function_is_found_and_its_docstring_does_not_count() -> None:
 def test_a_long_file_is_found() -> None:
     assert list(budgets.check_budgets("m.py", "\n" * (budgets.FILE_LINES + 1)))
     assert not list(budgets.check_budgets("m.py", "\n" * budgets.FILE_LINES))
+
+
+def test_the_pointer_of_a_second_work_tree_is_no_file_of_the_project(tmp_path: Path) -> None:
+    for name in (".git", "a.py"):
+        (tmp_path / name).write_text("")
+    assert list(budgets.tree_files(tmp_path)) == [tmp_path / "a.py"]
 
 
 @pytest.mark.parametrize("text", ["# TO" + "DO later", "x = '/ho" + "me/me/x'", "see /wo" + "rk/main"])
