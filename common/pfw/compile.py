@@ -45,14 +45,13 @@ def compile_draft(draft: Draft, dependencies: Dependencies, value: Any) -> Compi
         GraphError: a Node is where none can be, such as in a set or a closure.
         UnpicklableError: a function or an argument cannot be sent.
     """
-    order = dependencies.order
+    order, rank = dependencies.order, dependencies.ranks()
     ids = [draft.ids[place] for place in order]
     steps = [draft.steps[place] for place in order]
     keys = list(map(id, steps))
     distinct = dict(zip(keys, steps, strict=True))
     functions, number_of_function = _dump_functions(distinct, dict(zip(keys[::-1], ids[::-1], strict=True)))
     specs, number_of_spec = _share_specs(distinct)
-    rank = _ranks(order)
     graph = Graph(
         ids=ids,
         functions=functions,
@@ -69,21 +68,17 @@ def compile_draft(draft: Draft, dependencies: Dependencies, value: Any) -> Compi
     return Compiled(graph, _only_leaf(leaves, maps) if value is None else value, leaves, index, maps)
 
 
-def _ranks(order: list[int]) -> list[int]:
-    """Returns per place in the draft the step's index in the graph."""
-    rank = [0] * len(order)
-    for position, place in enumerate(order):
-        rank[place] = position
-    return rank
-
-
-def _renumber(column: list[tuple[int, ...]], order: list[int], rank: list[int]) -> list[tuple[int, ...]]:
+def _renumber(column: list[tuple[int, ...]], order: Sequence[int], rank: Sequence[int]) -> list[tuple[int, ...]]:
+    if rank is order:  # both are one range: nothing moves
+        return column[:]
     # Most steps of a wide graph have no dependencies, and share one empty tuple.
     return [tuple([rank[needed] for needed in column[place]]) if column[place] else () for place in order]
 
 
 def _leaves(graph: Graph) -> tuple[int, ...]:
     needed = set(chain(chain.from_iterable(graph.inputs), chain.from_iterable(graph.after)))
+    if not needed:
+        return tuple(range(len(graph.ids)))
     return tuple([step for step in range(len(graph.ids)) if step not in needed])
 
 

@@ -24,8 +24,17 @@ class Dependencies(NamedTuple):
     inputs: list[tuple[int, ...]]
     #: Further ones, distinct and disjoint from `inputs`.
     after: list[tuple[int, ...]]
-    #: All places in topological order.
-    order: list[int]
+    #: All places in a topological order: that in which they were added, if it is one.
+    order: Sequence[int]
+
+    def ranks(self) -> Sequence[int]:
+        """Returns per place its position in the order."""
+        if isinstance(self.order, range):
+            return self.order
+        ranks = [0] * len(self.order)
+        for position, place in enumerate(self.order):
+            ranks[place] = position
+        return ranks
 
     def of_steps(self) -> dict[int, tuple[int, ...]]:
         """Returns `{place: places that it depends on}`."""
@@ -150,8 +159,8 @@ class Draft:
         for place, targets in self.after.items():
             wanted = dict.fromkeys(found for target in targets for found in self._look_up(place, target))
             after[place] = tuple(found for found in wanted if found not in inputs[place])
-        if not any(inputs) and not any(after):
-            return Dependencies(inputs, after, list(range(len(self.ids))))
+        if _are_earlier(inputs) and _are_earlier(after):
+            return Dependencies(inputs, after, range(len(self.ids)))
         return Dependencies(inputs, after, topological_order(_joined(inputs, after), self.ids.__getitem__))
 
     def _look_up_inputs(self) -> list[tuple[int, ...]]:
@@ -175,6 +184,11 @@ class Draft:
                 + did_you_mean(name, self.ids)
             )
         return found
+
+
+def _are_earlier(column: list[tuple[int, ...]]) -> bool:
+    """Whether each step depends only on steps that were added before it: the usual case, since a Node is made first."""
+    return all(max(needed) < place for place, needed in enumerate(column) if needed)
 
 
 def _joined(inputs: list[tuple[int, ...]], after: list[tuple[int, ...]]) -> dict[int, tuple[int, ...]]:

@@ -123,7 +123,7 @@ class Sequential:
         if self._is_cancelled:
             life.cancel(self._reason, now)
         elif life.ready[LANE_CPU].count:
-            self._run(life.ready[LANE_CPU].take())
+            self._run(life.ready[LANE_CPU].take()[0])
         else:
             wake_at = life.wake_at()
             with self._interruptible(), self._changed:

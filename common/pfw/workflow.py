@@ -230,7 +230,7 @@ class Workflow:
 
     def order(self) -> list[str]:
         """Returns the ids so that each follows its dependencies (Kahn's order). Raises as `validate`."""
-        return self._names(self._draft.check().order)
+        return self._names(graph.topological_order(self._draft.check().of_steps()))
 
     def waves(self) -> list[list[str]]:
         """Returns the ids by depth: those of a wave depend only on waves before. Raises as `validate`."""
@@ -277,7 +277,7 @@ class Workflow:
 
     def _value(self, dependencies: Dependencies) -> Any:
         """Returns the returned structure with placeholders whose positions are places in the order, or None."""
-        rank = {place: position for position, place in enumerate(dependencies.order)}
+        rank = dependencies.ranks()
 
         def place(source: Any, numbering: Numbering[int]) -> Input | Inputs | list[Input]:
             self._own(source)

@@ -169,7 +169,7 @@ class Core:
                 # What went along with the lost batch may be lost too.
                 worker.known_functions.discard(attempt.function)
                 attempt.run.workers.pop(worker, None)
-            for part in parts(lost, lambda entry: entry[1].size):
+            for part in parts(lost, [attempt.size for _, attempt in lost]):
                 self._assign(worker, part)
         stop = tuple(number for number in msg.held if number not in worker.attempts)
         self._send(peer, m.Reply(worker.last_outcomes, self._numbers["cancel"], stop))
@@ -189,13 +189,13 @@ class Core:
             attempt = free(number, now)
             if attempt is None:
                 continue
-            run, step, function = attempt.run, attempt.step, attempt.function
+            run, step, function, *_ = attempt
             self._touched[run] = None
             if code == oc.OK:
                 known = estimates[function]
                 estimates[function] = known + (run_us - known) * 0.25 if known else run_us + 1.0
-                started = min(now, (start_us + offset_us) * 1e-6)
-                run.life.on_succeeded(step, number_of_worker, started, run_us * 1e-6, payload, now)
+                started = (start_us + offset_us) * 1e-6
+                run.life.on_succeeded(step, number_of_worker, min(now, started), run_us * 1e-6, payload, now)
             else:
                 self._on_other_outcome(
                     worker, attempt, code, (start_us + offset_us) * 1e-6, run_us * 1e-6, payload, now
@@ -594,29 +594,24 @@ class Core:
         waiting = self._waiting[lane]
         batches: dict[Worker, list[tuple[int, Attempt]]] = {}
         number = self._numbers["attempt"]
-        for worker, run, step, expected_us in plan_round(
+        for worker, run, steps, expected_us in plan_round(
             lane, waiting, self._credit[lane], self._functions.estimates_us
         ):
-            life = run.life
-            life.on_assigned(step)
-            graph = life.graph
-            size = len(graph.calls[step])
-            for dependency in graph.inputs[step]:
-                size += len(life.outputs[dependency] or b"")
-            if size > INPUT_BYTES:
-                self._refuse_inputs(run, step, size, now)
-                continue
-            function = run.functions[graph.function_of[step]]
-            attempt = new_attempt((run, step, function, lane, expected_us, size, worker.batch + 1))
-            number += 1
-            worker.add(number, attempt)
-            batch = batches.get(worker)
-            if batch is None:
-                batch = batches[worker] = []
-            batch.append((number, attempt))
+            life, booked = run.life, []
+            function, batch = run.functions[life.graph.function_of[steps[0]]], worker.batch + 1
+            for step in steps:
+                life.on_assigned(step)
+                size = life.input_bytes(step)
+                if size > INPUT_BYTES:
+                    self._refuse_inputs(run, step, size, now)
+                    continue
+                number += 1
+                booked.append((number, new_attempt((run, step, function, lane, expected_us, size, batch))))
+            worker.add(booked, lane)
+            batches.setdefault(worker, []).extend(booked)
         self._numbers["attempt"] = number
         for worker, attempts in batches.items():
-            for part in parts(attempts, lambda entry: entry[1].size):
+            for part in parts(attempts, [attempt[5] for _, attempt in attempts]):
                 self._assign(worker, part)
             self._settle(worker, (lane,))
         for run in [run for run in waiting if not run.life.ready[lane].count]:
@@ -638,19 +633,24 @@ class Core:
         rows: list[m.AssignRow] = []
         functions: dict[int, bytes] = {}
         runs: dict[int, str] = {}
+        run_before = spec_before = function_before = None
         for number, attempt in attempts:
             run, step, function, lane, _, _, batch = attempt
-            life = run.life
-            graph = life.graph
-            outputs = life.outputs
-            inputs = graph.inputs[step]
-            if function not in worker.known_functions:
-                worker.known_functions.add(function)
-                functions[function] = self._functions.pickles[function]
-            if worker not in run.workers:
-                run.workers[worker] = None
-                runs[run.number] = run.id
+            if run is not run_before:
+                run_before, graph, life, outputs = run, run.life.graph, run.life, run.life.outputs
+                if worker not in run.workers:
+                    run.workers[worker] = None
+                    runs[run.number] = run.id
+            # Neighbours mostly share these.
             spec = graph.specs[graph.spec_of[step]]
+            if spec is not spec_before or function != function_before:
+                spec_before, function_before = spec, function
+                if function not in worker.known_functions:
+                    worker.known_functions.add(function)
+                    functions[function] = self._functions.pickles[function]
+                estimate_us = 0 if spec.heavy else int(self._functions.estimates_us[function])
+                grace_ms = int(spec.grace * 1000)
+            inputs = graph.inputs[step]
             rows.append(
                 (
                     number,
@@ -659,8 +659,8 @@ class Core:
                     life.attempts[step],
                     function,
                     lane,
-                    0 if spec.heavy else int(self._functions.estimates_us[function]),
-                    int(spec.grace * 1000),
+                    estimate_us,
+                    grace_ms,
                     graph.calls[step],
                     tuple([outputs[d] for d in inputs]) if inputs else (),  # type: ignore[misc]
                 )

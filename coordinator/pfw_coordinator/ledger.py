@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -157,9 +158,13 @@ class Worker:
 
     def room_us(self, lane: int) -> int:
         """Expected work that may still be sent ahead, 0 or less for none."""
-        if len(self.attempts) >= MAX_HELD or self.out_bytes > AHEAD_BYTES * self.slots[lane]:
+        if len(self.attempts) >= MAX_HELD or self.room_bytes(lane) <= 0:
             return 0
         return self.slots[lane] * TARGET_US - self.queued_us[lane]
+
+    def room_bytes(self, lane: int) -> int:
+        """Calls and inputs that may still be sent ahead, 0 or less for none."""
+        return 1 + AHEAD_BYTES * self.slots[lane] - self.out_bytes
 
     def has_credit(self, lane: int) -> bool:
         """Whether the worker may be given more in this lane."""
@@ -167,24 +172,29 @@ class Worker:
             return False
         return self.out[lane] < self.slots[lane] or self.room_us(lane) > 0
 
-    def add(self, number: int, attempt: Attempt) -> None:
-        """Books an attempt."""
-        self.attempts[number] = attempt
-        lane = attempt.lane
-        self.out[lane] += 1
-        self.queued_us[lane] += attempt.estimate_us
-        self.out_bytes += attempt.size
+    def add(self, attempts: Iterable[tuple[int, Attempt]], lane: int) -> None:
+        """Books attempts of one lane, (number, attempt). 0.2 µs each."""
+        count = expected_us = size = 0
+        for number, attempt in attempts:
+            self.attempts[number] = attempt
+            count += 1
+            expected_us += attempt[4]
+            size += attempt[5]
+        self.out[lane] += count
+        self.queued_us[lane] += expected_us
+        self.out_bytes += size
 
     def free(self, number: int, now: float) -> Attempt | None:
         """Takes an attempt out of the ledger; None if the worker does not hold it."""
         attempt = self.attempts.pop(number, None)
         if attempt is not None:
-            lane = attempt.lane
-            if self.out[lane] == self.slots[lane]:
+            _, _, _, lane, estimate_us, size, _ = attempt
+            out = self.out
+            if out[lane] == self.slots[lane]:
                 self.idle_since[lane] = now
-            self.out[lane] -= 1
-            self.queued_us[lane] -= attempt.estimate_us
-            self.out_bytes -= attempt.size
+            out[lane] -= 1
+            self.queued_us[lane] -= estimate_us
+            self.out_bytes -= size
         return attempt
 
 

@@ -20,7 +20,7 @@ def assign(life: RunLife, lane: int = LANE_CPU) -> list[int]:
     """Hands out everything that is ready in a lane, in the order in which it is given."""
     steps = []
     while life.ready[lane].count:
-        step = life.ready[lane].take()
+        step = life.ready[lane].take()[0]
         life.on_assigned(step)
         steps.append(step)
     return steps

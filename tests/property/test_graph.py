@@ -109,7 +109,9 @@ def test_compile_keeps_the_graph_and_is_topological(dependencies: Dependencies) 
     compiled = workflow.compile()
     graph = compiled.graph
     assert sorted(graph.ids) == sorted(map(str, dependencies))
-    assert graph.ids == workflow.order()
+    position = {key: place for place, key in enumerate(dependencies)}
+    is_ordered = all(position[other] < position[key] for key, needed in dependencies.items() for other in needed)
+    assert graph.ids == (list(map(str, dependencies)) if is_ordered else workflow.order())
     assert compiled.index == {name: step for step, name in enumerate(graph.ids)}
     for number, name in enumerate(graph.ids):
         inputs, after = graph.inputs[number], graph.after[number]

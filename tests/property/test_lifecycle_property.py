@@ -155,8 +155,8 @@ class Schedule:
 
     def take(self) -> None:
         queue = next(queue for queue in self.life.ready if queue.count)
-        step = queue.head()
-        assert queue.take() == step
+        step = queue.heads()[0]
+        assert queue.take() == [step]
         assert step in self.oracle.may_start()
         self.life.on_assigned(step)
         self.oracle.states[step] = ASSIGNED

@@ -83,14 +83,20 @@ def test_equal_ranks_are_served_in_the_order_of_their_coming() -> None:
     for step, rank in ((1, 0), (2, 5), (3, 0), (4, 5)):
         queue.push(step, rank)
     assert queue.count == 4
-    assert queue.head() == 2
-    assert [queue.take() for _ in range(4)] == [2, 4, 1, 3]
+    queue.extend([5, 6, 7], 0)
+    assert queue.count == 7
+    assert list(queue.heads()) == [2, 4]
+    assert [queue.take() for _ in range(3)] == [[2], [4], [1]]
+    assert list(queue.heads()) == [3, 5, 6, 7]
+    assert queue.take(3) == [3, 5, 6]
+    assert queue.count == 1
+    assert queue.take() == [7]
     with pytest.raises(IndexError):
         queue.take()
     ranks = [3, 9, 1, 7, 2, 8, 3, 0, 9]
     for rank in ranks:
         queue.push(rank, rank)
-    assert [queue.take() for _ in ranks] == sorted(ranks, reverse=True)
+    assert [queue.take()[0] for _ in ranks] == sorted(ranks, reverse=True)
 
 
 def test_each_lane_has_its_own_queue() -> None:

@@ -11,9 +11,12 @@ from helpers.samples import graph_of, spec
 from pfw.graph import LANE_CPU, LANE_IO, Spec
 from pfw.lifecycle import RunLife
 from pfw_coordinator.ledger import AHEAD_BYTES, FLOOR_US, LONG_US, MAX_HELD, TARGET_US, Attempt, Run, Worker
-from pfw_coordinator.placement import RECALL_AFTER_S, RECALL_EVERY_S, Placement, Recall, plan_recall, plan_round
+from pfw_coordinator.placement import RECALL_AFTER_S, RECALL_EVERY_S, Recall, plan_recall, plan_round
 
 LONG, UNKNOWN = float(LONG_US), 0.0
+
+#: As Placement, step by step.
+Placed = tuple[Worker, Run, int, int]
 
 
 def run_of(count: int, *, number: int = 1, priority: int = 0, one: Spec | None = None, function: int = 0) -> Run:
@@ -31,18 +34,19 @@ def worker_of(number: int, cpu: int = 1, io: int = 1) -> Worker:
 
 def place(
     runs: Sequence[Run], workers: Sequence[Worker], estimates_us: Sequence[float] = (UNKNOWN,), lane: int = LANE_CPU
-) -> list[Placement]:
+) -> list[Placed]:
     """A round, booked as the core books it."""
-    placed: list[Placement] = []
+    placed: list[Placed] = []
     held = sum(len(worker.attempts) for worker in workers)
-    for worker, run, step, expected_us in plan_round(lane, runs, workers, estimates_us):
+    for worker, run, steps, expected_us in plan_round(lane, runs, workers, estimates_us):
         assert worker.has_credit(lane)
-        worker.add(held + len(placed), Attempt(run, step, 0, lane, expected_us, 10, 1))
-        placed.append((worker, run, step, expected_us))
+        for step in steps:
+            worker.add([(held + len(placed), Attempt(run, step, 0, lane, expected_us, 10, 1))], lane)
+            placed.append((worker, run, step, expected_us))
     return placed
 
 
-def counts(placed: Sequence[Placement]) -> dict[int, int]:
+def counts(placed: Sequence[Placed]) -> dict[int, int]:
     return dict(Counter(worker.number for worker, _, _, _ in placed))
 
 
@@ -138,9 +142,36 @@ def test_no_worker_holds_more_than_the_limit() -> None:
 
 def test_large_inputs_are_not_sent_ahead() -> None:
     worker = worker_of(1)
-    worker.add(0, Attempt(run_of(1), 0, 0, LANE_CPU, 10, AHEAD_BYTES + 1, 1))
+    worker.add([(0, Attempt(run_of(1), 0, 0, LANE_CPU, 10, AHEAD_BYTES + 1, 1))], LANE_CPU)
     assert not worker.has_credit(LANE_CPU)
     assert worker.has_credit(LANE_IO)
+
+
+def test_steps_are_sent_ahead_together_as_long_as_they_are_alike_and_find_room() -> None:
+    """Each placement is of one function and one spec; the order of the queue is kept."""
+    life = RunLife()
+    graph = graph_of([()] * 8, specs=[spec(), spec(retries=1)])
+    graph.function_of[:] = [0, 0, 0, 1, 1, 0, 0, 0]
+    graph.spec_of[:] = [0, 0, 0, 0, 0, 0, 1, 1]
+    life.start(graph, 0.0)
+    run = Run(1, "run-1", "name", b"session", b"key", life)
+    run.functions = [0, 1]
+    worker, number, groups = worker_of(1), 0, []
+    for _, _, steps, expected_us in plan_round(LANE_CPU, [run], [worker], [10.0, 20.0]):
+        groups.append((list(steps), expected_us))
+        worker.add([(number + step, Attempt(run, step, 0, LANE_CPU, expected_us, 10, 1)) for step in steps], LANE_CPU)
+    assert groups == [([0], 10), ([1, 2], 10), ([3, 4], 20), ([5], 10), ([6, 7], 10)]
+
+
+def test_no_more_is_sent_ahead_once_calls_and_inputs_fill_a_megabyte() -> None:
+    run, worker = run_of(9), worker_of(1)
+    run.life.graph.calls[:] = [b"x" * (AHEAD_BYTES // 2)] * 9
+    placed = []
+    for _, _, steps, expected_us in plan_round(LANE_CPU, [run], [worker], [10.0]):
+        placed += steps
+        size = AHEAD_BYTES // 2
+        worker.add([(step, Attempt(run, step, 0, LANE_CPU, expected_us, size, 1)) for step in steps], LANE_CPU)
+    assert placed == [0, 1, 2]
 
 
 # -- credit ------------------------------------------------------------------------------------------------------------
@@ -148,7 +179,7 @@ def test_large_inputs_are_not_sent_ahead() -> None:
 
 def test_a_ledger_counts_what_goes_in_and_out() -> None:
     worker, run = worker_of(1, 2), run_of(1)
-    worker.add(5, Attempt(run, 0, 0, LANE_CPU, 100, 7, 1))
+    worker.add([(5, Attempt(run, 0, 0, LANE_CPU, 100, 7, 1))], LANE_CPU)
     assert (worker.out, worker.queued_us, worker.out_bytes) == ([1, 0, 0], [100, 0, 0], 7)
     assert worker.free(6, 1.0) is None
     assert worker.free(5, 1.0) == Attempt(run, 0, 0, LANE_CPU, 100, 7, 1)
@@ -167,7 +198,7 @@ def test_who_is_suspect_or_leaves_has_no_credit(mark: str) -> None:
 def test_a_lane_is_idle_since_its_first_slot_was_freed() -> None:
     worker, run = worker_of(1, 2), run_of(1)
     for number in (1, 2):
-        worker.add(number, Attempt(run, 0, 0, LANE_CPU, 100, 0, 1))
+        worker.add([(number, Attempt(run, 0, 0, LANE_CPU, 100, 0, 1))], LANE_CPU)
     worker.free(1, 5.0)
     worker.free(2, 6.0)
     assert worker.idle_since[LANE_CPU] == 5.0
@@ -179,7 +210,7 @@ def test_a_lane_is_idle_since_its_first_slot_was_freed() -> None:
 def loaded(number: int, held: int, cpu: int = 1) -> Worker:
     worker, run = worker_of(number, cpu), run_of(1)
     for attempt in range(held):
-        worker.add(100 * number + attempt, Attempt(run, 0, 0, LANE_CPU, 100, 0, 1))
+        worker.add([(100 * number + attempt, Attempt(run, 0, 0, LANE_CPU, 100, 0, 1))], LANE_CPU)
     return worker
 
 

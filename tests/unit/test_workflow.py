@@ -141,8 +141,8 @@ def test_items_are_taken_where_they_are_used() -> None:
     assert isinstance(first, Node)
     assert (first.id, first.path, repr(first)) == ("pair", (0,), 'Node "pair"[0]')
     assert value_of(workflow) == ((1, -1, -1, 20), {})
-    assert workflow.compile().graph.ids == ["one", "echo", "pair", "echo#2"]
-    assert workflow.compile().graph.inputs[-1] == (2, 1)
+    assert workflow.compile().graph.ids == ["one", "pair", "echo", "echo#2"]
+    assert workflow.compile().graph.inputs[-1] == (1, 2)
 
 
 def test_after_orders_without_data() -> None:

@@ -25,7 +25,7 @@ from pfw.failure import describe_crash
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
 from pfw.messages import Message
 from pfw.wire import parts
-from pfw_worker.ledger import Held, Slot, Stop
+from pfw_worker.ledger import Held, Slot, Stop, new_held
 
 LANES = (LANE_CPU, LANE_IO, LANE_ASYNC)
 
@@ -188,7 +188,7 @@ class Core:
         self._functions.update(msg.functions)
         self._run_ids.update(msg.runs)
         attempts, run_ids, in_outbox = self.attempts, self._run_ids, self._in_outbox
-        functions = self._functions
+        functions, queues, cancelled, is_leaving = self._functions, self._queues, self._cancelled, self.is_leaving
         is_blocked = msg.last_cancel > self._last_cancel
         self._wanted_cancel = max(self._wanted_cancel, msg.last_cancel)
         for number, run, step, attempt, function, lane, estimate_us, grace_ms, call, inputs in msg.rows:
@@ -199,13 +199,13 @@ class Core:
             size = len(call) + sum(map(len, inputs)) if inputs else len(call)
             is_short = 1 if 0 < estimate_us <= MESSAGE_US else 0
             row = (number, run, run_ids[run], step, attempt, function, is_short, call, inputs)
-            attempts[number] = Held(row, lane, estimate_us, grace_ms / 1000, size)
-            if run in self._cancelled or self.is_leaving:
+            attempts[number] = new_held((row, lane, estimate_us, grace_ms / 1000, size))
+            if run in cancelled or is_leaving:
                 self._hand_back(number)
             elif is_blocked:
                 self._blocked.append(number)
             else:
-                self._queues[lane].append(number)
+                queues[lane].append(number)
         if is_blocked:
             self._ask_cancels()
 
@@ -490,7 +490,7 @@ class Core:
         if not self.number:
             return
         was_empty = not self._outbox
-        for part in parts(rows, lambda row: len(row[4])):
+        for part in parts(rows, [len(row[4]) for row in rows]):
             self._outbox_number += 1
             self._outbox[self._outbox_number] = tuple(part)
             self._mail.append(m.Outcomes(self._outbox_number, tuple(part)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 
@@ -14,6 +15,10 @@ class Held(NamedTuple):
     estimate_us: int
     grace_s: float
     size: int
+
+
+#: Builds a Held from one tuple; `Held(...)` takes 0.2 µs more, once a step.
+new_held = partial(tuple.__new__, Held)
 
 
 class Slot:
