@@ -44,13 +44,15 @@ from pfw.errors import (
     WorkerLostError,
 )
 from pfw.retry import Retry
-from pfw.step import Step, StepFunction, step
+from pfw.step import StepFunction, step
+from pfw.stepclass import Step
 from pfw.version import __version__
 from pfw.workflow import ItemNode, MapNode, Node, Workflow
 
 if TYPE_CHECKING:
     from pfw.client import Client
     from pfw.cluster import LocalCluster
+    from pfw.config import Config
     from pfw.events import Event
     from pfw.futures import Future
     from pfw.metrics import StepMetrics, WorkflowMetrics
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
 #: Loaded when first used: they need the dependencies.
 _LAZY = {
     "Client": "pfw.client",
+    "Config": "pfw.config",
     "Event": "pfw.events",
     "Future": "pfw.futures",
     "LocalCluster": "pfw.cluster",
@@ -75,6 +78,7 @@ __all__ = [
     "CancellationToken",
     "Client",
     "ClusterError",
+    "Config",
     "ConfigError",
     "CoordinatorLostError",
     "CycleError",

@@ -11,6 +11,8 @@ from pfw.errors import ConfigError
 NAME_LIMIT = 1_000
 #: Largest number: a month in s.
 NUMBER_LIMIT = 31 * 24 * 3600
+#: Most slots of one kind that a worker of a local cluster has.
+SLOTS_LIMIT = 10_000
 
 
 def check_number(field: str, value: Any) -> None:
@@ -23,6 +25,17 @@ def check_number(field: str, value: Any) -> None:
         raise ConfigError(f"{field} is a number, 0 or more, not {value!r}")
     if value > NUMBER_LIMIT:
         raise ConfigError(f"{field} is a number up to {NUMBER_LIMIT:,} (a month in s), not {value!r}")
+
+
+def check_slots(field: str, value: Any) -> int:
+    """Returns a number of slots.
+
+    Raises:
+        ConfigError: it is no whole number from 1 to 10,000.
+    """
+    if type(value) is not int or not 1 <= value <= SLOTS_LIMIT:
+        raise ConfigError(f"{field} is a number of slots from 1 to {SLOTS_LIMIT:,}, not {value!r}")
+    return value
 
 
 def checked_text(option: str, text: Any) -> str:

@@ -103,16 +103,14 @@ _RUN_EXAMPLE = _example("pfw run examples/code_census.py -p limit=200", "pfw run
 @cli.command(epilog=_RUN_EXAMPLE)
 @click.argument("file", metavar="FILE.py[:NAME]|FILE.json")
 @click.option("-p", "parameters", metavar="KEY=VALUE", multiple=True, help="A parameter of the function in FILE.py.")
-@click.option("--mode", type=click.Choice(MODES), default="parallel", show_default=True, help="How steps are ordered.")
+@click.option("--mode", type=click.Choice(MODES), help="How steps are ordered. Default: parallel.")
 @click.option("--on", metavar="ADDRESS", help="Run on this coordinator. Default: a cluster of this command's own.")
 @click.option("--cpu", type=click.IntRange(1, 10_000), help="CPU slots. Default: the cores this process may use.")
 @click.option("--io", type=click.IntRange(1, 10_000), help="IO slots. Default: 4 for each CPU slot.")
 @click.option(
     "--on-failure",
     type=click.Choice(ON_FAILURE),
-    default="stop",
-    show_default=True,
-    help="What to do with the rest after a step has failed.",
+    help="What to do with the rest after a step has failed. Default: stop.",
 )
 @click.option("--keep", multiple=True, metavar="leaves|all|STEP", help="Outputs to keep; may be repeated.")
 @click.option("--detach", is_flag=True, help="Start it on the coordinator, print its id, and leave it there.")
@@ -122,8 +120,8 @@ _RUN_EXAMPLE = _example("pfw run examples/code_census.py -p limit=200", "pfw run
 @_progress
 @_json
 def run(
-    file: str, parameters: tuple[str, ...], mode: str, on: str | None, cpu: int | None, io: int | None,
-    on_failure: str, keep: tuple[str, ...], detach: bool, time_scale: float | None, bytes_scale: float | None,
+    file: str, parameters: tuple[str, ...], mode: str | None, on: str | None, cpu: int | None, io: int | None,
+    on_failure: str | None, keep: tuple[str, ...], detach: bool, time_scale: float | None, bytes_scale: float | None,
     lane: str | None, progress: str | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Run the workflow in a Python file, or replay a recorded one.
@@ -133,19 +131,17 @@ def run(
 
     FILE.json is a recorded workflow in WfFormat (WfCommons 1.0 to 1.5). Each task waits (if it used less than half a
     core, or with --lane io) or burns CPU for its recorded time, and passes on as many bytes as it wrote.
+
+    Defaults can be set in the environment (PFW_MODE, PFW_CPU, ...) and in the TOML file that PFW_CONFIG names.
     """
+    from pfw.config import settle
     from pfw.launch import Order, launch
 
-    _check_place(mode, on, cpu, io, detach)
+    kept = keep[0] if keep in (("leaves",), ("all",)) else keep or None
+    config = settle(None, mode=mode, cpu=cpu, io=io, on_failure=on_failure, keep=kept)
+    _check_place(config.mode, on, cpu, io, detach)
     replay, workflow = _load(file, parameters, {"time_scale": time_scale, "bytes_scale": bytes_scale, "lane": lane})
-    return launch(
-        Order(
-            workflow, replay, mode, on, cpu, io, on_failure,
-            keep[0] if keep in (("leaves",), ("all",)) else keep or "leaves",
-            progress, as_json,
-        ),
-        detach=detach,
-    )  # fmt: skip
+    return launch(Order(workflow, replay, on, config, progress, as_json), detach=detach)
 
 
 def _check_place(mode: str, on: str | None, cpu: int | None, io: int | None, detach: bool) -> None:

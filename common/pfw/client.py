@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from pfw import codec
 from pfw import messages as m
 from pfw.call import Input, Inputs
+from pfw.config import Config, Keep, settle
 from pfw.connection import find_address
 from pfw.errors import ClusterError, ConfigError, UnknownDependencyError, UnknownRunError, did_you_mean
 from pfw.futures import Calls, Future
-from pfw.lifecycle import MODES, ON_FAILURE
 from pfw.link import Link
-from pfw.node import MapNode, Node
+from pfw.progress import report
 from pfw.record import RunRecord
 from pfw.runs import Meaning, Run
 from pfw.session import answer_of
@@ -23,8 +23,6 @@ from pfw.wire import pack_graph
 
 if TYPE_CHECKING:
     from pfw.workflow import Compiled, Workflow
-
-Keep = str | Iterable[str | Node | MapNode]
 
 
 class Client:
@@ -87,19 +85,21 @@ class Client:
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
-    def start(self, wf: Workflow, /, **options: Any) -> Run:
+    def start(self, wf: Workflow, /, *, key: str | None = None, config: Config | None = None, **options: Any) -> Run:
         """Starts a workflow, which goes on without this process, and returns as soon as the coordinator has it.
 
         Args:
             wf: The workflow.
-            options: mode, on_failure, keep, priority, progress: as for `pfw.run`; and `key`: the same key twice is
-                one run, so that a start whose answer was lost may be repeated.
+            key: The same key twice is one run, so that a start whose answer was lost may be repeated.
+            config: As for `pfw.run`.
+            options: mode, on_failure, keep, priority, progress: as for `pfw.run`.
 
         Raises:
+            ConfigError: An option has a value that it cannot have.
             GraphError: The workflow is not valid.
             UnpicklableError: A function or an argument cannot be sent.
         """
-        return self.submit_run(wf, is_detached=True, **options)
+        return self.submit_run(wf, settle(config, **options), key=key, is_detached=True)
 
     def run(self, wf: Workflow, /, **options: Any) -> Run:
         """Runs a workflow and waits for its end; options and errors as for `pfw.run`."""
@@ -107,54 +107,31 @@ class Client:
 
         return run(wf, on=self, **options)
 
-    def submit_run(
-        self,
-        wf: Workflow,
-        *,
-        is_detached: bool = False,
-        mode: str = "parallel",
-        on_failure: str = "stop",
-        keep: Keep = "leaves",
-        priority: int = 0,
-        key: str | None = None,
-        progress: Any = None,
-    ) -> Run:
-        """As `start`; a run that is not detached is cancelled when this process has been gone for 30 s.
-
-        Args:
-            wf: The workflow.
-            is_detached: Whether the run goes on without this process.
-            mode: "parallel" or "waves".
-            on_failure: "stop", "continue" or "abort".
-            keep: Outputs to keep: "leaves", "all", or ids and nodes.
-            priority: Runs of a higher priority get free slots first, 0 or more.
-            key: The same key twice is one run; None: a random one.
-            progress: A function, or several, called with each event.
-        """
-        check_options(mode, on_failure, priority)
-        compiled = wf.compile()
-        kept = kept_steps(compiled, keep)
+    def submit_run(self, wf: Workflow, config: Config, *, key: str | None = None, is_detached: bool = False) -> Run:
+        """As `start`; a run that is not detached is cancelled when this process has been gone for 30 s."""
+        if config.mode == "sequential":
+            raise ConfigError("mode 'sequential' is of runs in this process; on a cluster it is 'parallel' or 'waves'")
+        compiled = wf.compile(config.step_defaults)
+        kept = kept_steps(compiled, config.keep)
         meaning = Meaning(compiled.value, compiled.leaves, compiled.maps)
-        record = RunRecord(wf.name, mode, compiled.graph, meaning)
+        record = RunRecord(wf.name, config.mode, compiled.graph, meaning)
         message = m.Submit(
             key.encode() if key else os.urandom(16),
             wf.name,
-            mode,
-            on_failure,
+            config.mode,
+            config.on_failure,
             int(kept is None),
             kept or (),
             0,
             int(is_detached),
-            priority,
+            config.priority,
             codec.dump(tuple(meaning)) if is_detached else b"",
             pack_graph(compiled.graph),
         )
         record = self._link.call(lambda session, now: session.submit(message, record))
         run = Run(record, meaning, self)
-        if progress is not None:
-            from pfw.progress import report
-
-            report(run, progress)
+        if config.progress is not None:
+            report(run, config.progress)
         if is_detached:
             self.wait(lambda: bool(record.run_id) or record.error is not None)
             if record.error is not None:
@@ -247,21 +224,10 @@ class Client:
         self._link.call(lambda session, now: session.cancel(record, reason))
 
 
-def check_options(mode: str, on_failure: str, priority: int) -> None:
-    """Raises ConfigError if an option of a run has a value that it cannot have."""
-    if mode not in MODES:
-        raise ConfigError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
-    if on_failure not in ON_FAILURE:
-        raise ConfigError(f"on_failure is one of {', '.join(ON_FAILURE)}, not {on_failure!r}")
-    if type(priority) is not int or not 0 <= priority < 1 << 31:
-        raise ConfigError(f"priority is a whole number from 0 to 2**31 - 1, not {priority!r}")
-
-
 def kept_steps(compiled: Compiled, keep: Keep) -> tuple[int, ...] | None:
     """The steps whose outputs the caller gets; None for all.
 
     Raises:
-        ConfigError: `keep` is neither "leaves" nor "all" nor a list of ids and nodes.
         UnknownDependencyError: An id is not one of the workflow's.
     """
     if keep == "all":
@@ -269,8 +235,6 @@ def kept_steps(compiled: Compiled, keep: Keep) -> tuple[int, ...] | None:
     value = _steps_of(compiled.value)
     if keep == "leaves":
         return tuple({*compiled.leaves, *value})
-    if isinstance(keep, str):
-        raise ConfigError(f"keep is 'leaves', 'all' or a list of ids and nodes, not {keep!r}")
     kept = set(value)
     for wanted in keep:
         name = wanted if isinstance(wanted, str) else wanted.id

@@ -19,8 +19,8 @@ import weakref
 from pathlib import Path
 
 from pfw import host
+from pfw.checks import check_slots
 from pfw.client import Client
-from pfw.errors import ConfigError
 from pfw.link import Link
 
 #: The shared cluster of `run(wf)` ends when it has not been used for so long.
@@ -51,8 +51,8 @@ class LocalCluster(Client):
             ConfigError: A size is not a whole number from 1 to 10,000.
             ClusterError: The daemons do not start.
         """
-        self.cpu = host.cpu_capacity() if cpu is None else _checked("cpu", cpu)
-        self.io = 4 * self.cpu if io is None else _checked("io", io)
+        self.cpu = host.cpu_capacity() if cpu is None else check_slots("cpu", cpu)
+        self.io = 4 * self.cpu if io is None else check_slots("io", io)
         self._calls = None
         self._owner = os.getpid()
         self._closing = threading.Lock()
@@ -138,12 +138,6 @@ def _boot(module: str) -> str:
     return _BOOT.format(
         roots=[root for root in roots if root in sys.path], module=module, name=module.replace("_", "-")
     )
-
-
-def _checked(name: str, size: int) -> int:
-    if type(size) is not int or not 1 <= size <= 10_000:
-        raise ConfigError(f"{name} is a number of slots from 1 to 10,000, not {size!r}")
-    return size
 
 
 def _lock(folder: Path) -> int:

@@ -16,7 +16,7 @@ from pfw.call import PLAIN_TYPES, Input, Inputs, place_all
 from pfw.draft import Dependencies, Draft
 from pfw.errors import GraphError, UnpicklableError
 from pfw.graph import Graph, Spec
-from pfw.step import StepFunction
+from pfw.step import STEP_DEFAULTS, StepDefaults, StepFunction
 
 
 class Compiled(NamedTuple):
@@ -33,13 +33,14 @@ class Compiled(NamedTuple):
     maps: dict[str, tuple[int, ...]]
 
 
-def compile_draft(draft: Draft, dependencies: Dependencies, value: Any) -> Compiled:
+def compile_draft(draft: Draft, dependencies: Dependencies, value: Any, defaults: StepDefaults) -> Compiled:
     """Pickles and numbers the steps of a draft.
 
     Args:
         draft: the steps.
         dependencies: what `draft.check()` gave.
         value: what was given to `returns`, with Inputs that name steps of the graph; None: nothing was.
+        defaults: for options that steps do not set.
 
     Raises:
         GraphError: a Node is where none can be, such as in a set or a closure.
@@ -50,6 +51,8 @@ def compile_draft(draft: Draft, dependencies: Dependencies, value: Any) -> Compi
     steps = [draft.steps[place] for place in order]
     keys = list(map(id, steps))
     distinct = dict(zip(keys, steps, strict=True))
+    if defaults != STEP_DEFAULTS:
+        distinct = {key: step.settled(defaults) for key, step in distinct.items()}
     functions, number_of_function = _dump_functions(distinct, dict(zip(keys[::-1], ids[::-1], strict=True)))
     specs, number_of_spec = _share_specs(distinct)
     graph = Graph(

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import click
 
 from pfw import running
-from pfw.client import Client, Keep
+from pfw.client import Client
 from pfw.cluster import LocalCluster
+from pfw.config import Config
 from pfw.display import CounterLine, follow, write_event
 from pfw.errors import PfwError, StepFailedError
 from pfw.facts import STATE_NAMES, SUCCEEDED
@@ -36,12 +37,8 @@ class Order(NamedTuple):
 
     workflow: Workflow
     replay: Replay | None
-    mode: str
     on: str | None
-    cpu: int | None
-    io: int | None
-    on_failure: str
-    keep: Keep
+    config: Config
     #: "console", "none", or None: a counter.
     progress: str | None
     as_json: bool
@@ -54,19 +51,19 @@ def launch(order: Order, *, detach: bool) -> int:
         PfwError: It could not be run. That a step failed is no such error but an exit code.
         KeyboardInterrupt: It was cancelled.
     """
-    order.workflow.compile()  # what is wrong with it is said before anything is started
+    order.workflow.compile(order.config.step_defaults)  # what is wrong with it is said before anything is started
     if detach:
         return _detach(order)
-    if order.mode == "sequential":
+    if order.config.mode == "sequential":
         return _run_here(order)
-    with Client(order.on) if order.on else LocalCluster(order.cpu, order.io) as client:
+    with Client(order.on) if order.on else LocalCluster(order.config.cpu, order.config.io) as client:
         return _run_on(client, order)
 
 
 def _detach(order: Order) -> int:
     with Client(order.on) as client:
         _warn_if_empty(client)
-        found = client.start(order.workflow, mode=order.mode, on_failure=order.on_failure, keep=order.keep)
+        found = client.start(order.workflow, config=order.config)
         if order.as_json:
             print_json({"run": found.id, "name": found.name, "address": client.address})
         else:
@@ -77,13 +74,10 @@ def _detach(order: Order) -> int:
 
 def _run_here(order: Order) -> int:
     # On this thread, so that Ctrl-C and debuggers reach the step that runs.
-    line = _counter(order.progress, len(order.workflow.compile().graph.ids))
+    line = _counter(order.progress, len(order.workflow.compile(order.config.step_defaults).graph.ids))
     listeners = [line.on_event] if line else _listeners(order.progress)
     try:
-        found = running.run(
-            order.workflow, mode="sequential", on_failure=order.on_failure, keep=order.keep, check=False,
-            progress=listeners or None,
-        )  # fmt: skip
+        found = running.run(order.workflow, config=order.config, check=False, progress=listeners or None)
     except KeyboardInterrupt as interrupt:
         if hasattr(interrupt, "run"):
             tell(interrupt.run, {PROCESS: 1}, order.replay, as_json=order.as_json)
@@ -97,10 +91,7 @@ def _run_here(order: Order) -> int:
 def _run_on(client: Client, order: Order) -> int:
     if order.on:
         _warn_if_empty(client)
-    found = running.start(
-        order.workflow, mode=order.mode, on=client, on_failure=order.on_failure, keep=order.keep,
-        progress=_listeners(order.progress) or None,
-    )  # fmt: skip
+    found = running.start(order.workflow, on=client, config=order.config, progress=_listeners(order.progress) or None)
     try:
         _follow(found, order.progress)
     except KeyboardInterrupt:

@@ -8,6 +8,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from pfw.config import Config, Keep, settle
 from pfw.context import current
 from pfw.errors import PfwError
 from pfw.progress import Listener, report
@@ -16,7 +17,7 @@ from pfw.runs import Meaning, Run
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pfw.client import Client, Keep
+    from pfw.client import Client
     from pfw.workflow import Workflow
 
 
@@ -24,17 +25,20 @@ def run(
     wf: Workflow,
     /,
     *,
-    mode: str = "parallel",
+    mode: str | None = None,
     on: Client | str | None = None,
     cpu: int | None = None,
     io: int | None = None,
+    config: Config | None = None,
     progress: Listener | Iterable[Listener] | None = None,
-    on_failure: str = "stop",
-    keep: Keep = "leaves",
+    on_failure: str | None = None,
+    keep: Keep | None = None,
     check: bool = True,
-    priority: int = 0,
+    priority: int | None = None,
 ) -> Run:
     """Runs a workflow and waits for its end.
+
+    What is not given, or None, is as `config` says: `mode`, `cpu`, `io`, `progress`, `on_failure`, `keep`, `priority`.
 
     Args:
         wf: The workflow.
@@ -43,12 +47,13 @@ def run(
         on: Where: None for a local cluster, kept from run to run; a Client or LocalCluster; or a coordinator's address.
         cpu: CPU slots of the local cluster; None: the cores this process may use.
         io: IO slots of the local cluster; None: 4 for each CPU slot.
+        config: What holds for options that are not given, and for steps; None: `Config.load()`.
         progress: A function, or several, called with each event on a thread of their own.
         on_failure: After a step has failed for good: "stop" (running steps finish, nothing else starts), "continue"
             (only what depends on it is skipped), "abort" (running steps are stopped too).
         keep: Outputs kept for the caller: "leaves", "all", or ids and nodes.
         check: Whether a failure raises.
-        priority: Runs of a higher priority get free slots first, 0 or more.
+        priority: Runs of a higher priority get free slots first.
 
     Raises:
         GraphError: The workflow is not valid (cycle, unknown dependency, empty).
@@ -70,7 +75,10 @@ def run(
     4
     """
     _refuse_event_loop()
-    found = _begin(wf, mode, on, cpu, io, progress, on_failure, keep, priority, is_inline=True)
+    settled = settle(
+        config, mode=mode, cpu=cpu, io=io, progress=progress, on_failure=on_failure, keep=keep, priority=priority
+    )
+    found = _begin(wf, on, settled, is_inline=True)
     _wait(found)
     return found.check() if check else found
 
@@ -79,38 +87,44 @@ def start(
     wf: Workflow,
     /,
     *,
-    mode: str = "parallel",
+    mode: str | None = None,
     on: Client | str | None = None,
     cpu: int | None = None,
     io: int | None = None,
+    config: Config | None = None,
     progress: Listener | Iterable[Listener] | None = None,
-    on_failure: str = "stop",
-    keep: Keep = "leaves",
-    priority: int = 0,
+    on_failure: str | None = None,
+    keep: Keep | None = None,
+    priority: int | None = None,
 ) -> Run:
     """Starts a workflow and returns at once; arguments and errors as for `run`. The run ends with this process."""
-    return _begin(wf, mode, on, cpu, io, progress, on_failure, keep, priority, is_inline=False)
+    settled = settle(
+        config, mode=mode, cpu=cpu, io=io, progress=progress, on_failure=on_failure, keep=keep, priority=priority
+    )
+    return _begin(wf, on, settled, is_inline=False)
 
 
 async def arun(
     wf: Workflow,
     /,
     *,
-    mode: str = "parallel",
+    mode: str | None = None,
     on: Client | str | None = None,
     cpu: int | None = None,
     io: int | None = None,
+    config: Config | None = None,
     progress: Listener | Iterable[Listener] | None = None,
-    on_failure: str = "stop",
-    keep: Keep = "leaves",
+    on_failure: str | None = None,
+    keep: Keep | None = None,
     check: bool = True,
-    priority: int = 0,
+    priority: int | None = None,
 ) -> Run:
     """As `run`, for use in an event loop, which it does not block. If its task is cancelled, so is the run."""
-    # Starting a cluster and waiting block, so they are done on a thread.
-    found = await asyncio.to_thread(
-        _begin, wf, mode, on, cpu, io, progress, on_failure, keep, priority, is_inline=False
+    settled = settle(
+        config, mode=mode, cpu=cpu, io=io, progress=progress, on_failure=on_failure, keep=keep, priority=priority
     )
+    # Starting a cluster and waiting block, so they are done on a thread.
+    found = await asyncio.to_thread(_begin, wf, on, settled, is_inline=False)
     try:
         await asyncio.to_thread(_wait, found)
     except asyncio.CancelledError:
@@ -119,30 +133,16 @@ async def arun(
     return found.check() if check else found
 
 
-def _begin(
-    wf: Workflow,
-    mode: str,
-    on: Client | str | None,
-    cpu: int | None,
-    io: int | None,
-    progress: Listener | Iterable[Listener] | None,
-    on_failure: str,
-    keep: Keep,
-    priority: int,
-    *,
-    is_inline: bool,
-) -> Run:
+def _begin(wf: Workflow, on: Client | str | None, config: Config, *, is_inline: bool) -> Run:
     if current().run_id:
         raise PfwError("a running step cannot run a workflow of its own: compute here, or run the workflow afterwards")
-    from pfw.client import check_options, kept_steps
+    from pfw.client import kept_steps
 
-    if mode == "sequential":
-        return _begin_sequential(wf, on_failure, keep, priority, progress, is_inline=is_inline)
-    # Before a cluster is started for it: what can be said of the workflow and the options is said at once.
-    check_options(mode, on_failure, priority)
-    kept_steps(wf.compile(), keep)
-    client = _client(on, cpu, io)
-    return client.submit_run(wf, mode=mode, on_failure=on_failure, keep=keep, priority=priority, progress=progress)
+    if config.mode == "sequential":
+        return _begin_sequential(wf, config, is_inline=is_inline)
+    # Before a cluster is started for it: what can be said of the workflow is said at once.
+    kept_steps(wf.compile(config.step_defaults), config.keep)
+    return _client(on, config.cpu, config.io).submit_run(wf, config)
 
 
 def _client(on: Client | str | None, cpu: int | None, io: int | None) -> Client:
@@ -172,30 +172,21 @@ _clients: dict[tuple[str, int], Client] = {}
 _clients_lock = threading.Lock()
 
 
-def _begin_sequential(
-    wf: Workflow,
-    on_failure: str,
-    keep: Keep,
-    priority: int,
-    progress: Listener | Iterable[Listener] | None,
-    *,
-    is_inline: bool,
-) -> Run:
-    from pfw.client import check_options, kept_steps
+def _begin_sequential(wf: Workflow, config: Config, *, is_inline: bool) -> Run:
+    from pfw.client import kept_steps
     from pfw.lifecycle import RunLife
     from pfw.record import RunRecord
     from pfw.sequential import Sequential, start_thread
 
-    check_options("sequential", on_failure, priority)
-    compiled = wf.compile()
-    kept = kept_steps(compiled, keep)
+    compiled = wf.compile(config.step_defaults)
+    kept = kept_steps(compiled, config.keep)
     meaning = Meaning(compiled.value, compiled.leaves, compiled.maps)
     record = RunRecord(wf.name, "sequential", compiled.graph, meaning)
-    life = RunLife(mode="sequential", on_failure=on_failure, keep=kept or (), keep_all=kept is None)
+    life = RunLife(mode="sequential", on_failure=config.on_failure, keep=kept or (), keep_all=kept is None)
     engine = Sequential(record, life)
     found = Run(record, meaning, engine)
-    if progress is not None:
-        report(found, progress)
+    if config.progress is not None:
+        report(found, config.progress)
     if is_inline:
         try:
             engine.execute()

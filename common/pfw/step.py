@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, overload
 
 from pfw.checks import check_number, checked_text
 from pfw.errors import ConfigError, GraphError, did_you_mean
@@ -22,7 +22,17 @@ from pfw.retry import Retry, Selector
 if TYPE_CHECKING:
     from pfw.workflow import Workflow
 
-__all__ = ["HINTS", "Retry", "Selector", "Step", "StepFunction", "from_instance", "is_async", "open_workflow", "step"]
+__all__ = [
+    "HINTS",
+    "STEP_DEFAULTS",
+    "Retry",
+    "Selector",
+    "StepDefaults",
+    "StepFunction",
+    "is_async",
+    "open_workflow",
+    "step",
+]
 
 #: The workflow whose block is open here. Whoever runs steps in the caller's own context sets it to None meanwhile.
 open_workflow: ContextVar[Workflow | None] = ContextVar("open_workflow", default=None)
@@ -35,6 +45,17 @@ HINTS = {
     "heavy_io": (LANE_IO, 1),
     "async_io": (LANE_ASYNC, 0),
 }
+
+
+class StepDefaults(NamedTuple):
+    """What steps get that do not set an option; the Config of a run says it."""
+
+    retry: Retry = Retry(retries=0)
+    #: Time between the request to stop and the end by force, s.
+    grace: float = 2.0
+
+
+STEP_DEFAULTS = StepDefaults()
 
 
 # ---------------------------------------------------------------- functions
@@ -56,6 +77,8 @@ class StepFunction:
     id: str | None
     #: What each use starts after: Nodes, or ids.
     after: tuple[Deferred | str, ...]
+    #: Options that were not given, of those that StepDefaults has.
+    unset: frozenset[str]
     #: Name of the function, where it has one.
     __name__: str
 
@@ -65,8 +88,8 @@ class StepFunction:
         *,
         name: str | None = None,
         hint: str | None = None,
-        retry: int | Retry = 0,
-        grace: float = 2.0,
+        retry: int | Retry | None = None,
+        grace: float | None = None,
         id: str | None = None,
         after: Deferred | str | Iterable[Deferred | str] = (),
     ) -> None:
@@ -76,7 +99,11 @@ class StepFunction:
         self.fn = fn
         self.name = _checked_name("name", _name_of(fn) if name is None else name)
         self.hint = _checked_hint(hint, fn)
+        options = {"retry": retry, "grace": grace}
+        self.unset = frozenset(option for option, value in options.items() if value is None)
+        retry = STEP_DEFAULTS.retry if retry is None else retry
         self.retry = retry if isinstance(retry, Retry) else Retry(retries=retry)
+        grace = STEP_DEFAULTS.grace if grace is None else grace
         check_number("grace", grace)
         self.grace = float(grace)
         self.id = None if id is None else _checked_name("id", id)
@@ -124,9 +151,19 @@ class StepFunction:
             after=self.after if after is None else after,
             name=self.name if name is None else name,
             hint=self.hint if hint is None else hint,
-            retry=self.retry if retry is None else retry,
-            grace=self.grace if grace is None else grace,
+            retry=self._given("retry") if retry is None else retry,
+            grace=self._given("grace") if grace is None else grace,
         )
+
+    def _given(self, option: str) -> Any:
+        return None if option in self.unset else getattr(self, option)
+
+    def settled(self, defaults: StepDefaults) -> Self:
+        """Returns this step with what it does not set as `defaults` say."""
+        copy = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy.__dict__.update((option, getattr(defaults, option)) for option in self.unset)
+        return copy
 
     def map(self, /, *iterables: Iterable[Any], **constants: Any) -> MapNode:
         """Adds one use for each item (with several iterables: for each tuple of items, until the shortest one ends).
@@ -186,13 +223,14 @@ class StepFunction:
         named = self.named()
         if named is self:
             return self.fn.__qualname__
-        return _rebuild, (self.fn if named is None else named, self.name, self.hint, self.retry, self.grace)
+        options = self.name, self.hint, self._given("retry"), self._given("grace")
+        return _rebuild, (self.fn if named is None else named, *options)
 
     def __repr__(self) -> str:
         return f"<step {self.name}>"
 
 
-def _rebuild(fn: Callable[..., Any], name: str, hint: str, retry: Retry, grace: float) -> StepFunction:
+def _rebuild(fn: Callable[..., Any], name: str, hint: str, retry: Retry | None, grace: float | None) -> StepFunction:
     plain = fn.fn if isinstance(fn, StepFunction) else fn
     return StepFunction(plain, name=name, hint=hint, retry=retry, grace=grace)
 
@@ -208,8 +246,8 @@ def step(
     *,
     name: str | None = None,
     hint: str | None = None,
-    retry: int | Retry = 0,
-    grace: float = 2.0,
+    retry: int | Retry | None = None,
+    grace: float | None = None,
 ) -> StepFunction: ...
 
 
@@ -220,8 +258,8 @@ def step(
     *,
     name: str | None = None,
     hint: str | None = None,
-    retry: int | Retry = 0,
-    grace: float = 2.0,
+    retry: int | Retry | None = None,
+    grace: float | None = None,
 ) -> Callable[[Callable[..., Any]], StepFunction]: ...
 
 
@@ -231,8 +269,8 @@ def step(
     *,
     name: str | None = None,
     hint: str | None = None,
-    retry: int | Retry = 0,
-    grace: float = 2.0,
+    retry: int | Retry | None = None,
+    grace: float | None = None,
 ) -> StepFunction | Callable[[Callable[..., Any]], StepFunction]:
     """Makes a function a step: `@step`, `@step(retry=2)` or `step(function)`.
 
@@ -242,8 +280,8 @@ def step(
         hint: what it uses: "light_cpu" (a CPU slot; may be sent ahead in a batch), "heavy_cpu" (a CPU slot, never sent
             ahead), "light_io" or "heavy_io" (it mostly waits), "async_io" (an `async def` function). None: "light_cpu",
             for `async def` "async_io".
-        retry: how often it is tried again when it raises, or a `Retry`.
-        grace: time between the request to stop and the end by force, s.
+        retry: how often it is tried again when it raises, or a `Retry`. None: as the run's Config says, else never.
+        grace: time between the request to stop and the end by force, s. None: as the run's Config says, else 2 s.
 
     Raises:
         TypeError: `fn` cannot be called, or is a generator function.
@@ -315,68 +353,3 @@ def _after(after: Deferred | str | Iterable[Deferred | str]) -> tuple[Deferred |
         if not isinstance(other, Deferred | str):
             raise ConfigError(f"after holds Nodes, or ids of steps, not {other!r}")
     return others
-
-
-# ---------------------------------------------------------------- classes
-
-
-class Step:
-    """Base of steps in class form: subclass it, and add an instance with `workflow.add(MyStep())`.
-
-    `id`, `dependencies`, `hint` and `retry` may be attributes, properties or methods. `execute` may be `async def`.
-    """
-
-    #: Id of the step; None: the name of the class.
-    id: Any = None
-    #: Ids of the steps whose outputs it gets.
-    dependencies: Any = ()
-    #: As in `step`.
-    hint: Any = None
-    #: As in `step`.
-    retry: Any = 0
-
-    def execute(self, ctx: Any) -> Any:
-        """Does the step's work; `ctx` is the StepContext, and `ctx[dependency_id]` the output of a dependency."""
-        raise NotImplementedError
-
-
-def _execute(instance: Step, names: Sequence[str], *outputs: Any) -> Any:
-    """Is the function of a Step; it gets the ids of its dependencies and then their outputs."""
-    from pfw.context import current
-
-    return instance.execute(current().with_inputs(dict(zip(names, outputs, strict=True))))
-
-
-async def _execute_async(instance: Step, names: Sequence[str], *outputs: Any) -> Any:
-    """Is the function of a Step whose `execute` is `async def`."""
-    return await _execute(instance, names, *outputs)
-
-
-def from_instance(instance: Step) -> tuple[StepFunction, tuple[str, ...]]:
-    """Returns what runs a Step, with its id, and the ids of its dependencies, each once.
-
-    Raises:
-        TypeError: it has no `execute`, or its `dependencies` are no ids.
-        ConfigError: as `step`.
-    """
-    kind = type(instance)
-    if kind.execute is Step.execute:
-        raise TypeError(f"{kind.__name__} has no method execute(self, ctx)")
-    dependencies = _read(instance.dependencies)
-    if isinstance(dependencies, str) or not all(isinstance(name, str) for name in dependencies):
-        raise TypeError(f"{kind.__name__}.dependencies is a list of ids, not {dependencies!r}")
-    execute = _execute_async if is_async(instance.execute) else _execute
-    id = _read(instance.id)
-    function = StepFunction(
-        functools.partial(execute, instance),
-        id=id,
-        name=kind.__name__ if id is None else id,
-        hint=_read(instance.hint),
-        retry=_read(instance.retry),
-    )
-    return function, tuple(dict.fromkeys(dependencies))
-
-
-def _read(value: Any) -> Any:
-    """Returns the value of an attribute or property, or what a method returns."""
-    return value() if callable(value) else value

@@ -18,7 +18,8 @@ from pfw.compile import Compiled, compile_draft
 from pfw.draft import Dependencies, Draft, Target
 from pfw.errors import GraphError, UnknownDependencyError, did_you_mean
 from pfw.node import Deferred, ItemNode, MapNode, Node
-from pfw.step import Step, StepFunction, from_instance, open_workflow
+from pfw.step import STEP_DEFAULTS, StepDefaults, StepFunction, open_workflow
+from pfw.stepclass import Step, from_instance
 
 __all__ = ["Compiled", "ItemNode", "MapNode", "Node", "Workflow"]
 
@@ -52,6 +53,7 @@ class Workflow:
         self._returned: Any = None
         self._blocks: list[Token[Workflow | None]] = []
         self._compiled: Compiled | None = None
+        self._compiled_with = STEP_DEFAULTS
 
     def __enter__(self) -> Workflow:
         """Opens the block: until its end a call of a step adds a node here."""
@@ -263,16 +265,20 @@ class Workflow:
 
     # ------------------------------------------------------------ making it ready to run
 
-    def compile(self) -> Compiled:
-        """Returns what is run; the same object until the workflow changes.
+    def compile(self, defaults: StepDefaults = STEP_DEFAULTS) -> Compiled:
+        """Returns what is run; the same object until the workflow or the defaults change.
+
+        Args:
+            defaults: for options that steps do not set.
 
         Raises:
             GraphError: as `validate`; or a Node is where none can be, such as in a set.
             UnpicklableError: a function or an argument cannot be sent; it names the step and the argument.
         """
-        if self._compiled is None:
+        if self._compiled is None or defaults != self._compiled_with:
             dependencies = self._draft.check()
-            self._compiled = compile_draft(self._draft, dependencies, self._value(dependencies))
+            self._compiled = compile_draft(self._draft, dependencies, self._value(dependencies), defaults)
+            self._compiled_with = defaults
         return self._compiled
 
     def _value(self, dependencies: Dependencies) -> Any:

@@ -19,7 +19,7 @@ import pytest
 
 from helpers import steps, wait_until
 from helpers.command import MARK, check_nothing_is_left
-from pfw import ConfigError, LocalCluster, PfwError, Workflow, arun, run, step
+from pfw import ConfigError, LocalCluster, PfwError, Workflow, arun, run, start, step
 
 give = step(steps.give)
 
@@ -371,7 +371,7 @@ def test_run_inside_a_step_is_refused(cluster: LocalCluster, mode: str) -> None:
 def test_a_cancel_needs_no_good_reason(tmp_path: Path, reason: str) -> None:
     with LocalCluster(cpu=1, io=1) as own, Workflow() as wf:
         step(steps.obey_check)(str(tmp_path), "it")
-        found = own.submit_run(wf)
+        found = start(wf, on=own)
         found.cancel(reason)
         assert found.wait(10)
         assert found.status == "CANCELLED"

@@ -17,6 +17,9 @@ from helpers.daemons import Daemons, daemons, descendants
 from pfw import (
     Client,
     ClusterError,
+    Config,
+    ConfigError,
+    Retry,
     Run,
     RunCancelledError,
     StepFailedError,
@@ -258,6 +261,20 @@ def test_a_started_run_goes_on_without_its_client(daemons: Daemons, client: Clie
             assert again.wait(20)
             assert again.value == found.value
             assert [(event.type, event.step_id) for event in again.events()] == events
+
+
+def test_a_started_run_takes_a_config(daemons: Daemons, client: Client) -> None:
+    daemons.start_worker()
+    config = Config(retry=Retry(retries=1, backoff=0.001), keep="all")
+    with Workflow() as wf:
+        step(steps.give)(step(steps.fail_until)(2, "late"))
+    found = client.start(wf, config=config, key="once")
+    assert found.value == "late"
+    assert set(found.outputs) == {"fail_until", "give"}
+    with pytest.raises(ConfigError, match="mode 'sequential' is of runs in this process"):
+        client.start(wf, mode="sequential")
+    with pytest.raises(ConfigError, match="priority is a whole number"):
+        client.start(wf, priority=-1)
 
 
 def test_a_failed_run_raises_for_those_who_attach(daemons: Daemons, client: Client) -> None:
