@@ -138,7 +138,7 @@ class Loop:
             for slot, _ in box.starts:
                 worker.on_slot_ready(slot, self.now)
             for slot, (_, _, rows) in box.to_slots:
-                outcomes = [(row[0], 0, int(self.now * 1e6), 5, OUTPUT) for row in rows]
+                outcomes = [(row[0], 0, int(self.now * 1e6), 5, OUTPUT, 6, 0) for row in rows]
                 meter.time("worker", worker.on_slot_outcomes, slot, outcomes, self.now)
             self._to_coordinator("worker", b"w", box.messages)
             if not (box.messages or box.to_slots or box.starts):

@@ -55,12 +55,13 @@ if TYPE_CHECKING:
     from pfw.config import Config
     from pfw.events import Event
     from pfw.futures import Future
-    from pfw.metrics import StepMetrics, WorkflowMetrics
+    from pfw.metrics import AttemptMetrics, StepMetrics, WaveMetrics, WorkflowMetrics
     from pfw.running import arun, run, start
     from pfw.runs import Run
 
 #: Loaded when first used: they need the dependencies.
 _LAZY = {
+    "AttemptMetrics": "pfw.metrics",
     "Client": "pfw.client",
     "Config": "pfw.config",
     "Event": "pfw.events",
@@ -68,6 +69,7 @@ _LAZY = {
     "LocalCluster": "pfw.cluster",
     "Run": "pfw.runs",
     "StepMetrics": "pfw.metrics",
+    "WaveMetrics": "pfw.metrics",
     "WorkflowMetrics": "pfw.metrics",
     "arun": "pfw.running",
     "run": "pfw.running",
@@ -75,6 +77,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "AttemptMetrics",
     "CancellationToken",
     "Client",
     "ClusterError",
@@ -112,6 +115,7 @@ __all__ = [
     "UnknownRunError",
     "UnpicklableError",
     "VersionMismatchError",
+    "WaveMetrics",
     "WorkerLostError",
     "Workflow",
     "WorkflowMetrics",

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from pfw.facts import (
     FACT_CANCELLED,
+    FACT_CAPACITY,
     FACT_FAILED,
     FACT_FINISHED,
     FACT_RETRYING,
@@ -119,7 +120,9 @@ class EventReader:
             rows: Facts, in order, each once.
             epoch_s: Wall clock minus the clock of the rows.
         """
-        for kind, step, at, attempt, worker, queued_at, started_at, run_s, payload in rows:
+        for kind, step, at, attempt, worker, queued_at, started_at, run_s, payload, _, _ in rows:
+            if kind == FACT_CAPACITY:
+                continue
             if kind == FACT_RUN_STARTED:
                 self._began = at
                 yield RunStarted(self._run_id, None, at + epoch_s)
@@ -146,8 +149,7 @@ class EventReader:
     ) -> Event:
         error = message = None
         if kind in (FACT_FAILED, FACT_RETRYING):
-            failure = Failure.unpack(payload)
-            error = f"{failure.type_name}: {failure.message}"
+            error = Failure.unpack(payload).headline
         elif kind == FACT_CANCELLED:
             message = payload.decode() or "the run stopped after a failure"
         elif kind == FACT_SKIPPED:

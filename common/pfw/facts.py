@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 WAITING, READY, BACKOFF, ASSIGNED, SUCCEEDED, FAILED, CANCELLED, SKIPPED = range(8)
 STATE_NAMES = ("WAITING", "READY", "BACKOFF", "ASSIGNED", "SUCCEEDED", "FAILED", "CANCELLED", "SKIPPED")
@@ -13,6 +14,12 @@ RUN_STATE_NAMES = ("RUNNING", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED")
 
 FACT_RUN_STARTED, FACT_STARTED, FACT_SUCCEEDED, FACT_RETRYING = range(4)
 FACT_FAILED, FACT_CANCELLED, FACT_SKIPPED, FACT_FINISHED = range(4, 8)
+#: The cluster has gained or lost slots while the run went on.
+FACT_CAPACITY = 8
+
+#: What an attempt cost beside its time: the last two cells of an outcome and of a fact.
+Cost: TypeAlias = tuple[int, int]
+UNMEASURED: Cost = (0, 0)
 
 
 class Fact(NamedTuple):
@@ -30,9 +37,23 @@ class Fact(NamedTuple):
     started_at: float
     #: Seconds the attempt's code ran, waiting excluded.
     run_s: float
-    #: The output if it is kept, the packed failure, or the reason of a cancel.
+    #: The output if it is kept, the packed failure, or the reason of a cancel; for RUN_STARTED and CAPACITY the packed
+    #: number of slots in each lane.
     payload: bytes
+    #: What the attempt cost: CPU time in µs, and peak memory in bytes, each 0 where it was not measured.
+    cpu_us: int = 0
+    peak_bytes: int = 0
 
 
 #: Builds a Fact from one tuple; a third of the time of `Fact(...)`, which counts at one or two facts a step.
 new_fact = partial(tuple.__new__, Fact)
+
+
+def pack_capacity(slots: Sequence[int]) -> bytes:
+    """The slots of a cluster, lane by lane, as a fact's payload."""
+    return b" ".join([b"%d" % count for count in slots])
+
+
+def unpack_capacity(payload: bytes) -> list[int]:
+    """What `pack_capacity` was given; empty where nothing was said."""
+    return [int(count) for count in payload.split()]

@@ -44,6 +44,11 @@ class Failure(NamedTuple):
     #: The exit code of the process, 0 where a signal ended it.
     exit_code: int = 0
 
+    @property
+    def headline(self) -> str:
+        """The type and message of the exception."""
+        return f"{self.type_name}: {self.message}"
+
     def pack(self) -> bytes:
         """Return the failure as msgpack bytes, the payload of an outcome that is not OK."""
         packed: bytes = msgpack.packb(tuple(self), unicode_errors="surrogatepass")

@@ -16,6 +16,7 @@ from pfw.config import Config
 from pfw.display import CounterLine, follow, write_event
 from pfw.errors import PfwError, StepFailedError
 from pfw.facts import STATE_NAMES, SUCCEEDED
+from pfw.metrics import LANE_NAMES
 from pfw.progress import Listener, report
 from pfw.replay import Replay
 from pfw.runs import Run
@@ -139,7 +140,7 @@ def _warn_if_empty(client: Client) -> None:
 
 def _slots(client: Client) -> dict[str, int]:
     status = client.status()
-    return {"cpu": status["cpu"], "io": status["io"]}
+    return {lane: status[lane] for lane in LANE_NAMES}
 
 
 # ---------------------------------------------------------------- how it goes

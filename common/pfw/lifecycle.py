@@ -26,6 +26,7 @@ from pfw.facts import (
     BACKOFF,
     CANCELLED,
     FACT_CANCELLED,
+    FACT_CAPACITY,
     FACT_FAILED,
     FACT_FINISHED,
     FACT_RETRYING,
@@ -42,7 +43,9 @@ from pfw.facts import (
     RUN_SUCCEEDED,
     SKIPPED,
     SUCCEEDED,
+    UNMEASURED,
     WAITING,
+    Cost,
     Fact,
     new_fact,
 )
@@ -181,7 +184,7 @@ class RunLife:
         self.unfinished = 0
         self.failed = 0
         self._seed = seed
-        #: Running attempts were told to stop: nothing they return counts any more.
+        #: Running attempts were told to stop: nothing they return counts any more, each step is cancelled instead.
         self._discards = False
         self._kept = set(keep)
         self._missing: list[int] = []
@@ -199,9 +202,9 @@ class RunLife:
 
     # -- the graph -------------------------------------------------------------------------------------------------
 
-    def start(self, graph: Graph, now: float) -> None:
-        """Loads the graph and makes its roots ready."""
-        self.facts.append(Fact(FACT_RUN_STARTED, 0, now, 0, 0, now, now, 0.0, b""))
+    def start(self, graph: Graph, now: float, capacity: bytes = b"") -> None:
+        """Loads the graph and makes its roots ready; `capacity` are the slots there are for it (`pack_capacity`)."""
+        self.facts.append(Fact(FACT_RUN_STARTED, 0, now, 0, 0, now, now, 0.0, capacity))
         self.extend(graph, now)
 
     def extend(self, fragment: Graph, now: float) -> int:
@@ -373,12 +376,25 @@ class RunLife:
             attempt, queued = self.attempts[step], self.queued_at[step]
             self.facts.append(Fact(FACT_STARTED, step, now, attempt, worker, queued, started_at, 0.0, b""))
 
+    def on_capacity(self, capacity: bytes, now: float) -> None:
+        """The cluster has other slots than before."""
+        self.facts.append(Fact(FACT_CAPACITY, 0, now, 0, 0, now, now, 0.0, capacity))
+
     # -- how attempts end ------------------------------------------------------------------------------------------
 
-    def on_succeeded(self, step: int, worker: int, started_at: float, run_s: float, output: bytes, now: float) -> None:
+    def on_succeeded(
+        self,
+        step: int,
+        worker: int,
+        started_at: float,
+        run_s: float,
+        output: bytes,
+        now: float,
+        cost: Cost = UNMEASURED,
+    ) -> None:
         """The attempt returned. 1.3 µs a step with one dependant, most of it the fact."""
         if self._discards:
-            self._cancel_one(step, worker, now)
+            self._cancel_one(step, worker, now, started_at, run_s, cost)
             return
         self.states[step] = SUCCEEDED
         kept = self.keep_all or step in self._kept
@@ -396,6 +412,8 @@ class RunLife:
                     started_at,
                     run_s,
                     output if kept else b"",
+                    cost[0],
+                    cost[1],
                 )
             )
         )
@@ -412,19 +430,28 @@ class RunLife:
         self._end(step, now)
 
     def on_failed(
-        self, step: int, worker: int, started_at: float, run_s: float, failure: bytes, is_retryable: bool, now: float
+        self,
+        step: int,
+        worker: int,
+        started_at: float,
+        run_s: float,
+        failure: bytes,
+        is_retryable: bool,
+        now: float,
+        cost: Cost = UNMEASURED,
     ) -> None:
         """The attempt raised; `is_retryable` is the verdict of the step's retry policy on the exception."""
-        if self._is_unwanted(step, worker, now):
+        if self._discards:
+            self._cancel_one(step, worker, now, started_at, run_s, cost)
             return
         used = self._failures.get(step, 0)
         if is_retryable and used < self.spec(step).retries and self.status == RUN_RUNNING:
             self._failures[step] = used + 1
-            self._again(FACT_RETRYING, step, worker, started_at, run_s, failure, now)
+            self._again(FACT_RETRYING, step, worker, started_at, run_s, failure, now, cost)
             self.states[step] = BACKOFF
             heapq.heappush(self._backoff_heap, (now + self.backoff_s(step, used + 1), step))
         else:
-            self._fail(step, worker, started_at, run_s, failure, now)
+            self._fail(step, worker, started_at, run_s, failure, now, cost)
 
     def on_crashed(self, step: int, worker: int, started_at: float, run_s: float, failure: bytes, now: float) -> None:
         """The process that executed the attempt died."""
@@ -432,20 +459,29 @@ class RunLife:
 
     def on_lost(self, step: int, worker: int, failure: bytes, now: float) -> None:
         """The worker that held the attempt is gone, and with it whatever the attempt did."""
-        self._charge(self._losses, LOSS_LIMIT, step, worker, now, 0.0, failure, now)
+        started_at = self.started_at.get(step, now)
+        self._charge(self._losses, LOSS_LIMIT, step, worker, started_at, 0.0, failure, now)
 
     def on_not_started(self, step: int, worker: int, now: float) -> None:
         """The attempt was handed back unexecuted: nobody's fault, and no attempt."""
+        self.attempts[step] -= 1
+        self.started_at.pop(step, None)
         if self.status != RUN_RUNNING:
-            self._cancel_one(step, worker, now)
+            self._cancel_one(step, 0, now)
         else:
-            self.attempts[step] -= 1
-            self.started_at.pop(step, None)
             self._make_ready(step, now)
 
-    def on_stopped(self, step: int, worker: int, now: float) -> None:
+    def on_stopped(
+        self,
+        step: int,
+        worker: int,
+        now: float,
+        started_at: float | None = None,
+        run_s: float = 0.0,
+        cost: Cost = UNMEASURED,
+    ) -> None:
         """The attempt ended because it was told to."""
-        self._cancel_one(step, worker, now)
+        self._cancel_one(step, worker, now, started_at, run_s, cost)
 
     def _charge(
         self,
@@ -458,7 +494,8 @@ class RunLife:
         failure: bytes,
         now: float,
     ) -> None:
-        if self._is_unwanted(step, worker, now):
+        if self._discards:
+            self._cancel_one(step, worker, now, started_at, run_s)
             return
         budget[step] = budget.get(step, 0) + 1
         if budget[step] < limit and self.status == RUN_RUNNING:
@@ -466,13 +503,6 @@ class RunLife:
             self._make_ready(step, now)
         else:
             self._fail(step, worker, started_at, run_s, failure, now)
-
-    def _is_unwanted(self, step: int, worker: int, now: float) -> bool:
-        """Once its run is cancelled nothing an attempt returns counts; the step is cancelled instead."""
-        if self._discards:
-            self._cancel_one(step, worker, now)
-            return True
-        return False
 
     def backoff_s(self, step: int, retry: int) -> float:
         """Delay before retry number `retry` (from 1): min(max_delay, backoff * factor ** (retry - 1)).
@@ -491,16 +521,33 @@ class RunLife:
         return delay
 
     def _again(
-        self, kind: int, step: int, worker: int, started_at: float, run_s: float, failure: bytes, now: float
+        self,
+        kind: int,
+        step: int,
+        worker: int,
+        started_at: float,
+        run_s: float,
+        failure: bytes,
+        now: float,
+        cost: Cost = UNMEASURED,
     ) -> None:
         attempt, queued = self.attempts[step], self.queued_at[step]
-        self.facts.append(Fact(kind, step, now, attempt, worker, queued, started_at, run_s, failure))
+        self.facts.append(Fact(kind, step, now, attempt, worker, queued, started_at, run_s, failure, *cost))
         self.started_at.pop(step, None)
 
-    def _fail(self, step: int, worker: int, started_at: float, run_s: float, failure: bytes, now: float) -> None:
+    def _fail(
+        self,
+        step: int,
+        worker: int,
+        started_at: float,
+        run_s: float,
+        failure: bytes,
+        now: float,
+        cost: Cost = UNMEASURED,
+    ) -> None:
         self.states[step] = FAILED
         self.failed += 1
-        self._again(FACT_FAILED, step, worker, started_at, run_s, failure, now)
+        self._again(FACT_FAILED, step, worker, started_at, run_s, failure, now, cost)
         self._skip_dependents(step, step, now)
         if self.on_failure != "continue" and self.status == RUN_RUNNING:
             self.status = RUN_STOPPING
@@ -554,11 +601,20 @@ class RunLife:
             if state < ASSIGNED:
                 self._cancel_one(step, 0, now)
 
-    def _cancel_one(self, step: int, worker: int, now: float) -> None:
+    def _cancel_one(
+        self,
+        step: int,
+        worker: int,
+        now: float,
+        started_at: float | None = None,
+        run_s: float = 0.0,
+        cost: Cost = UNMEASURED,
+    ) -> None:
         self.states[step] = CANCELLED
         attempt, queued = self.attempts[step], self.queued_at[step]
-        started = self.started_at.pop(step, now)
-        self.facts.append(Fact(FACT_CANCELLED, step, now, attempt, worker, queued, started, 0.0, self.cancel_reason))
+        noted_at = self.started_at.pop(step, now)
+        start, reason = noted_at if started_at is None else started_at, self.cancel_reason
+        self.facts.append(Fact(FACT_CANCELLED, step, now, attempt, worker, queued, start, run_s, reason, *cost))
         self._end(step, now)
 
     def _end(self, step: int, now: float) -> None:

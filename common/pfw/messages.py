@@ -27,8 +27,8 @@ REFUSED_VERSION, REFUSED_PROTOCOL, REFUSED_GRAPH, REFUSED_UNKNOWN_RUN, REFUSED_K
 
 
 AssignRow: TypeAlias = tuple[int, int, int, int, int, int, int, int, bytes, tuple[bytes, ...]]
-FactRow: TypeAlias = tuple[int, int, float, int, int, float, float, float, bytes]
-OutcomeRow: TypeAlias = tuple[int, int, int, int, bytes]
+FactRow: TypeAlias = tuple[int, int, float, int, int, float, float, float, bytes, int, int]
+OutcomeRow: TypeAlias = tuple[int, int, int, int, bytes, int, int]
 
 
 class Register(NamedTuple):
@@ -65,7 +65,7 @@ class Outcomes(NamedTuple):
     """How attempts ended; numbered, and repeated until acknowledged."""
 
     number: int
-    #: (attempt, code, start_us, run_us, payload)
+    #: (attempt, code, start_us, run_us, payload, cpu_us, peak_bytes), the last two 0 where nothing was measured
     rows: tuple[OutcomeRow, ...]
 
 

@@ -210,10 +210,8 @@ class Run:
         from pfw.metrics import measure
 
         record = self._record
-        graph = record.graph
-        lanes = [graph.specs[spec].lane for spec in graph.spec_of]
         now = time.time() - record.epoch_s
-        return measure(list(record.rows), graph.ids, lanes, record.states, record.workers, record.epoch_s, now)
+        return measure(list(record.rows), record.graph, record.states, record.workers, record.epoch_s, now)
 
     def events(self) -> Iterator[Event]:
         """Every event from the start of the run, then further ones as they come, until the run has ended."""

@@ -21,13 +21,17 @@ from pfw.codec import LoadedFunction, load_function
 from pfw.context import CancellationToken, Entry
 from pfw.errors import InternalError, StepInterrupt
 from pfw.execution import execute, execute_async, is_interruptible, report_load_error
+from pfw.facts import pack_capacity
 from pfw.graph import LANE_CPU
 from pfw.lifecycle import RunLife
 from pfw.record import RunRecord
 from pfw.step import open_workflow
+from pfw.usage import Meter
 
 #: The "worker" that events and metrics name.
 WORKER = 1
+#: This process is the one slot of every lane.
+CAPACITY = pack_capacity((1, 1, 1))
 
 
 class Sequential:
@@ -42,6 +46,7 @@ class Sequential:
         self._reason = ""
         #: Whether Ctrl-C was pressed, and whether it may raise where the main thread is now.
         self._is_interrupted = self._may_interrupt = False
+        self._meter = Meter()
         self._functions: dict[int, LoadedFunction | BaseException] = {}
         record.epoch_s = time.time() - time.monotonic()
         record.run_id = os.urandom(5).hex()
@@ -67,7 +72,7 @@ class Sequential:
         """
         life = self._life
         with _outside_of_blocks(), self._hearing_interrupts():
-            life.start(self._record.graph, time.monotonic())
+            life.start(self._record.graph, time.monotonic(), CAPACITY)
             while not life.is_finished:
                 self._step()
                 self._publish()
@@ -117,7 +122,7 @@ class Sequential:
             self._may_interrupt = False
 
     def _step(self) -> None:
-        """One step, or the wait for a backoff to end. 7 µs a no-op, of which 4 are the codec's and the call's."""
+        """One step, or the wait for a backoff to end. 8 µs a no-op, of which 4 are the codec's and the call's."""
         life = self._life
         now = time.monotonic()
         if self._is_cancelled:
@@ -133,17 +138,19 @@ class Sequential:
     def _run(self, step: int) -> None:
         life = self._life
         attempt = life.on_assigned(step)
+        self._meter.begin()
         started = time.monotonic()
         code, payload = self._call(step, attempt)
         now = time.monotonic()
         run_s = now - started
+        cost = self._meter.end([int(run_s * 1e6)])[0]
         if code == oc.OK:
-            life.on_succeeded(step, WORKER, started, run_s, payload, now)
+            life.on_succeeded(step, WORKER, started, run_s, payload, now, cost)
         elif code == oc.STOPPED and self._is_cancelled:
             life.cancel(self._reason, now)
-            life.on_stopped(step, WORKER, now)
+            life.on_stopped(step, WORKER, now, started, run_s, cost)
         else:
-            life.on_failed(step, WORKER, started, run_s, payload, code == oc.RETRYABLE, now)
+            life.on_failed(step, WORKER, started, run_s, payload, code == oc.RETRYABLE, now, cost)
 
     def _call(self, step: int, attempt: int) -> tuple[int, bytes]:
         graph, outputs = self._life.graph, self._life.outputs

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pfw.graph import LANE_ASYNC
+from pfw.metrics import LANE_NAMES
 from pfw.runs import Run
 
 #: The "lane" of sequential mode: this process, which executes one step at a time.
 PROCESS = "process"
+ASYNC = LANE_NAMES[LANE_ASYNC]
 #: The longest value that is shown, in characters.
 VALUE_CHARS = 2_000
 
@@ -35,7 +38,7 @@ class Summary:
     ratio: float | None
     #: Sum of the run times / makespan.
     parallelism_factor: float
-    #: {lane: slots}; lanes without slots are left out.
+    #: {lane: slots}; lanes without slots are left out, and async where no `async def` step ran.
     slots: dict[str, int]
     #: {lane: busy slot-seconds / slot-seconds}
     utilisation: dict[str, float]
@@ -84,8 +87,9 @@ def summarise(run: Run, slots: Mapping[str, int], lower_bound_s: float | None = 
     metrics = run.metrics
     makespan_s = metrics.total_duration
     is_whole = run.status == "SUCCEEDED"
-    slots = {lane: count for lane, count in slots.items() if count}
-    busy_s = {**metrics.run_time, PROCESS: sum(metrics.run_time.values())}
+    slots = {lane: count for lane, count in slots.items() if count and (lane != ASYNC or metrics.run_time[ASYNC])}
+    # In sequential mode every lane is this one process.
+    shares = {**metrics.resource_utilization, PROCESS: sum(metrics.resource_utilization.values())}
     return Summary(
         run=run.id,
         name=run.name,
@@ -98,7 +102,7 @@ def summarise(run: Run, slots: Mapping[str, int], lower_bound_s: float | None = 
         ratio=makespan_s / lower_bound_s if lower_bound_s and is_whole else None,
         parallelism_factor=metrics.parallelism_factor,
         slots=dict(slots),
-        utilisation={lane: busy_s[lane] / (count * makespan_s) for lane, count in slots.items() if makespan_s},
+        utilisation={lane: shares[lane] for lane in slots},
     )
 
 

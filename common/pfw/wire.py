@@ -234,7 +234,7 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
         _is_int, _is_str, _is_str, _is_str, _is_int, _is_str, _is_capacity, _is_capacity, _is_capacity, _is_int,
     ),
     "Heartbeat": (_is_int, _is_int, _is_ints, _is_int, _is_number, _is_number, _is_int),
-    "Outcomes": (_is_int, _rows(int, int, int, int, bytes)),
+    "Outcomes": (_is_int, _rows(int, int, int, int, bytes, int, int)),
     "Notes": (_rows(int, int),),
     "CancelsAsked": (_is_int,),
     "Leaving": (_is_int,),
@@ -263,7 +263,7 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
     "Attached": (_is_int, _is_int, _is_str, _is_str, _is_str, _is_bytes, _is_bytes),
     "Facts": (
         _is_int, _is_int, _is_int, _is_number, _rows(int, str),
-        _rows(int, int, float, int, int, float, float, float, bytes),
+        _rows(int, int, float, int, int, float, float, float, bytes, int, int),
     ),
     "Answer": (_is_int, _is_bytes),
 }  # fmt: skip

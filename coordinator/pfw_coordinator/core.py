@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 from pfw import messages as m
 from pfw import outcome as oc
 from pfw.errors import ProtocolError
+from pfw.facts import Cost, pack_capacity
 from pfw.failure import FAIL_LOST, FAIL_UNPICKLABLE, Failure
 from pfw.graph import LANE_CPU
 from pfw.lifecycle import ON_FAILURE, RunLife
@@ -146,6 +147,7 @@ class Core:
             self._feed.worker_names[worker.number] = worker.name
             if msg.host == self.host:
                 self._watch.append((peer, msg.pid))
+            self._tell_capacity(now)
         worker.last_seen, worker.is_suspect = now, False
         # On one machine the clocks are one; elsewhere the offset is off by the way of this message.
         worker.clock_offset_us = 0 if msg.host == self.host else int(now * 1e6) - msg.clock_us
@@ -185,7 +187,7 @@ class Core:
         self._to_acknowledge[worker] = None
         offset_us, free, estimates = worker.clock_offset_us, worker.free, self._functions.estimates_us
         number_of_worker = worker.number
-        for number, code, start_us, run_us, payload in msg.rows:
+        for number, code, start_us, run_us, payload, cpu_us, peak_bytes in msg.rows:
             attempt = free(number, now)
             if attempt is None:
                 continue
@@ -194,27 +196,37 @@ class Core:
             if code == oc.OK:
                 known = estimates[function]
                 estimates[function] = known + (run_us - known) * 0.25 if known else run_us + 1.0
-                started = (start_us + offset_us) * 1e-6
-                run.life.on_succeeded(step, number_of_worker, min(now, started), run_us * 1e-6, payload, now)
+                started = min(now, (start_us + offset_us) * 1e-6)
+                cost = cpu_us, peak_bytes
+                run.life.on_succeeded(step, number_of_worker, started, run_us * 1e-6, payload, now, cost)
             else:
-                self._on_other_outcome(
-                    worker, attempt, code, (start_us + offset_us) * 1e-6, run_us * 1e-6, payload, now
-                )
+                started = min(now, (start_us + offset_us) * 1e-6)
+                cost = cpu_us, peak_bytes
+                self._on_other_outcome(worker, attempt, code, started, run_us * 1e-6, payload, now, cost)
         self._settle(worker)
 
     def _on_other_outcome(
-        self, worker: Worker, attempt: Attempt, code: int, started: float, run_s: float, payload: bytes, now: float
+        self,
+        worker: Worker,
+        attempt: Attempt,
+        code: int,
+        started: float,
+        run_s: float,
+        payload: bytes,
+        now: float,
+        cost: Cost,
     ) -> None:
         life, step = attempt.run.life, attempt.step
         if code in (oc.ERROR, oc.RETRYABLE):
-            life.on_failed(step, worker.number, min(now, started), run_s, payload, code == oc.RETRYABLE, now)
+            is_retryable = code == oc.RETRYABLE
+            life.on_failed(step, worker.number, started, run_s, payload, is_retryable, now, cost)
         elif code == oc.CRASHED:
-            life.on_crashed(step, worker.number, min(now, started), run_s, payload, now)
+            life.on_crashed(step, worker.number, started, run_s, payload, now)
         elif code == oc.STOPPED and attempt.run.is_cancel_sent:
-            life.on_stopped(step, worker.number, now)
+            life.on_stopped(step, worker.number, now, started, run_s, cost)
         elif code == oc.STOPPED and payload:
             # The step has cancelled its own token: nobody else wanted it to end.
-            life.on_failed(step, worker.number, min(now, started), run_s, payload, False, now)
+            life.on_failed(step, worker.number, started, run_s, payload, False, now, cost)
         else:
             life.on_not_started(step, worker.number, now)
 
@@ -278,6 +290,18 @@ class Core:
                 attempt.run.life.on_lost(attempt.step, worker.number, failure, now)
         for run in self.runs.values():
             run.workers.pop(worker, None)
+        self._tell_capacity(now)
+
+    def _capacity(self) -> bytes:
+        return pack_capacity([sum(worker.slots[lane] for worker in self.workers.values()) for lane in LANES])
+
+    def _tell_capacity(self, now: float) -> None:
+        """The cluster has other slots than before: said in each run that goes on, for its utilisation."""
+        capacity = self._capacity()
+        for run in self.runs.values():
+            if not (run.life.is_finished or run.life.is_open):
+                run.life.on_capacity(capacity, now)
+                self._touched[run] = None
 
     def _settle(self, worker: Worker, lanes: Iterable[int] = LANES) -> None:
         """Puts the worker among those with credit, lane by lane, or takes it out."""
@@ -338,7 +362,7 @@ class Core:
         self.runs[number] = self._run_of_key[msg.key] = self._run_of_id[run_id] = run
         run.started_at = now
         # The functions are the cluster's now; the life of the run only counts them.
-        life.start(graph._replace(functions=[b""] * len(graph.functions)), now)
+        life.start(graph._replace(functions=[b""] * len(graph.functions)), now, self._capacity())
         self._touched[run] = None
         return run
 

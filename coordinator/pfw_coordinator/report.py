@@ -58,5 +58,6 @@ def report_status(workers: Iterable[Worker], runs: Iterable[Run]) -> dict[str, A
         "runs": sum(not run.life.is_finished for run in runs),
         "cpu": sum(worker.slots[0] for worker in workers),
         "io": sum(worker.slots[1] for worker in workers),
+        "async": sum(worker.slots[2] for worker in workers),
         "held": sum(len(worker.attempts) for worker in workers),
     }

@@ -76,7 +76,7 @@ class CoordinatorRig:
 
     def row(self, attempt: int, code: int = oc.OK, us: int = 500_000) -> m.OutcomeRow:
         payload = b"out %d" % attempt if code == oc.OK else b"" if code == oc.NOT_STARTED else WHY
-        return (attempt, code, int(self.now * 1e6), us, payload)
+        return (attempt, code, int(self.now * 1e6), us, payload, us // 2, 1 << 20)
 
     # -- clients ---------------------------------------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ def graph_of(
 SAMPLES: tuple[m.Message, ...] = (
     m.Register(1, "3.11", "0.1", "worker", 99, "host", 4, 16, 100, 123_456),
     m.Heartbeat(3, 2, (5, 6), 1 << 30, 12.5, 0.7, 4),
-    m.Outcomes(7, ((5, 0, 10, 20, b"out"), (6, 1, 11, 21, b""))),
+    m.Outcomes(7, ((5, 0, 10, 20, b"out", 15, 1 << 30), (6, 1, 11, 21, b"", 0, 0))),
     m.Notes(((5, 1_000),)),
     m.CancelsAsked(4),
     m.Leaving(1),
@@ -64,6 +64,6 @@ SAMPLES: tuple[m.Message, ...] = (
     m.Accepted(b"key", 1, "id"),
     m.Rejected(b"key", 0, 2, "why"),
     m.Attached(9, 1, "id", "name", "waves", b"meta", b"graph"),
-    m.Facts(1, 4, 3, 1.7e9, ((1, "worker"),), ((2, 0, 1.5, 1, 1, 1.0, 1.25, 0.25, b"out"),)),
+    m.Facts(1, 4, 3, 1.7e9, ((1, "worker"),), ((2, 0, 1.5, 1, 1, 1.0, 1.25, 0.25, b"out", 15, 1 << 30),)),
     m.Answer(9, b"body"),
 )

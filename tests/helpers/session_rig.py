@@ -66,7 +66,7 @@ def submission(key: bytes = b"key") -> m.Submit:
 
 
 def fact(kind: int, step: int = 0, *, attempt: int = 1, payload: bytes = b"") -> m.FactRow:
-    return (kind, step, 1.0, attempt, 1, 0.5, 0.75, 0.25, payload)
+    return (kind, step, 1.0, attempt, 1, 0.5, 0.75, 0.25, payload, 150_000, 1 << 20)
 
 
 def facts(position: int, *rows: m.FactRow, run: int = 1, steps: int = 3) -> m.Facts:

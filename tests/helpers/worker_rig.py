@@ -96,4 +96,6 @@ def outcome(attempt: int, code: int = oc.OK) -> m.OutcomeRow:
         0 if code == oc.NOT_STARTED else 100,
         0 if code == oc.NOT_STARTED else 50,
         OUT if code == oc.OK else b"",
+        0 if code == oc.NOT_STARTED else 40,
+        0,
     )

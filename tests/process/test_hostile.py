@@ -135,7 +135,8 @@ def graph_of_one(graph: bytes = b"", **changes: object) -> m.Submit:
 
 
 WORKERS_OWN = [
-    m.Heartbeat(5, 5, (1, 2, 3), 1, 1.0, 1.0, 1), m.Outcomes(1, ((1, oc.OK, 1, 1, b"x"), (2, 99, 1, 1, b""))),
+    m.Heartbeat(5, 5, (1, 2, 3), 1, 1.0, 1.0, 1),
+    m.Outcomes(1, ((1, oc.OK, 1, 1, b"x", 1, 1), (2, 99, 1, 1, b"", 1, 1))),
     m.Notes(((1, 1), (10**9, 1))), m.CancelsAsked(0), m.Leaving(0), m.Leaving(1),
 ]  # fmt: skip
 CLIENTS_OWN = [
@@ -165,7 +166,7 @@ def test_outcomes_of_attempts_that_are_not_held_change_nothing(client: Client, t
     with Peer(client.address) as peer:
         peer.register(cpu=0, io=0, permits=0)
         false = codec.dump("a false one")
-        rows = tuple((attempt, code, 1, 1, false) for attempt in range(50) for code in (oc.OK, oc.ERROR, 77))
+        rows = tuple((attempt, code, 1, 1, false, 1, 1) for attempt in range(50) for code in (oc.OK, oc.ERROR, 77))
         for number in (1, 1, 2, 10**15, 0):
             peer.send(m.Outcomes(number, rows))
         peer.send(m.Notes(tuple((attempt, 1) for attempt in range(50))))
@@ -183,12 +184,12 @@ def test_an_outcome_said_twice_counts_once(daemons: Daemons) -> None:
             step(steps.double)(step(steps.give)(1))
         found = client.start(wf, keep="all")
         (row,) = peer.expect(m.Assign).rows
-        first = m.Outcomes(1, ((row[0], oc.OK, 1, 1, codec.dump("first")),))
-        second = m.Outcomes(1, ((row[0], oc.OK, 1, 1, codec.dump("second")),))
+        first = m.Outcomes(1, ((row[0], oc.OK, 1, 1, codec.dump("first"), 1, 1),))
+        second = m.Outcomes(1, ((row[0], oc.OK, 1, 1, codec.dump("second"), 1, 1),))
         peer.send(first, second, first)
         peer.send(second)
         (row,) = peer.expect(m.Assign).rows
-        peer.send(m.Outcomes(2, ((row[0], oc.OK, 1, 1, codec.dump("last")),)), second)
+        peer.send(m.Outcomes(2, ((row[0], oc.OK, 1, 1, codec.dump("last"), 1, 1),)), second)
         assert found.wait(20)
         assert dict(found.outputs) == {"give": "first", "double": "last"}
         assert [event.type for event in found.events()].count("Completed") == 2

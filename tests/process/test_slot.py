@@ -33,7 +33,7 @@ class Driver:
         self.spawner = spawner
         self.handle: SlotHandle = spawner.spawn(kind)
         self.sent: dict[int, int] = {}
-        self.outcomes: dict[int, tuple[int, int, int, bytes]] = {}
+        self.outcomes: dict[int, tuple[int, int, int, bytes, int, int]] = {}
         assert self.receive() == ()
 
     def receive(self) -> tuple[Any, ...] | None:
@@ -47,8 +47,8 @@ class Driver:
     def send(self, steps: list[tuple[Any, ...]], functions: list[tuple[int, bytes]] = [], **more: Any) -> None:  # noqa: B006
         self.handle.channel.send((functions, (), steps, *more.values()))
 
-    def collect(self, count: int) -> dict[int, tuple[int, int, int, bytes]]:
-        """Wait until there are outcomes of so many attempts; return `{attempt: (code, start_us, run_us, payload)}`."""
+    def collect(self, count: int) -> dict[int, tuple[int, int, int, bytes, int, int]]:
+        """Wait until there are outcomes of so many attempts; return `{attempt: the rest of the row}`."""
         while len(self.outcomes) < count:
             message = self.receive()
             assert message is not None, "the slot has ended"
@@ -58,7 +58,7 @@ class Driver:
     def result(self, attempt: int = 1) -> Any:
         while attempt not in self.outcomes:
             self.collect(len(self.outcomes) + 1)
-        code, _, _, payload = self.outcomes[attempt]
+        code, payload = self.outcomes[attempt][0], self.outcomes[attempt][3]
         assert code == outcome.OK, Failure.unpack(payload)
         return codec.load(payload)
 
@@ -205,8 +205,8 @@ def test_a_batch_of_short_steps_comes_back_as_one_message(slot: Driver) -> None:
     message = slot.receive()
     assert message is not None
     assert [attempt for attempt, *_ in message] == list(range(1, 65))
-    assert {(code, payload) for _, code, _, _, payload in message} == {(outcome.OK, codec.dump(None))}
-    starts = [start_us for _, _, start_us, _, _ in message]
+    assert {(code, payload) for _, code, _, _, payload, _, _ in message} == {(outcome.OK, codec.dump(None))}
+    starts = [start_us for _, _, start_us, *_ in message]
     assert starts == sorted(starts)
     wait_until(lambda: slot.handle.page.executing()[0] == 0, what="the slot idles")
 
@@ -243,7 +243,7 @@ def test_a_function_is_sent_once_and_can_be_forgotten(slot: Driver) -> None:
 
 def test_a_function_that_does_not_load_fails_its_step_and_not_the_slot(slot: Driver) -> None:
     slot.assign(b"cno_such_module\nf\n.")
-    code, _, _, payload = slot.collect(1)[1]
+    code, payload = slot.collect(1)[1][0], slot.collect(1)[1][3]
     assert (code, Failure.unpack(payload).code) == (outcome.ERROR, FAIL_MODULE)
     slot.assign(noop, attempt=2)
     assert slot.result(2) is None

@@ -133,7 +133,7 @@ class Oracle:
     def on_facts(self, record: RunRecord, rows: tuple[FactRow, ...]) -> None:
         """A client hears what is new in a run."""
         heard = self.heard.setdefault(record, Counter())
-        for kind, step, at, *_, queued_at, started_at, _, payload in rows:
+        for kind, step, at, _, _, queued_at, started_at, _, payload, _, _ in rows:
             require(queued_at <= at and started_at <= at, f"step {step} of {record.run_id} starts after its end")
             if kind == FACT_SUCCEEDED and not self._world.has_faults:
                 require(started_at >= queued_at - 0.5, f"step {step} of {record.run_id} starts before it may")

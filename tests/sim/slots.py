@@ -93,7 +93,7 @@ class SimSlot:
         self.page = (row[0], start_us)
         if row[_RUN] in self.cancelled:
             self.page = (0, 0)
-            self._outcomes.append((row[0], oc.NOT_STARTED, start_us, 0, b""))
+            self._outcomes.append((row[0], oc.NOT_STARTED, start_us, 0, b"", 0, 0))
             return False
         self._row = row
         self.worker.world.oracle.on_begun(self.worker, self, row)
@@ -115,7 +115,7 @@ class SimSlot:
             return
         row, (_, start_us) = self._row, self.page
         payload = self.worker.world.oracle.on_ended(row, code)
-        self._outcomes.append((row[0], code, start_us, self.worker.clock_us() - start_us, payload))
+        self._outcomes.append((row[0], code, start_us, self.worker.clock_us() - start_us, payload, 1, 0))
         self._row, self.page = None, (0, 0)
         self._era += 1
         self._next(self._era)
@@ -164,7 +164,7 @@ class SimAsyncSlot(SimSlot):
             return
         for row in rows:
             if row[_RUN] in self.cancelled:
-                self._say("rows", [(row[0], oc.NOT_STARTED, self.worker.clock_us(), 0, b"")])
+                self._say("rows", [(row[0], oc.NOT_STARTED, self.worker.clock_us(), 0, b"", 0, 0)])
             else:
                 self._start(row)
         for attempt in stop:
@@ -196,7 +196,7 @@ class SimAsyncSlot(SimSlot):
         row, start_us, _ = self._running.pop(attempt)
         self._show()
         payload = self.worker.world.oracle.on_ended(row, code)
-        self._say("rows", [(attempt, code, start_us, self.worker.clock_us() - start_us, payload)])
+        self._say("rows", [(attempt, code, start_us, self.worker.clock_us() - start_us, payload, 1, 0)])
 
     def _show(self) -> None:
         self.page = (0, 0)

@@ -84,22 +84,22 @@ def test_who_is_not_registered_is_told_to() -> None:
 def test_a_run_goes_from_submission_to_its_end(rig: CoordinatorRig) -> None:
     rig.join("a")
     run = rig.submit(graph_of([(), (0,)]), keep=(1,))
-    started = (FACT_RUN_STARTED, 0, 100.0, 0, 0, 100.0, 100.0, 0.0, b"")
+    started = (FACT_RUN_STARTED, 0, 100.0, 0, 0, 100.0, 100.0, 0.0, b"1 1 1", 0, 0)
     assert rig.turn() == {
         "client": [m.Accepted(b"key", 1, run.id), m.Facts(1, 0, 2, EPOCH_S, (), (started,))],
         "a": [assign(1, row(1), runs=((1, run.id),))],
     }
     rig.now = 101.0
     rig.outcome("a", 1)
-    first = (FACT_SUCCEEDED, 0, 101.0, 1, 1, 100.0, 101.0, 0.5, b"")
+    first = (FACT_SUCCEEDED, 0, 101.0, 1, 1, 100.0, 101.0, 0.5, b"", 250_000, 1 << 20)
     assert rig.turn() == {
         "client": [m.Facts(1, 1, 2, EPOCH_S, ((1, "a"),), (first,))],
         "a": [assign(2, row(2, 1, (b"out 1",), us=500_001), acked=1, functions=())],
     }
     rig.now = 102.0
     rig.outcome("a", 2)
-    second = (FACT_SUCCEEDED, 1, 102.0, 1, 1, 101.0, 102.0, 0.5, b"out 2")
-    finished = (FACT_FINISHED, 0, 102.0, RUN_SUCCEEDED, 0, 102.0, 102.0, 0.0, b"")
+    second = (FACT_SUCCEEDED, 1, 102.0, 1, 1, 101.0, 102.0, 0.5, b"out 2", 250_000, 1 << 20)
+    finished = (FACT_FINISHED, 0, 102.0, RUN_SUCCEEDED, 0, 102.0, 102.0, 0.0, b"", 0, 0)
     assert rig.turn() == {
         "client": [m.Facts(1, 2, 2, EPOCH_S, ((1, "a"),), (second, finished))],
         "a": [m.Forget((1,), (0,)), m.Reply(2, 0, ())],
@@ -209,10 +209,9 @@ def test_a_note_says_that_an_attempt_executes(rig: CoordinatorRig) -> None:
     rig.turn()
     rig.now = 100.5
     rig.core.on_notes(b"a", m.Notes(((1, 100_200_000), (99, 1))), rig.now)
+    started = (FACT_STARTED, 0, 100.5, 1, 1, 100.0, 100_200_000 * 1e-6, 0.0, b"", 0, 0)
     assert rig.turn() == {
         "client": [
-            m.Facts(
-                1, 1, 1, EPOCH_S, ((1, "a"),), ((FACT_STARTED, 0, 100.5, 1, 1, 100.0, 100_200_000 * 1e-6, 0.0, b""),)
-            )
+            m.Facts(1, 1, 1, EPOCH_S, ((1, "a"),), (started,)),
         ]
     }

@@ -8,7 +8,16 @@ from helpers.coordinator_rig import CoordinatorRig, assign, of_kind, row
 from helpers.samples import graph_of
 from pfw import messages as m
 from pfw import outcome as oc
-from pfw.facts import ASSIGNED, CANCELLED, FAILED, READY, RUN_CANCELLED, RUN_FAILED
+from pfw.facts import (
+    ASSIGNED,
+    CANCELLED,
+    FACT_CAPACITY,
+    FACT_RETRYING,
+    FAILED,
+    READY,
+    RUN_CANCELLED,
+    RUN_FAILED,
+)
 from pfw_coordinator.core import LOST_S, REWIND_S, SUSPECT_S
 from pfw_coordinator.placement import RECALL_AFTER_S
 
@@ -79,7 +88,7 @@ def test_a_silent_worker_is_suspect_then_lost(rig: CoordinatorRig) -> None:
     assert "a" not in rig.turn()
     rig.sleep(LOST_S - SUSPECT_S)
     assert b"a" not in rig.core.workers
-    assert [fact.kind for fact in run.life.facts[1:]] == [3], "RETRYING"
+    assert [fact.kind for fact in run.life.facts[1:]] == [FACT_RETRYING, FACT_CAPACITY]
     assert READY in run.life.states
     assert list(run_2.life.states) == [READY]
 
@@ -136,7 +145,7 @@ def test_a_worker_that_leaves_gets_nothing_and_its_attempts_go_elsewhere_unharme
     rig.core.on_leaving(b"a", m.Leaving(1), rig.now)
     rig.turn()
     assert b"a" not in rig.core.workers
-    assert len(run.life.facts) == 1, "nothing is charged"
+    assert {fact.kind for fact in run.life.facts[1:]} == {FACT_CAPACITY}, "nothing is charged"
 
 
 def test_the_attempts_of_a_lost_worker_are_nothing_when_it_returns(rig: CoordinatorRig) -> None:

@@ -30,7 +30,7 @@ def crashed(attempt: int, *, signal: int = 0, exit_code: int = 0, run_us: int = 
     how = f"was killed by {signals.Signals(signal).name} (signal {signal})" if signal else ""
     how = how or f"ended with exit code {exit_code} before the step had returned"
     failure = Failure(FAIL_CRASHED, "StepCrashedError", f"its process {how}", "", b"", signal, exit_code)
-    return (attempt, oc.CRASHED, 100_000_000, run_us, failure.pack())
+    return (attempt, oc.CRASHED, 100_000_000, run_us, failure.pack(), 0, 0)
 
 
 def test_blame_falls_only_on_the_step_that_executed(rig: WorkerRig) -> None:
@@ -159,7 +159,7 @@ def test_a_cancel_hands_back_what_waits_and_stops_what_runs(rig: WorkerRig) -> N
     assert rig.turn() == {"kills": [1]}
     rig.core.on_slot_died(1, 1, 100_000_000, 9, 0, rig.now)
     assert rig.turn() == {
-        "messages": [rig.outcomes((1, oc.STOPPED, 100_000_000, 900_000, b""))],
+        "messages": [rig.outcomes((1, oc.STOPPED, 100_000_000, 900_000, b"", 0, 0))],
         "starts": [(2, LANE_CPU)],
     }
 
@@ -212,7 +212,7 @@ def test_an_async_step_is_stopped_by_message(rig: WorkerRig) -> None:
     assert rig.turn()["kills"] == [2]
     rig.core.on_slot_died(2, 0, 0, 9, 0, rig.now)
     box = rig.turn()
-    assert box["messages"] == [rig.outcomes((1, oc.STOPPED, 0, 101_000_000, b""))]
+    assert box["messages"] == [rig.outcomes((1, oc.STOPPED, 0, 101_000_000, b"", 0, 0))]
     assert list(rig.core.attempts) == [2], "it was innocent"
 
 

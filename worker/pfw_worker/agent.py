@@ -361,9 +361,12 @@ class Agent:
         return 0
 
 
+_OUTCOME = (int, int, int, int, bytes, int, int)
+
+
 def _are_outcomes(message: tuple[Any, ...]) -> bool:
     """Whether a slot's message has the form of outcomes; 0.3 µs a row."""
     for row in message:
-        if type(row) is not tuple or tuple(map(type, row)) != (int, int, int, int, bytes) or min(row[:4]) < 0:
+        if type(row) is not tuple or tuple(map(type, row)) != _OUTCOME or min(row[:4]) < 0 or min(row[5:]) < 0:
             return False
     return True

@@ -14,19 +14,23 @@ from typing import Any
 
 from pfw import execution, outcome
 from pfw.context import Entry
+from pfw.facts import UNMEASURED
+from pfw.messages import OutcomeRow
+from pfw.usage import Turns
 from pfw_worker.channel import Channel
 from pfw_worker.page import StatusPage
-from pfw_worker.slot import Assignment, Functions, SlotOutcome
+from pfw_worker.slot import Assignment, Functions
 
 
 class _Running:
     """A step that has been started and has not ended."""
 
-    __slots__ = ("entry", "start_us", "task")
+    __slots__ = ("entry", "start_us", "task", "turns")
 
-    def __init__(self, entry: Entry, start_us: int, task: asyncio.Task[tuple[int, bytes]]) -> None:
+    def __init__(self, entry: Entry, start_us: int, turns: Turns, task: asyncio.Task[tuple[int, bytes]]) -> None:
         self.entry = entry
         self.start_us = start_us
+        self.turns = turns
         self.task = task
 
 
@@ -42,7 +46,7 @@ class AsyncSlot:
         self._page = page
         self._functions = Functions()
         self._running: dict[int, _Running] = {}
-        self._outcomes: list[SlotOutcome] = []
+        self._outcomes: list[OutcomeRow] = []
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
 
@@ -75,7 +79,7 @@ class AsyncSlot:
         for step in steps:
             attempt, run, *_ = step
             if run in cancelled:
-                self._add_outcome((attempt, outcome.NOT_STARTED, _now_us(), 0, b""))
+                self._add_outcome((attempt, outcome.NOT_STARTED, _now_us(), 0, b"", *UNMEASURED))
             else:
                 self._start(step)
         for attempt in stop[0] if stop else ():
@@ -83,18 +87,21 @@ class AsyncSlot:
 
     def _start(self, step: Assignment) -> None:
         attempt, _, run_id, _, n, fn, _, call, inputs = step
-        entry = Entry(run_id, n)
-        task = self._loop.create_task(self._call(fn, call, inputs, entry))
-        self._running[attempt] = _Running(entry, _now_us(), task)
+        entry, turns = Entry(run_id, n), Turns()
+        task = self._loop.create_task(self._call(fn, call, inputs, entry, turns))
+        self._running[attempt] = _Running(entry, _now_us(), turns, task)
         self._show_executing()
         task.add_done_callback(partial(self._on_done, attempt))
 
-    async def _call(self, fn: int, call: bytes, inputs: tuple[bytes, ...], entry: Entry) -> tuple[int, bytes]:
+    async def _call(
+        self, fn: int, call: bytes, inputs: tuple[bytes, ...], entry: Entry, turns: Turns
+    ) -> tuple[int, bytes]:
         try:
             loaded = self._functions.load(fn)
         except BaseException as error:  # importing its module runs user code
             return execution.report_load_error(error)
-        return await execution.execute_async(loaded, call, inputs, entry)
+        found: tuple[int, bytes] = await turns.watch(execution.execute_async(loaded, call, inputs, entry))
+        return found
 
     def _stop(self, attempt: int) -> None:
         running = self._running.get(attempt)
@@ -109,7 +116,8 @@ class AsyncSlot:
         self._show_executing()
         # A task that is cancelled before its first turn has run nothing of the step.
         code, payload = (outcome.NOT_STARTED, b"") if task.cancelled() else task.result()
-        self._add_outcome((attempt, code, running.start_us, _now_us() - running.start_us, payload))
+        run_us = _now_us() - running.start_us
+        self._add_outcome((attempt, code, running.start_us, run_us, payload, *running.turns.cost()))
 
     def _show_executing(self) -> None:
         self._page.end()
@@ -117,7 +125,7 @@ class AsyncSlot:
             ((attempt, running),) = self._running.items()
             self._page.begin(attempt, running.start_us)
 
-    def _add_outcome(self, ended: SlotOutcome) -> None:
+    def _add_outcome(self, ended: OutcomeRow) -> None:
         """Collect an outcome; all outcomes of one turn of the loop are sent as one message."""
         if not self._outcomes:
             self._loop.call_soon(self._send_outcomes)

@@ -277,7 +277,7 @@ class Core:
 
     def _hand_back(self, number: int) -> None:
         del self.attempts[number]
-        self._outcome_rows.append((number, oc.NOT_STARTED, 0, 0, b""))
+        self._outcome_rows.append((number, oc.NOT_STARTED, 0, 0, b"", 0, 0))
         self._in_outbox.add(number)
 
     def _on_acked(self, acked: int) -> None:
@@ -361,10 +361,10 @@ class Core:
         self.attempts.pop(number)
         self._in_outbox.add(number)
         if self._stops.pop(number, None) is not None:
-            self._outcome_rows.append((number, oc.STOPPED, start_us, run_us, b""))
+            self._outcome_rows.append((number, oc.STOPPED, start_us, run_us, b"", 0, 0))
             return
         failure = describe_crash(signal or exit_code << 8)
-        self._outcome_rows.append((number, oc.CRASHED, start_us, run_us, failure.pack()))
+        self._outcome_rows.append((number, oc.CRASHED, start_us, run_us, failure.pack(), 0, 0))
 
     # -- time ------------------------------------------------------------------------------------------------------
 

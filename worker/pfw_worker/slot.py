@@ -18,6 +18,7 @@ from pfw import codec, execution, outcome
 from pfw.codec import LoadedFunction
 from pfw.context import Entry
 from pfw.errors import StepInterrupt
+from pfw.usage import Meter
 from pfw_worker.channel import Channel
 from pfw_worker.page import GENERATION, STOP_INTERRUPT, STOP_SIGNAL, StatusPage
 
@@ -33,6 +34,7 @@ Assignment = tuple[int, int, str, int, int, int, int, bytes, tuple[bytes, ...]]
 _KNOWN_SHORT: Final = 6
 
 #: `(attempt, code, start_us, run_us, payload)`: the code is one of `pfw.outcome`, the start one of the monotonic clock.
+#: It leaves with what the attempt cost, `(cpu_us, peak_bytes)`, at its end.
 SlotOutcome = tuple[int, int, int, int, bytes]
 
 
@@ -104,6 +106,7 @@ class Slot:
         "_entry",
         "_functions",
         "_generation",
+        "_meter",
         "_outcomes",
         "_page",
         "_pid",
@@ -120,6 +123,7 @@ class Slot:
         self._collected_bytes = 0
         self._entry = Entry("", 0)
         self._generation = 0
+        self._meter = Meter()
         self._cancelled: frozenset[int] = frozenset()
 
     def run(self) -> None:
@@ -132,6 +136,7 @@ class Slot:
     def on_message(self, message: tuple[Any, ...]) -> None:
         """Execute the steps of a RUN message, `(functions, forget, steps)`, and send their outcomes."""
         functions, forget, steps = message
+        self._meter.begin()
         self._functions.update(functions, forget)
         for step in steps:
             if self._outcomes and (not step[_KNOWN_SHORT] or self._collected_bytes >= _COLLECT_BYTES):
@@ -165,7 +170,8 @@ class Slot:
 
     def _send_outcomes(self) -> None:
         # Until this has succeeded the last step is to blame: it may have closed the socket, or returned too much.
-        self._channel.send(self._outcomes)
+        shares = self._meter.end([run_us for _, _, _, run_us, _ in self._outcomes])
+        self._channel.send([(*row, *share) for row, share in zip(self._outcomes, shares, strict=True)])
         self._page.end()
         self._outcomes = []
         self._collected_bytes = 0
