@@ -95,6 +95,7 @@ class Line:
 
 FORMATS: dict[str, Callable[[float], str]] = {
     "steps/s": lambda x: f"{x:,.0f} steps/s",
+    "ns": lambda x: f"{x:.1f} ns",
     "µs": lambda x: f"{x:,.0f} µs" if x >= 100 else f"{x:.1f} µs",
     "µs/step": lambda x: f"{x:.2f} µs/step",
     "s": lambda x: f"{x:.3f} s",

@@ -23,6 +23,16 @@ workflow, submitting it and reading its results are included where nothing else 
 reference, in the same run: absolute figures move with the machine, ratios much less.
 """
 
+#: The benchmark that has a section of its own, and the words above it.
+SUITES = "crate"
+SUITES_HEAD = """## The suites of pf-workflow-core
+
+The crate's 8 suites with its names and sizes, by pytest-benchmark (`scripts/bench crate`); the crate publishes no
+figures to stand beside them. Each figure is the median of many rounds (lower – upper quartile). As in the crate a round
+builds the workflow and runs it; clusters are warm, values are compared. Two things differ: a token check is one of a
+million with its loop, once here and once in a running step, and both cases of `resource_hints` do the same work.
+"""
+
 
 def machine() -> str:
     """What the figures depend on; nothing that says whose machine it is."""
@@ -67,7 +77,9 @@ def page(records: dict[str, dict[str, Any]]) -> str:
     Args:
         records: {benchmark: what it left}.
     """
-    lines = [row_of(name, Line(**line)) for name, record in records.items() for line in record["lines"]]
+    lines = {name: [Line(**line) for line in record["lines"]] for name, record in records.items()}
+    rows = [row_of(name, line) for name in records if name != SUITES for line in lines[name]]
+    cases = [(*line.what.split(": "), spread(line.figures, line.unit)) for line in lines[SUITES]]
     here = [
         (f"`{name}`", *(f"{record['calibrations'][figure]:.2f}" for figure in (*CALIBRATIONS, OTHERS)))
         for name, record in records.items()
@@ -76,7 +88,10 @@ def page(records: dict[str, dict[str, Any]]) -> str:
     return "\n".join([
         HEAD,
         f"{datetime.now(UTC):%Y-%m-%d}, {machine()}.\n",
-        table(head, lines),
+        table(head, rows),
+        SUITES_HEAD,
+        table(("suite", "case", "pfw"), cases),
+        "## The machine\n",
         "What the machine itself could do meanwhile, medians of the rounds of each benchmark, and who else used it:\n",
         table(("during", *CALIBRATIONS, OTHERS), here),
     ])  # fmt: skip

@@ -16,8 +16,6 @@ from helpers import ROOT
 
 #: What is written for users and for those who change the code.
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-#: Files that snippets read from the folder in which they run.
-FILES = {"in.csv": "one\n\ntwo\nthree\n", "numbers.txt": "1\n2\n3\n"}
 
 _FENCE = re.compile(r"^```(\w*)[ ]*([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
@@ -44,8 +42,6 @@ def script_of(page: Path) -> str:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if script_of(page)], ids=name_of)
 def test_the_snippets_of_a_page_run_and_print_what_they_say(page: Path, tmp_path: Path) -> None:
-    for name, text in FILES.items():
-        (tmp_path / name).write_text(text)
     file = tmp_path / "snippets.py"
     file.write_text(script_of(page))
     done = subprocess.run(
@@ -58,7 +54,11 @@ def test_the_snippets_of_a_page_run_and_print_what_they_say(page: Path, tmp_path
     )
     assert done.returncode == 0, done.stderr
     printed = iter(done.stdout.splitlines())
-    for expected in re.findall(r"^ *print\(.*\)  # -> (.*)$", script_of(page), re.MULTILINE):
+    claims = re.findall(r"^ *print\(.*\)  # -> (.*)$", script_of(page), re.MULTILINE)
+    assert len(claims) == script_of(page).count("# -> "), (
+        "what stands behind `# ->` is only checked after a print(...) on one line"
+    )
+    for expected in claims:
         assert any(line == expected for line in printed), (
             f"{expected!r} was not printed (in this order):\n{done.stdout}"
         )
