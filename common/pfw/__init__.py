@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from pfw.metrics import AttemptMetrics, StepMetrics, WaveMetrics, WorkflowMetrics
     from pfw.running import arun, run, start
     from pfw.runs import Run
+    from pfw.tolerance import Failed
 
 #: Loaded when first used: they need the dependencies.
 _LAZY = {
@@ -65,6 +66,7 @@ _LAZY = {
     "Client": "pfw.client",
     "Config": "pfw.config",
     "Event": "pfw.events",
+    "Failed": "pfw.tolerance",
     "Future": "pfw.futures",
     "LocalCluster": "pfw.cluster",
     "Run": "pfw.runs",
@@ -88,6 +90,7 @@ __all__ = [
     "DuplicateStepError",
     "EmptyWorkflowError",
     "Event",
+    "Failed",
     "Future",
     "GraphError",
     "InternalError",

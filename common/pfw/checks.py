@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from pfw.errors import ConfigError
+from pfw.graph import PRIORITY_LIMIT
 
 #: Longest name or id, in characters.
 NAME_LIMIT = 1_000
@@ -36,6 +38,30 @@ def check_slots(field: str, value: Any) -> int:
     if type(value) is not int or not 1 <= value <= SLOTS_LIMIT:
         raise ConfigError(f"{field} is a number of slots from 1 to {SLOTS_LIMIT:,}, not {value!r}")
     return value
+
+
+def checked_priority(field: str, value: Any) -> int:
+    """Returns a priority of a run or step.
+
+    Raises:
+        ConfigError: it is no whole number in the range.
+    """
+    if type(value) is not int or not 0 <= value < PRIORITY_LIMIT:
+        raise ConfigError(f"{field} is a whole number from 0 to 2**31 - 1, not {value!r}")
+    return value
+
+
+def checked_tags(tags: Any) -> tuple[str, ...]:
+    """Returns tags, each once; a single str is one tag.
+
+    Raises:
+        ConfigError: one of them is no text that can be sent.
+    """
+    if isinstance(tags, str):
+        tags = (tags,)
+    if not isinstance(tags, Iterable):
+        raise ConfigError(f"tags are some strings, not {tags!r}")
+    return tuple(dict.fromkeys(checked_text("a tag", tag) for tag in tags))
 
 
 def checked_text(option: str, text: Any) -> str:

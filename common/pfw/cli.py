@@ -252,12 +252,13 @@ def runs(on: str | None, as_json: bool) -> None:
         return
     rows = [
         [
-            run["id"], run["name"], run["status"], run["mode"], f"{run['steps']:,}", _states_text(run),
+            run["id"], run["name"], run["version"], run["status"], run["mode"], f"{run['steps']:,}", _states_text(run),
             time_text(run["started_at"]), seconds_text(run["duration_s"]),
         ]
         for run in found
     ]  # fmt: skip
-    click.echo(table(["run", "name", "status", "mode", "steps", "states", "started", "duration"], rows, "no runs"))
+    header = ["run", "name", "version", "status", "mode", "steps", "states", "started", "duration"]
+    click.echo(table(header, rows, "no runs"))
 
 
 def _states_text(run: dict[str, Any]) -> str:

@@ -114,7 +114,7 @@ class Client:
         compiled = wf.compile(config.step_defaults)
         kept = kept_steps(compiled, config.keep)
         meaning = Meaning(compiled.value, compiled.leaves, compiled.maps)
-        record = RunRecord(wf.name, config.mode, compiled.graph, meaning)
+        record = RunRecord(wf.name, config.mode, compiled.graph, meaning, version=wf.version or "")
         message = m.Submit(
             key.encode() if key else os.urandom(16),
             wf.name,
@@ -127,6 +127,7 @@ class Client:
             config.priority,
             codec.dump(tuple(meaning)) if is_detached else b"",
             pack_graph(compiled.graph),
+            wf.version or "",
         )
         record = self._link.call(lambda session, now: session.submit(message, record))
         run = Run(record, meaning, self)
@@ -161,7 +162,10 @@ class Client:
         self._link.call(lambda session, now: session.cancel_by_number(attached.run, reason or "cancelled"))
 
     def runs(self) -> list[dict[str, Any]]:
-        """The runs the coordinator knows: id, name, status, mode, steps, steps by state, started_at, duration_s."""
+        """The runs the coordinator knows.
+
+        Of each id, name, version, status, mode, steps, number of steps by state, started_at and duration_s.
+        """
         return list(self._ask(lambda number: m.Query(number, "runs")))
 
     def workers(self) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pfw.errors import MissingModuleError, UnpicklableError
+from pfw.graph import IF_ALL
 
 if TYPE_CHECKING:
     from pfw.step import StepFunction
@@ -50,6 +51,10 @@ class LoadedFunction(NamedTuple):
     is_retryable: Callable[[BaseException], bool]
     #: Whether calling it gives a coroutine to be awaited.
     is_async: bool
+    #: IF_ALL, IF_ANY or IF_ALWAYS: what it can do with inputs that are missing.
+    run_if: int = IF_ALL
+    #: The pickled parameters of its workflow; b"" where it has none.
+    params: bytes = b""
 
 
 class _Roots:
@@ -162,21 +167,22 @@ def load(pickled: bytes) -> Any:
         raise MissingModuleError(message, module=error.name) from error
 
 
-def dump_function(function: StepFunction | Callable[..., Any]) -> bytes:
+def dump_function(function: StepFunction | Callable[..., Any], params: bytes = b"") -> bytes:
     """Return a step's function and what its `Retry` says of exceptions as bytes for `load_function`.
 
     Args:
         function: A step, or a plain function, which is never retried by the kind of its exception.
+        params: The pickled parameters of its workflow. They go with the functions, so that they come to each slot once.
 
     Raises:
         UnpicklableError: The function, or something that it closes over, cannot be sent.
     """
-    from pfw.step import Retry, StepFunction
+    from pfw.step import RUN_IF, Retry, StepFunction
 
-    retry = Retry()
+    retry, run_if = Retry(), IF_ALL
     if isinstance(function, StepFunction):
-        retry, function = function.retry, function.named() or function.fn
-    return dump((function, retry.on, retry.give_up))
+        retry, run_if, function = function.retry, RUN_IF[function.run_if], function.named() or function.fn
+    return dump((function, retry.on, retry.give_up, run_if, params))
 
 
 def load_function(pickled: bytes) -> LoadedFunction:
@@ -188,11 +194,11 @@ def load_function(pickled: bytes) -> LoadedFunction:
     from pfw.step import Retry, StepFunction, is_async
 
     try:
-        function, on, give_up = load(pickled)
+        function, on, give_up, run_if, params = load(pickled)
     except AttributeError as error:
         raise MissingModuleError(f"the installed module differs from the sender's: {error}") from error
     fn = function.fn if isinstance(function, StepFunction) else function
-    return LoadedFunction(fn, Retry(on=on, give_up=give_up).is_retryable, is_async(fn))
+    return LoadedFunction(fn, Retry(on=on, give_up=give_up).is_retryable, is_async(fn), run_if, params)
 
 
 def _dump_by_value(value: Any) -> bytes:

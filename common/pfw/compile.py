@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
@@ -33,7 +33,9 @@ class Compiled(NamedTuple):
     maps: dict[str, tuple[int, ...]]
 
 
-def compile_draft(draft: Draft, dependencies: Dependencies, value: Any, defaults: StepDefaults) -> Compiled:
+def compile_draft(
+    draft: Draft, dependencies: Dependencies, value: Any, defaults: StepDefaults, params: Mapping[str, Any]
+) -> Compiled:
     """Pickles and numbers the steps of a draft.
 
     Args:
@@ -41,6 +43,7 @@ def compile_draft(draft: Draft, dependencies: Dependencies, value: Any, defaults
         dependencies: what `draft.check()` gave.
         value: what was given to `returns`, with Inputs that name steps of the graph; None: nothing was.
         defaults: for options that steps do not set.
+        params: the workflow's parameters.
 
     Raises:
         GraphError: a Node is where none can be, such as in a set or a closure.
@@ -53,7 +56,9 @@ def compile_draft(draft: Draft, dependencies: Dependencies, value: Any, defaults
     distinct = dict(zip(keys, steps, strict=True))
     if defaults != STEP_DEFAULTS:
         distinct = {key: step.settled(defaults) for key, step in distinct.items()}
-    functions, number_of_function = _dump_functions(distinct, dict(zip(keys[::-1], ids[::-1], strict=True)))
+    functions, number_of_function = _dump_functions(
+        distinct, dict(zip(keys[::-1], ids[::-1], strict=True)), _dump_params(params)
+    )
     specs, number_of_spec = _share_specs(distinct)
     graph = Graph(
         ids=ids,
@@ -96,7 +101,18 @@ def _only_leaf(leaves: tuple[int, ...], maps: dict[str, tuple[int, ...]]) -> Inp
 # ---------------------------------------------------------------- functions and specs
 
 
-def _dump_functions(distinct: dict[int, StepFunction], ids: dict[int, str]) -> tuple[list[bytes], dict[int, int]]:
+def _dump_params(params: Mapping[str, Any]) -> bytes:
+    from pfw.codec import dump
+
+    try:
+        return dump(dict(params)) if params else b""
+    except UnpicklableError as error:
+        raise UnpicklableError(f"the workflow's params: {error}") from error
+
+
+def _dump_functions(
+    distinct: dict[int, StepFunction], ids: dict[int, str], params: bytes
+) -> tuple[list[bytes], dict[int, int]]:
     """Returns pickled functions, each once, and `{key of a StepFunction: its function's number}`."""
     from pfw.codec import dump_function
 
@@ -107,14 +123,14 @@ def _dump_functions(distinct: dict[int, StepFunction], ids: dict[int, str]) -> t
         # Many StepFunctions (made by `options`) may share one function.
         number = numbers[key] = number_of.setdefault(_function_key(step), len(functions))
         if number == len(functions):
-            functions.append(_explained(partial(dump_function, step), ids[key], "its function"))
+            functions.append(_explained(partial(dump_function, step, params), ids[key], "its function"))
     return functions, numbers
 
 
 def _function_key(step: StepFunction) -> object:
     """Returns what is equal for steps whose functions travel as the same bytes."""
     rules = (step.retry.on, step.retry.give_up)
-    return id(step.fn), *(rule if isinstance(rule, tuple) else id(rule) for rule in rules)
+    return id(step.fn), step.run_if, *(rule if isinstance(rule, tuple) else id(rule) for rule in rules)
 
 
 def _share_specs(distinct: dict[int, StepFunction]) -> tuple[list[Spec], dict[int, int]]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from pfw.checks import check_number, check_slots
+from pfw.checks import check_number, check_slots, checked_priority
 from pfw.errors import ConfigError, did_you_mean
 from pfw.lifecycle import MODES, ON_FAILURE
 from pfw.node import Deferred, MapNode, Node
@@ -48,12 +48,6 @@ def _seconds(label: str, value: Any) -> float:
 
 def _slots(label: str, value: Any) -> Any:
     return None if value is None else check_slots(label, value)
-
-
-def _priority(label: str, value: Any) -> Any:
-    if type(value) is not int or not 0 <= value < 1 << 31:
-        raise ConfigError(f"{label} is a whole number from 0 to 2**31 - 1, not {value!r}")
-    return value
 
 
 def _retry(label: str, value: Any) -> Retry:
@@ -184,7 +178,7 @@ _RULES = {
     "grace": _Rule(_seconds, _number),
     "on_failure": _Rule(_one_of(ON_FAILURE), str),
     "keep": _Rule(_keep, _names),
-    "priority": _Rule(_priority, _number),
+    "priority": _Rule(checked_priority, _number),
     "progress": _Rule(_anything, None),
 }
 

@@ -103,7 +103,7 @@ class StepContext:
 class Entry:
     """A step that is running. Its context is built when it first asks: most steps never do."""
 
-    __slots__ = ("_context", "attempt", "run_id", "step_id", "token")
+    __slots__ = ("_context", "attempt", "params", "run_id", "step_id", "token")
 
     def __init__(self, run_id: str, attempt: int, token: CancellationToken | None = None) -> None:
         """Note what the context will say; without a token it gets one of its own.
@@ -117,6 +117,8 @@ class Entry:
         self.attempt = attempt
         #: Set by `execution` as soon as the step's call has been read.
         self.step_id = ""
+        #: The pickled parameters of the step's workflow; set by `execution` where there are some.
+        self.params = b""
         self.token = token
         self._context: StepContext | None = None
 
@@ -124,6 +126,10 @@ class Entry:
         """Return the step's context, the same one each time."""
         if self._context is None:
             self._context = StepContext(self.run_id, self.step_id, self.attempt, self.need_token())
+            if self.params:
+                from pfw import codec
+
+                self._context.params = MappingProxyType(codec.load(self.params))
         return self._context
 
     def need_token(self) -> CancellationToken:

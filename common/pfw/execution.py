@@ -16,6 +16,7 @@ from pfw.context import Entry
 from pfw.errors import MissingModuleError, StepInterrupt, UnpicklableError
 from pfw.failure import FAIL_CANCELLED, FAIL_ERROR, FAIL_MODULE, FAIL_UNPICKLABLE
 from pfw.remote import describe
+from pfw.tolerance import bind_some
 
 #: Largest output of a step, in bytes: what one message can carry.
 OUTPUT_LIMIT = 2 << 30
@@ -52,7 +53,12 @@ def execute(loaded: LoadedFunction, call: bytes, inputs: Sequence[bytes], entry:
         _is_interruptible = True
         try:
             entry.step_id, args, kwargs = codec.load(call)
-            args, kwargs = bind(args, kwargs, [codec.load(pickled) for pickled in inputs] if inputs else ())
+            if loaded.params:
+                entry.params = loaded.params
+            if loaded.run_if:
+                args, kwargs = bind_some(loaded.run_if, args, kwargs, inputs)
+            else:
+                args, kwargs = bind(args, kwargs, [codec.load(pickled) for pickled in inputs] if inputs else ())
             return outcome.OK, _dump_output(loaded.fn(*args, **kwargs))
         finally:
             _is_interruptible = False
@@ -73,7 +79,11 @@ async def execute_async(
     context.enter_task(entry)
     try:
         entry.step_id, args, kwargs = codec.load(call)
-        args, kwargs = bind(args, kwargs, [codec.load(pickled) for pickled in inputs])
+        entry.params = loaded.params
+        if loaded.run_if:
+            args, kwargs = bind_some(loaded.run_if, args, kwargs, inputs)
+        else:
+            args, kwargs = bind(args, kwargs, [codec.load(pickled) for pickled in inputs])
         return outcome.OK, _dump_output(await loaded.fn(*args, **kwargs))
     except BaseException as error:  # as above
         return _conclude(loaded, error, entry)

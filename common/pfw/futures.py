@@ -14,7 +14,7 @@ from pfw import messages as m
 from pfw.call import Input, Numbering, Scan, is_plain, replace_sources
 from pfw.errors import ClusterError, PfwError
 from pfw.facts import FACT_CANCELLED, FACT_FAILED, FACT_FINISHED, FACT_SKIPPED, FACT_SUCCEEDED, SUCCEEDED
-from pfw.graph import Graph
+from pfw.graph import IF_ALL, Graph
 from pfw.link import Link
 from pfw.messages import FactRow
 from pfw.record import RunRecord
@@ -171,12 +171,14 @@ class Calls:
         ids = [future.step_id for future, _ in good]
         calls = [codec.dump((future.step_id, scan.args, scan.kwargs)) for future, scan in good]
         zeros = [0] * len(good)
+        # A call whose argument has failed is not made, wherever that is found out.
+        spec = step.spec._replace(run_if=IF_ALL)
 
         def extend(session: Session, now: float) -> bool:
             inputs = [tuple([source.step for source in scan.sources]) for _, scan in good]
             if any(self._record.states[source] == SUCCEEDED for sources in inputs for source in sources):
                 return False
-            fragment = Graph(ids, [pickled], [step.spec], zeros, zeros, calls, inputs, [()] * len(good))
+            fragment = Graph(ids, [pickled], [spec], zeros, zeros, calls, inputs, [()] * len(good))
             number = session.extend(self._record, fragment, now)
             for future, _ in good:
                 future.step = number

@@ -16,6 +16,12 @@ K = TypeVar("K", bound=Hashable)
 #: Lanes of a worker: processes for computing, processes for waiting, the one process for `async def` steps.
 LANE_CPU, LANE_IO, LANE_ASYNC = 0, 1, 2
 
+#: When a step starts: all that it depends on succeeded; all has ended and something succeeded; all has ended.
+IF_ALL, IF_ANY, IF_ALWAYS = 0, 1, 2
+
+#: Priorities of runs and steps are below this.
+PRIORITY_LIMIT = 1 << 31
+
 #: A longer cycle is shown by its first and last members.
 _CYCLE_SHOWN = 100
 
@@ -39,6 +45,14 @@ class Spec(NamedTuple):
     jitter: int
     #: Time between the request to stop and SIGKILL, s.
     grace: float
+    #: IF_ALL, IF_ANY or IF_ALWAYS.
+    run_if: int = IF_ALL
+    #: 1: the output is kept for the caller.
+    keep: int = 0
+    #: Among ready steps of a run a higher one goes first.
+    priority: int = 0
+    #: The user's own words for it.
+    tags: tuple[str, ...] = ()
 
 
 class Graph(NamedTuple):

@@ -10,6 +10,10 @@ sequential engine inline. It knows nothing of workers, messages or placement.
        |-- a dependency failed or was skipped --> SKIPPED
        +-- the run is cancelled or stops -------> CANCELLED      (so do READY and BACKOFF)
 
+A *tolerant* step (`run_if` "any" or "always") waits until everything it depends on has ended, however that was; it is
+skipped only if it needs a success and there is none. It also starts in a run that stops after a failure, so that it can
+clean up, but not in one that is cancelled. In place of an input that did not succeed it gets an Absence.
+
 What happened is kept as *facts*, one row per thing worth knowing, in the order in which it was decided; clients read
 them by position (a cursor), so nothing that was decided can be lost on the way.
 """
@@ -21,6 +25,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
+from pfw.absence import Absence
 from pfw.facts import (
     ASSIGNED,
     BACKOFF,
@@ -49,7 +54,7 @@ from pfw.facts import (
     Fact,
     new_fact,
 )
-from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO, Graph, Spec
+from pfw.graph import IF_ALL, IF_ALWAYS, LANE_ASYNC, LANE_CPU, LANE_IO, Graph, Spec
 
 MODES = ("parallel", "waves", "sequential")
 ON_FAILURE = ("stop", "continue", "abort")
@@ -58,6 +63,9 @@ ON_FAILURE = ("stop", "continue", "abort")
 #: neither is charged to the retries the user asked for.
 CRASH_LIMIT = 3
 LOSS_LIMIT = 3
+
+#: A step's priority counts more than any rank.
+_PRIORITY_SHIFT = 32
 
 
 class ReadyQueue:
@@ -116,11 +124,13 @@ class RunLife:
         "_depths",
         "_discards",
         "_failures",
+        "_has_tolerant",
         "_kept",
         "_losses",
         "_missing",
         "_parked",
         "_ranks",
+        "_reasons",
         "_seed",
         "_wave",
         "_wave_left",
@@ -187,6 +197,9 @@ class RunLife:
         #: Running attempts were told to stop: nothing they return counts any more, each step is cancelled instead.
         self._discards = False
         self._kept = set(keep)
+        self._has_tolerant = False
+        #: {failed step: packed failure}
+        self._reasons: dict[int, bytes] = {}
         self._missing: list[int] = []
         self._dependents: list[list[int] | None] = []
         self._consumers: list[int] = []
@@ -221,17 +234,18 @@ class RunLife:
             self._rank(first)
         elif self.mode == "waves":
             self._measure_depths(first)
+        self._read_specs(first)
         inputs, after, missing = self.graph.inputs, self.graph.after, self._missing
         blocked = [step for step in range(first, first + count) if (inputs[step] or after[step]) and self._link(step)]
         self._start_roots([step for step in range(first, first + count) if not missing[step]], now)
         for step in blocked:
             if self.states[step] == WAITING:
                 self._skip(step, self._failed_dependency(step), now)
-                self._skip_dependents(step, self._failed_dependency(step), now)
+                self._spread(step, self._failed_dependency(step), now)
         self._advance_wave()
         if self.status != RUN_RUNNING:
             self._cancel_unstarted(now)
-        self._finish_if_done(now)
+        self._settle(now)
         return first
 
     def _append(self, fragment: Graph) -> None:
@@ -253,6 +267,16 @@ class RunLife:
         self._dependents.extend([None] * count)
         self._consumers.extend([1 if self.is_open else 0] * count)
         self._ranks.extend([0] * count)
+
+    def _read_specs(self, first: int) -> None:
+        """Notes down which of the steps from `first` on are tolerant, kept, or go before others."""
+        specs, spec_of = self.graph.specs, self.graph.spec_of
+        self._has_tolerant = self._has_tolerant or any(spec.run_if for spec in specs)
+        if any(spec.keep for spec in specs):
+            self._kept.update(step for step in range(first, len(spec_of)) if specs[spec_of[step]].keep)
+        if self.mode != "sequential" and any(spec.priority for spec in specs):
+            for step in range(first, len(spec_of)):
+                self._ranks[step] += specs[spec_of[step]].priority << _PRIORITY_SHIFT
 
     def _link(self, step: int) -> bool:
         """Ties a new step to its dependencies; True if one of them has ended without success."""
@@ -320,9 +344,12 @@ class RunLife:
             return
         while self._wave + 1 < len(left) and not left[self._wave]:
             self._wave += 1
+        # In a run that stops a tolerant step may be ready waves ahead of its turn.
         parked, self._parked = self._parked, []
         for step in parked:
-            if self.states[step] == READY:
+            if self._depths[step] > self._wave:
+                self._parked.append(step)
+            elif self.states[step] == READY:
                 self.ready[self.spec(step).lane].push(step, self._ranks[step])
 
     def _start_roots(self, roots: list[int], now: float) -> None:
@@ -394,7 +421,7 @@ class RunLife:
     ) -> None:
         """The attempt returned. 1.3 µs a step with one dependant, most of it the fact."""
         if self._discards:
-            self._cancel_one(step, worker, now, started_at, run_s, cost)
+            self.on_stopped(step, worker, now, started_at, run_s, cost)
             return
         self.states[step] = SUCCEEDED
         kept = self.keep_all or step in self._kept
@@ -427,7 +454,9 @@ class RunLife:
                 missing[dependent] -= 1
                 if not missing[dependent] and states[dependent] == WAITING:
                     self._make_ready(dependent, now)
-        self._end(step, now)
+        self._end(step)
+        if not self.unfinished:
+            self._finish_if_done(now)
 
     def on_failed(
         self,
@@ -442,10 +471,10 @@ class RunLife:
     ) -> None:
         """The attempt raised; `is_retryable` is the verdict of the step's retry policy on the exception."""
         if self._discards:
-            self._cancel_one(step, worker, now, started_at, run_s, cost)
+            self.on_stopped(step, worker, now, started_at, run_s, cost)
             return
         used = self._failures.get(step, 0)
-        if is_retryable and used < self.spec(step).retries and self.status == RUN_RUNNING:
+        if is_retryable and used < self.spec(step).retries and self._may_start(step):
             self._failures[step] = used + 1
             self._again(FACT_RETRYING, step, worker, started_at, run_s, failure, now, cost)
             self.states[step] = BACKOFF
@@ -466,8 +495,9 @@ class RunLife:
         """The attempt was handed back unexecuted: nobody's fault, and no attempt."""
         self.attempts[step] -= 1
         self.started_at.pop(step, None)
-        if self.status != RUN_RUNNING:
+        if not self._may_start(step):
             self._cancel_one(step, 0, now)
+            self._settle(now)
         else:
             self._make_ready(step, now)
 
@@ -482,6 +512,11 @@ class RunLife:
     ) -> None:
         """The attempt ended because it was told to."""
         self._cancel_one(step, worker, now, started_at, run_s, cost)
+        self._settle(now)
+
+    def _may_start(self, step: int) -> bool:
+        """Whether the step may be tried (again): in a run that stops after a failure only if it is tolerant."""
+        return self.status == RUN_RUNNING or (not self._discards and self.spec(step).run_if != IF_ALL)
 
     def _charge(
         self,
@@ -495,10 +530,10 @@ class RunLife:
         now: float,
     ) -> None:
         if self._discards:
-            self._cancel_one(step, worker, now, started_at, run_s)
+            self.on_stopped(step, worker, now, started_at, run_s)
             return
         budget[step] = budget.get(step, 0) + 1
-        if budget[step] < limit and self.status == RUN_RUNNING:
+        if budget[step] < limit and self._may_start(step):
             self._again(FACT_RETRYING, step, worker, started_at, run_s, failure, now)
             self._make_ready(step, now)
         else:
@@ -547,32 +582,63 @@ class RunLife:
     ) -> None:
         self.states[step] = FAILED
         self.failed += 1
+        self._reasons[step] = failure
         self._again(FACT_FAILED, step, worker, started_at, run_s, failure, now, cost)
-        self._skip_dependents(step, step, now)
+        self._spread(step, step, now)
+        self._end(step)
         if self.on_failure != "continue" and self.status == RUN_RUNNING:
             self.status = RUN_STOPPING
+            self._discards = self.on_failure == "abort"
             self._cancel_unstarted(now)
-            if self.on_failure == "abort":
-                self._discards = True
+            if self._discards:
                 self.to_stop.extend(self.running())
-        self._end(step, now)
+        self._settle(now)
 
     def running(self) -> list[int]:
         """Steps that are handed out now."""
         return [step for step, state in enumerate(self.states) if state == ASSIGNED]
 
-    def _skip_dependents(self, step: int, cause: int, now: float) -> None:
+    def _spread(self, step: int, cause: int, now: float) -> None:
+        """Tells what depends on a step that it has ended without success, because `cause` failed.
+
+        What needs it is skipped in its turn (if it was cancelled: is cancelled with its run), what is tolerant waits
+        for one less.
+        """
         stack = [step]
         while stack:
-            for dependent in self._dependents[stack.pop()] or ():
-                if self.states[dependent] == WAITING:
-                    self._skip(dependent, cause, now)
+            ended = stack.pop()
+            for dependent in self._dependents[ended] or ():
+                if self.states[dependent] != WAITING:
+                    continue
+                if not self.spec(dependent).run_if:
+                    if self.states[ended] != CANCELLED:
+                        self._skip(dependent, cause, now)
+                        stack.append(dependent)
+                    continue
+                if self.outputs[ended] is None and self._consumers[ended]:
+                    failure = self._reasons.get(cause, b"")
+                    self.outputs[ended] = Absence(self.graph.ids[ended], self.states[ended], failure).pack()
+                self._missing[dependent] -= 1
+                if not self._missing[dependent] and not self._starts_tolerant(dependent, cause, now):
                     stack.append(dependent)
+
+    def _starts_tolerant(self, step: int, cause: int, now: float) -> bool:
+        """All that a tolerant step depends on has ended: starts it, unless it needs a success and there is none."""
+        graph = self.graph
+        ended = {self.states[d] for d in (*graph.inputs[step], *graph.after[step])}
+        if SUCCEEDED in ended or self.spec(step).run_if == IF_ALWAYS:
+            self._make_ready(step, now)
+            return True
+        if ended == {CANCELLED}:
+            self._mark_cancelled(step, 0, now)
+        else:
+            self._skip(step, cause, now)
+        return False
 
     def _skip(self, step: int, cause: int, now: float) -> None:
         self.states[step] = SKIPPED
         self.facts.append(Fact(FACT_SKIPPED, step, now, cause, 0, now, now, 0.0, b""))
-        self._end(step, now)
+        self._end(step)
 
     # -- cancel and end --------------------------------------------------------------------------------------------
 
@@ -584,24 +650,42 @@ class RunLife:
         self.cancel_reason = reason.encode() or b"cancelled"
         self._cancel_unstarted(now)
         self.to_stop.extend(self.running())
-        self._finish_if_done(now)
+        self._settle(now)
         return True
 
     def close(self, now: float) -> None:
         """No more steps will come to this open run."""
         self.is_open = False
-        self._finish_if_done(now)
+        self._settle(now)
 
     def _cancel_unstarted(self, now: float) -> None:
+        """Cancels what has not started; tolerant steps only if the run is cancelled."""
         for queue in self.ready:
             queue.clear()
         self._parked.clear()
-        self._backoff_heap.clear()
+        survives = self._may_start if self._has_tolerant and not self._discards else lambda step: False
+        for step in [step for step, state in enumerate(self.states) if state == READY and survives(step)]:
+            self._make_ready(step, now)
+        self._backoff_heap = [(at, step) for at, step in self._backoff_heap if survives(step)]
+        heapq.heapify(self._backoff_heap)
         for step, state in enumerate(self.states):
-            if state < ASSIGNED:
+            if state < ASSIGNED and not survives(step):
                 self._cancel_one(step, 0, now)
 
     def _cancel_one(
+        self,
+        step: int,
+        worker: int,
+        now: float,
+        started_at: float | None = None,
+        run_s: float = 0.0,
+        cost: Cost = UNMEASURED,
+    ) -> None:
+        self._mark_cancelled(step, worker, now, started_at, run_s, cost)
+        if self._has_tolerant and not self._discards:
+            self._spread(step, step, now)
+
+    def _mark_cancelled(
         self,
         step: int,
         worker: int,
@@ -615,10 +699,10 @@ class RunLife:
         noted_at = self.started_at.pop(step, now)
         start, reason = noted_at if started_at is None else started_at, self.cancel_reason
         self.facts.append(Fact(FACT_CANCELLED, step, now, attempt, worker, queued, start, run_s, reason, *cost))
-        self._end(step, now)
+        self._end(step)
 
-    def _end(self, step: int, now: float) -> None:
-        """The step is terminal: its inputs may be freed, its wave and its run may be over."""
+    def _end(self, step: int) -> None:
+        """The step is terminal: its inputs may be freed, its wave may be over. `_settle` has to follow."""
         consumers = self._consumers
         for dependency in self.graph.inputs[step]:
             consumers[dependency] -= 1
@@ -629,6 +713,9 @@ class RunLife:
         if self._wave_left:
             self._wave_left[self._depths[step]] -= 1
             self._advance_wave()
+
+    def _settle(self, now: float) -> None:
+        """What has ended may be all that there was: follows every change of state."""
         if not self.unfinished:
             self._finish_if_done(now)
 
@@ -656,6 +743,7 @@ class RunLife:
         if count <= 0:
             return
         for fact in self.facts[:count]:
+            self._reasons.pop(fact.step, None)
             if fact.kind == FACT_SUCCEEDED:
                 self._consumers[fact.step] -= 1
                 if not self._consumers[fact.step]:

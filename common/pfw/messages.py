@@ -181,6 +181,8 @@ class Submit(NamedTuple):
     #: The client's own, opaque: how `.value` is put together, for clients that attach later.
     meta: bytes
     graph: bytes
+    #: Of the workflow, in its author's words; "" for none.
+    version: str = ""
 
 
 class Extend(NamedTuple):
@@ -252,6 +254,7 @@ class Attached(NamedTuple):
     mode: str
     meta: bytes
     graph: bytes
+    version: str = ""
 
 
 class Facts(NamedTuple):

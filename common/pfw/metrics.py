@@ -87,6 +87,8 @@ class StepMetrics:
     error: str | None = None
     #: Its attempts that have ended, in order.
     history: list[AttemptMetrics] = field(default_factory=list)
+    #: The step's own words, as given to `step`.
+    tags: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -168,6 +170,9 @@ def measure(
         now: The time on the clock of the rows, for a run that goes on.
     """
     steps = [StepMetrics(step_id, STATE_NAMES[state]) for step_id, state in zip(graph.ids, states, strict=True)]
+    if any(spec.tags for spec in graph.specs):
+        for step, spec in zip(steps, graph.spec_of, strict=True):
+            step.tags = list(graph.specs[spec].tags)
     began, ended = now, now
     capacities: list[tuple[float, list[int]]] = []
     retries = 0

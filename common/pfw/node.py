@@ -85,6 +85,11 @@ class Node(Deferred):
         return self.workflow.id_of(self.index)
 
     @property
+    def tags(self) -> tuple[str, ...]:
+        """The step's own words, as given to `step`."""
+        return self.workflow.tags_of(self.index)
+
+    @property
     def path(self) -> tuple[Any, ...]:
         """Keys that are applied to the step's output, one after another."""
         return ()

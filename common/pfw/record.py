@@ -50,12 +50,16 @@ class RunRecord:
         "status",
         "unacknowledged",
         "unconfirmed_bytes",
+        "version",
         "confirmed",
         "workers",
     )
 
-    def __init__(self, name: str, mode: str, graph: Graph, meta: Any, *, is_open: bool = False) -> None:
+    def __init__(
+        self, name: str, mode: str, graph: Graph, meta: Any, *, is_open: bool = False, version: str = ""
+    ) -> None:
         self.name, self.mode, self.graph, self.meta, self.is_open = name, mode, graph, meta, is_open
+        self.version = version
         self.is_closing = False
         #: The coordinator's number and name of the run; 0 and "" until it is accepted.
         self.number = 0

@@ -181,7 +181,7 @@ def _begin_sequential(wf: Workflow, config: Config, *, is_inline: bool) -> Run:
     compiled = wf.compile(config.step_defaults)
     kept = kept_steps(compiled, config.keep)
     meaning = Meaning(compiled.value, compiled.leaves, compiled.maps)
-    record = RunRecord(wf.name, "sequential", compiled.graph, meaning)
+    record = RunRecord(wf.name, "sequential", compiled.graph, meaning, version=wf.version or "")
     life = RunLife(mode="sequential", on_failure=config.on_failure, keep=kept or (), keep_all=kept is None)
     engine = Sequential(record, life)
     found = Run(record, meaning, engine)

@@ -63,6 +63,11 @@ class Run:
         return self._record.name
 
     @property
+    def version(self) -> str | None:
+        """The workflow's version, None if it has none."""
+        return self._record.version or None
+
+    @property
     def status(self) -> str:
         """RUNNING, STOPPING, SUCCEEDED, FAILED or CANCELLED."""
         return RUN_STATE_NAMES[self._record.status]

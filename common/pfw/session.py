@@ -140,7 +140,8 @@ class Session:
         """The facts of an attached run go to its record from now on: they may be the next message."""
         record = self.records.get(attached.run)
         if record is None:
-            record = RunRecord(attached.name, attached.mode, unpack_graph(attached.graph), attached.meta)
+            graph = unpack_graph(attached.graph)
+            record = RunRecord(attached.name, attached.mode, graph, attached.meta, version=attached.version)
             record.number, record.run_id = attached.run, attached.run_id
             self.records[attached.run] = record
         self.attached[attached.request] = record

@@ -7,16 +7,27 @@ they are given. This module must not know how a workflow keeps its steps or how 
 from __future__ import annotations
 
 import functools
-import inspect
 import sys
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, overload
 
-from pfw.checks import check_number, checked_text
-from pfw.errors import ConfigError, GraphError, did_you_mean
-from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO, Spec
+from pfw.checks import check_number, checked_priority, checked_tags
+from pfw.errors import GraphError
+from pfw.graph import Spec
 from pfw.node import Deferred, MapNode
+from pfw.options import (
+    HINTS,
+    RUN_IF,
+    check_function,
+    checked_after,
+    checked_hint,
+    checked_keep,
+    checked_name,
+    checked_run_if,
+    is_async,
+    name_of,
+)
 from pfw.retry import Retry, Selector
 
 if TYPE_CHECKING:
@@ -24,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HINTS",
+    "RUN_IF",
     "STEP_DEFAULTS",
     "Retry",
     "Selector",
@@ -37,15 +49,6 @@ __all__ = [
 #: The workflow whose block is open here. Whoever runs steps in the caller's own context sets it to None meanwhile.
 open_workflow: ContextVar[Workflow | None] = ContextVar("open_workflow", default=None)
 
-#: `{hint: (lane, heavy)}`
-HINTS = {
-    "light_cpu": (LANE_CPU, 0),
-    "heavy_cpu": (LANE_CPU, 1),
-    "light_io": (LANE_IO, 0),
-    "heavy_io": (LANE_IO, 1),
-    "async_io": (LANE_ASYNC, 0),
-}
-
 
 class StepDefaults(NamedTuple):
     """What steps get that do not set an option; the Config of a run says it."""
@@ -56,9 +59,6 @@ class StepDefaults(NamedTuple):
 
 
 STEP_DEFAULTS = StepDefaults()
-
-
-# ---------------------------------------------------------------- functions
 
 
 class StepFunction:
@@ -73,6 +73,13 @@ class StepFunction:
     retry: Retry
     #: Time between the request to stop and the end by force, s.
     grace: float
+    #: One of RUN_IF.
+    run_if: str
+    #: Whether the outputs of its uses are kept for the caller, whatever the run's own `keep` says.
+    keep: bool
+    #: Its uses go before those of a lower priority, among the ready steps of a run.
+    priority: int
+    tags: tuple[str, ...]
     #: Id of its (only) use, None: made from the name.
     id: str | None
     #: What each use starts after: Nodes, or ids.
@@ -90,15 +97,21 @@ class StepFunction:
         hint: str | None = None,
         retry: int | Retry | None = None,
         grace: float | None = None,
+        run_if: str = "all",
+        keep: bool = False,
+        priority: int = 0,
+        tags: Iterable[str] = (),
         id: str | None = None,
         after: Deferred | str | Iterable[Deferred | str] = (),
     ) -> None:
-        _check_function(fn)
+        if isinstance(fn, StepFunction):
+            raise TypeError(f"{fn.name} is a step already: change it with {fn.name}.options(...)")
+        check_function(fn)
         # First, because it copies attributes of the function.
         functools.update_wrapper(self, fn)
         self.fn = fn
-        self.name = _checked_name("name", _name_of(fn) if name is None else name)
-        self.hint = _checked_hint(hint, fn)
+        self.name = checked_name("name", name_of(fn) if name is None else name)
+        self.hint = checked_hint(hint, fn)
         options = {"retry": retry, "grace": grace}
         self.unset = frozenset(option for option, value in options.items() if value is None)
         retry = STEP_DEFAULTS.retry if retry is None else retry
@@ -106,8 +119,12 @@ class StepFunction:
         grace = STEP_DEFAULTS.grace if grace is None else grace
         check_number("grace", grace)
         self.grace = float(grace)
-        self.id = None if id is None else _checked_name("id", id)
-        self.after = _after(after)
+        self.run_if = checked_run_if(run_if)
+        self.keep = checked_keep(keep)
+        self.priority = checked_priority("priority", priority)
+        self.tags = checked_tags(tags)
+        self.id = None if id is None else checked_name("id", id)
+        self.after = checked_after(after)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Calls the function; inside a workflow's block adds a node and returns it."""
@@ -131,6 +148,10 @@ class StepFunction:
         hint: str | None = None,
         retry: int | Retry | None = None,
         grace: float | None = None,
+        run_if: str | None = None,
+        keep: bool | None = None,
+        priority: int | None = None,
+        tags: Iterable[str] | None = None,
     ) -> StepFunction:
         """Returns a copy with other options; those not given stay as they are.
 
@@ -141,6 +162,10 @@ class StepFunction:
             hint: as in `step`.
             retry: as in `step`.
             grace: as in `step`.
+            run_if: as in `step`.
+            keep: as in `step`.
+            priority: as in `step`.
+            tags: as in `step`.
 
         Raises:
             ConfigError: as `step`.
@@ -153,6 +178,10 @@ class StepFunction:
             hint=self.hint if hint is None else hint,
             retry=self._given("retry") if retry is None else retry,
             grace=self._given("grace") if grace is None else grace,
+            run_if=self.run_if if run_if is None else run_if,
+            keep=self.keep if keep is None else keep,
+            priority=self.priority if priority is None else priority,
+            tags=self.tags if tags is None else tags,
         )
 
     def _given(self, option: str) -> Any:
@@ -199,7 +228,10 @@ class StepFunction:
         retry = self.retry
         jitter = int(retry.jitter == "full")
         backoff, factor, max_delay = float(retry.backoff), float(retry.factor), float(retry.max_delay)
-        return Spec(lane, heavy, retry.retries, backoff, factor, max_delay, jitter, self.grace)
+        return Spec(
+            lane, heavy, retry.retries, backoff, factor, max_delay, jitter, self.grace,
+            run_if=RUN_IF[self.run_if], keep=int(self.keep), priority=self.priority, tags=self.tags,
+        )  # fmt: skip
 
     def named(self) -> StepFunction | None:
         """Returns the step that other processes find when they import the function's module, if it runs this function.
@@ -223,16 +255,19 @@ class StepFunction:
         named = self.named()
         if named is self:
             return self.fn.__qualname__
-        options = self.name, self.hint, self._given("retry"), self._given("grace")
-        return _rebuild, (self.fn if named is None else named, *options)
+        options = {option: self._given(option) for option in _TRAVELLING}
+        return _rebuild, (self.fn if named is None else named, options)
 
     def __repr__(self) -> str:
         return f"<step {self.name}>"
 
 
-def _rebuild(fn: Callable[..., Any], name: str, hint: str, retry: Retry | None, grace: float | None) -> StepFunction:
-    plain = fn.fn if isinstance(fn, StepFunction) else fn
-    return StepFunction(plain, name=name, hint=hint, retry=retry, grace=grace)
+#: Options that a pickled step has; the others belong to one workflow.
+_TRAVELLING = ("name", "hint", "retry", "grace", "run_if", "keep", "priority", "tags")
+
+
+def _rebuild(fn: Callable[..., Any], options: dict[str, Any]) -> StepFunction:
+    return StepFunction(fn.fn if isinstance(fn, StepFunction) else fn, **options)
 
 
 @overload
@@ -248,6 +283,10 @@ def step(
     hint: str | None = None,
     retry: int | Retry | None = None,
     grace: float | None = None,
+    run_if: str = "all",
+    keep: bool = False,
+    priority: int = 0,
+    tags: Iterable[str] = (),
 ) -> StepFunction: ...
 
 
@@ -260,6 +299,10 @@ def step(
     hint: str | None = None,
     retry: int | Retry | None = None,
     grace: float | None = None,
+    run_if: str = "all",
+    keep: bool = False,
+    priority: int = 0,
+    tags: Iterable[str] = (),
 ) -> Callable[[Callable[..., Any]], StepFunction]: ...
 
 
@@ -271,6 +314,10 @@ def step(
     hint: str | None = None,
     retry: int | Retry | None = None,
     grace: float | None = None,
+    run_if: str = "all",
+    keep: bool = False,
+    priority: int = 0,
+    tags: Iterable[str] = (),
 ) -> StepFunction | Callable[[Callable[..., Any]], StepFunction]:
     """Makes a function a step: `@step`, `@step(retry=2)` or `step(function)`.
 
@@ -282,6 +329,12 @@ def step(
             for `async def` "async_io".
         retry: how often it is tried again when it raises, or a `Retry`. None: as the run's Config says, else never.
         grace: time between the request to stop and the end by force, s. None: as the run's Config says, else 2 s.
+        run_if: when it starts: "all" (all that it depends on succeeded), "any" (all has ended and something succeeded;
+            lists lose the inputs that are missing, other arguments are None) or "always" (all has ended; a `Failed`
+            stands for each missing input).
+        keep: whether its output is kept for the caller, whatever the run's `keep` says.
+        priority: among the ready steps of a run those of a higher priority go first, 0 or more.
+        tags: words of your own, to be read from `node.tags` and the metrics.
 
     Raises:
         TypeError: `fn` cannot be called, or is a generator function.
@@ -293,63 +346,8 @@ def step(
     >>> double(4)
     8
     """
-    if fn is None:
-        return functools.partial(StepFunction, name=name, hint=hint, retry=retry, grace=grace)
-    return StepFunction(fn, name=name, hint=hint, retry=retry, grace=grace)
-
-
-def is_async(fn: Callable[..., Any]) -> bool:
-    """Returns whether calling `fn` gives a coroutine (`async def`, or an object with such a `__call__`)."""
-    return any(map(inspect.iscoroutinefunction, _functions_of(fn)))
-
-
-def _functions_of(fn: Any) -> tuple[Any, Any]:
-    """Returns where the kind of a function is to be looked for: an object may have it in its `__call__`."""
-    return fn, getattr(type(fn), "__call__", None)  # noqa: B004 - of the class, whether it is there or not
-
-
-def _check_function(fn: Any) -> None:
-    if isinstance(fn, StepFunction):
-        raise TypeError(f"{fn.name} is a step already: change it with {fn.name}.options(...)")
-    if not callable(fn):
-        raise TypeError(f"a step is made of something that can be called, not of {fn!r}")
-    for function in _functions_of(fn):
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(
-                f"{_name_of(fn)} is a generator function, whose output cannot be sent to other processes; return a list"
-            )
-
-
-def _name_of(fn: Any) -> str:
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    name = getattr(fn, "__name__", None) or type(fn).__name__
-    return "lambda" if name == "<lambda>" else str(name)
-
-
-def _checked_name(option: str, name: Any) -> str:
-    if "/" in checked_text(option, name):
-        raise ConfigError(f"{option} {name!r} holds a /, which separates ids of nested workflows; use another one")
-    return str(name)
-
-
-def _checked_hint(hint: Any, fn: Callable[..., Any]) -> str:
-    wanted = is_async(fn)
-    if hint is None:
-        return "async_io" if wanted else "light_cpu"
-    if not isinstance(hint, str) or hint not in HINTS:
-        close = did_you_mean(hint, HINTS) if isinstance(hint, str) else ""
-        raise ConfigError(f"hint is one of {', '.join(HINTS)}, not {hint!r}{close}")
-    if wanted and hint != "async_io":
-        raise ConfigError(f'{_name_of(fn)} is `async def`, so its hint is "async_io" (or left out), not {hint!r}')
-    if hint == "async_io" and not wanted:
-        raise ConfigError(f'{_name_of(fn)} is not `async def`: its hint can be "light_io", not "async_io"')
-    return hint
-
-
-def _after(after: Deferred | str | Iterable[Deferred | str]) -> tuple[Deferred | str, ...]:
-    others = (after,) if isinstance(after, Deferred | str) else tuple(after)
-    for other in others:
-        if not isinstance(other, Deferred | str):
-            raise ConfigError(f"after holds Nodes, or ids of steps, not {other!r}")
-    return others
+    options: dict[str, Any] = {
+        "name": name, "hint": hint, "retry": retry, "grace": grace,
+        "run_if": run_if, "keep": keep, "priority": priority, "tags": tags,
+    }  # fmt: skip
+    return functools.partial(StepFunction, **options) if fn is None else StepFunction(fn, **options)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgpack
 
 from pfw.errors import ProtocolError
-from pfw.graph import Graph, Spec
+from pfw.graph import IF_ALWAYS, PRIORITY_LIMIT, Graph, Spec
 from pfw.messages import MESSAGES, Message
 
 #: A frame longer than this goes in pieces; also what a socket accepts as one frame, with room for the marker.
@@ -251,6 +251,7 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
     "Hello": (_is_int, _is_str, _is_str, _is_bytes),
     "Submit": (
         _is_bytes, _is_str, _is_str, _is_str, _is_int, _is_ints, _is_int, _is_int, _is_int, _is_bytes, _is_bytes,
+        _is_str,
     ),
     "Extend": (_is_int, _is_int, _is_bytes),
     "CancelRun": (_is_int, _is_str),
@@ -260,7 +261,7 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
     "Query": (_is_int, _is_str),
     "Accepted": (_is_bytes, _is_int, _is_str),
     "Rejected": (_is_bytes, _is_int, _is_int, _is_str),
-    "Attached": (_is_int, _is_int, _is_str, _is_str, _is_str, _is_bytes, _is_bytes),
+    "Attached": (_is_int, _is_int, _is_str, _is_str, _is_str, _is_bytes, _is_bytes, _is_str),
     "Facts": (
         _is_int, _is_int, _is_int, _is_number, _rows(int, str),
         _rows(int, int, float, int, int, float, float, float, bytes, int, int),
@@ -324,11 +325,15 @@ def _check_dependencies(column: Sequence[Any], first: int) -> None:
 def _unpack_spec(spec: Any) -> Spec:
     if type(spec) is not tuple or len(spec) != len(Spec._fields):
         raise ProtocolError("a spec is a list of numbers")
-    lane, heavy, retries, backoff, factor, max_delay, jitter, grace = spec
+    lane, heavy, retries, backoff, factor, max_delay, jitter, grace, run_if, keep, priority, tags = spec
     if not all(map(_is_int, (lane, heavy, retries, jitter))) or lane > 2:
         raise ProtocolError("a spec's lane, heavy, retries and jitter are whole numbers, and there are three lanes")
     if not all(_is_number(value) and 0 <= value <= SECONDS_LIMIT for value in (backoff, factor, max_delay, grace)):
         raise ProtocolError(f"a spec's times are from 0 to {SECONDS_LIMIT:,} s")
+    if not all(map(_is_int, (run_if, keep, priority))) or run_if > IF_ALWAYS or priority >= PRIORITY_LIMIT:
+        raise ProtocolError("a spec's run_if, keep and priority are whole numbers in their ranges")
+    if type(tags) is not tuple or not _are_strings(tags):
+        raise ProtocolError("a spec's tags are strings")
     return Spec(*spec)
 
 

@@ -16,7 +16,7 @@ from pfw.call import Input, Inputs, Numbering, Scan, is_plain, place_all, replac
 from pfw.checks import checked_text
 from pfw.compile import Compiled, compile_draft
 from pfw.draft import Dependencies, Draft, Target
-from pfw.errors import GraphError, UnknownDependencyError, did_you_mean
+from pfw.errors import ConfigError, GraphError, UnknownDependencyError, did_you_mean
 from pfw.node import Deferred, ItemNode, MapNode, Node
 from pfw.step import STEP_DEFAULTS, StepDefaults, StepFunction, open_workflow
 from pfw.stepclass import Step, from_instance
@@ -41,13 +41,22 @@ class Workflow:
     ['add', 'add#2']
     """
 
-    def __init__(self, name: str | None = None) -> None:
+    def __init__(
+        self, name: str | None = None, *, version: str | None = None, params: Mapping[str, Any] | None = None
+    ) -> None:
         """Makes an empty workflow.
 
         Args:
             name: what it is called where runs are listed.
+            version: which version of it this is, in your own words; noted with each run.
+            params: what its steps read as `current().params`; sent with each function, so keep large values elsewhere.
+
+        Raises:
+            ConfigError: one of them is nothing that can be sent.
         """
         self.name = checked_text("the workflow's name", name or "workflow")
+        self.version = None if version is None else checked_text("the workflow's version", version)
+        self.params = _checked_params(params)
         self._draft = Draft()
         self._nodes: dict[int, Node] = {}
         self._returned: Any = None
@@ -220,6 +229,10 @@ class Workflow:
         """Returns the id of the step that was added as number `place` (from 0)."""
         return self._draft.ids[place]
 
+    def tags_of(self, place: int) -> tuple[str, ...]:
+        """Returns the tags of the step that was added as number `place` (from 0)."""
+        return self._draft.steps[place].tags
+
     def validate(self) -> None:
         """Checks what only the whole workflow can show.
 
@@ -277,7 +290,8 @@ class Workflow:
         """
         if self._compiled is None or defaults != self._compiled_with:
             dependencies = self._draft.check()
-            self._compiled = compile_draft(self._draft, dependencies, self._value(dependencies), defaults)
+            value = self._value(dependencies)
+            self._compiled = compile_draft(self._draft, dependencies, value, defaults, self.params)
             self._compiled_with = defaults
         return self._compiled
 
@@ -292,6 +306,14 @@ class Workflow:
             return Input(rank[source.index], source.path)
 
         return replace_sources(self._returned, (Deferred,), place, Numbering())
+
+
+def _checked_params(params: Any) -> Mapping[str, Any]:
+    if params is None:
+        return {}
+    if not isinstance(params, Mapping) or not all(isinstance(key, str) for key in params):
+        raise ConfigError(f"the workflow's params are a dict with names as keys, not {params!r}")
+    return dict(params)
 
 
 def _as_step(fn: Any) -> StepFunction:

@@ -357,6 +357,7 @@ class Core:
         )  # fmt: skip
         run = Run(number, run_id, msg.name, client.session, msg.key, life)
         run.priority, run.is_detached, run.meta = msg.priority, bool(msg.is_detached), msg.meta
+        run.version = msg.version
         run.blob_digest, run.graph_blob = digest, b"" if self.is_embedded else msg.graph
         run.functions = [self._functions.use(pickled) for pickled in graph.functions]
         self.runs[number] = self._run_of_key[msg.key] = self._run_of_id[run_id] = run
@@ -406,7 +407,7 @@ class Core:
             return
         self._send(
             peer,
-            m.Attached(msg.request, run.number, run.id, run.name, run.life.mode, run.meta, run.graph_blob),
+            m.Attached(msg.request, run.number, run.id, run.name, run.life.mode, run.meta, run.graph_blob, run.version),
         )
         # Who attaches wants the facts from the start, also once more.
         self._feed.unfollow(client, run)

@@ -45,6 +45,7 @@ class Run:
         "session",
         "started_at",
         "subscriptions",
+        "version",
         "workers",
     )
 
@@ -60,6 +61,7 @@ class Run:
         self.is_detached = False
         #: The client's description of `.value`, not looked at.
         self.meta = b""
+        self.version = ""
         #: Attaching clients get the graph as it was sent.
         self.graph_blob = b""
         self.blob_digest = b""

@@ -41,6 +41,7 @@ def _report_run(run: Run, epoch_s: float, now: float) -> dict[str, Any]:
     return {
         "id": run.id,
         "name": run.name,
+        "version": run.version,
         "status": RUN_STATE_NAMES[life.status],
         "mode": life.mode,
         "steps": len(life.states),

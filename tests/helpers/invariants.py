@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from pfw.facts import ASSIGNED, BACKOFF, CANCELLED, READY, RUN_SUCCEEDED, SUCCEEDED, WAITING
-from pfw.graph import LANE_CPU
+from pfw.facts import ASSIGNED, BACKOFF, CANCELLED, READY, RUN_SUCCEEDED, SKIPPED, SUCCEEDED, WAITING
+from pfw.graph import IF_ALL, LANE_CPU
 from pfw.lifecycle import RunLife
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _check_functions(core: CoordinatorCore) -> None:
 
 def check_life(life: RunLife) -> None:
     """The counts of a run are what its states say."""
-    states, graph = life.states, life.graph
+    states = life.states
     finished = [state >= SUCCEEDED for state in states]
     assert life.unfinished == finished.count(False)
     queued = [step for queue in life.ready for bucket in queue._buckets.values() for step in bucket]
@@ -85,25 +85,35 @@ def check_life(life: RunLife) -> None:
     assert sorted(queued + parked) == [step for step, state in enumerate(states) if state == READY]
     backing_off = {step for _, step in life._backoff_heap}
     assert all(step in backing_off for step, state in enumerate(states) if state == BACKOFF)
-    consumers: Counter[int] = Counter()
-    for step, state in enumerate(states):
-        dependencies = (*graph.inputs[step], *graph.after[step])
-        if state < SUCCEEDED:
-            consumers.update(graph.inputs[step])
-        if state == WAITING:
-            missing = sum(states[dependency] != SUCCEEDED for dependency in dependencies)
-            assert life._missing[step] == missing > 0, f"step {step} waits for {missing}"
-        elif state not in (CANCELLED, 7):
-            assert all(states[dependency] == SUCCEEDED for dependency in dependencies)
-    for step, count in consumers.items():
-        assert life._consumers[step] >= count
-        assert states[step] != SUCCEEDED or life.outputs[step] is not None, f"the output of {step} is gone too early"
+    _check_dependencies(life)
     if life.status >= RUN_SUCCEEDED:
         assert not life.unfinished
         assert not life.is_open
     if life._wave_left:
         left = Counter(depth for step, depth in enumerate(life._depths) if not finished[step])
         assert all(life._wave_left[depth] == left[depth] for depth in range(len(life._wave_left)))
+
+
+def _check_dependencies(life: RunLife) -> None:
+    states, graph = life.states, life.graph
+    consumers: Counter[int] = Counter()
+    for step, state in enumerate(states):
+        dependencies = (*graph.inputs[step], *graph.after[step])
+        if state < SUCCEEDED:
+            consumers.update(graph.inputs[step])
+        is_tolerant = life.spec(step).run_if != IF_ALL
+        if state == WAITING:
+            missing = sum(states[d] < SUCCEEDED if is_tolerant else states[d] != SUCCEEDED for d in dependencies)
+            assert life._missing[step] == missing > 0, f"step {step} waits for {missing}"
+        elif state not in (CANCELLED, SKIPPED):
+            assert all(states[d] >= SUCCEEDED if is_tolerant else states[d] == SUCCEEDED for d in dependencies)
+    for step, count in consumers.items():
+        assert life._consumers[step] >= count
+        assert states[step] != SUCCEEDED or life.outputs[step] is not None, f"the output of {step} is gone too early"
+    for step, state in enumerate(states):
+        if READY <= state < SUCCEEDED and life.spec(step).run_if != IF_ALL:
+            missing = [dependency for dependency in graph.inputs[step] if life.outputs[dependency] is None]
+            assert not missing, f"nothing stands for inputs {missing} of {step}"
 
 
 def check_worker(core: WorkerCore) -> None:

@@ -54,7 +54,7 @@ SAMPLES: tuple[m.Message, ...] = (
     m.Forget((1,), (0, 2)),
     m.Cancels(2, 3, (1,)),
     m.Hello(1, "3.11", "0.1", b"session"),
-    m.Submit(b"key", "name", "parallel", "stop", 0, (0, 1), 0, 1, 5, b"meta", b"graph"),
+    m.Submit(b"key", "name", "parallel", "stop", 0, (0, 1), 0, 1, 5, b"meta", b"graph", "1.2"),
     m.Extend(1, 3, b"graph"),
     m.CancelRun(1, "reason"),
     m.CloseRun(1),
@@ -63,7 +63,7 @@ SAMPLES: tuple[m.Message, ...] = (
     m.Query(9, "status"),
     m.Accepted(b"key", 1, "id"),
     m.Rejected(b"key", 0, 2, "why"),
-    m.Attached(9, 1, "id", "name", "waves", b"meta", b"graph"),
+    m.Attached(9, 1, "id", "name", "waves", b"meta", b"graph", "1.2"),
     m.Facts(1, 4, 3, 1.7e9, ((1, "worker"),), ((2, 0, 1.5, 1, 1, 1.0, 1.25, 0.25, b"out", 15, 1 << 30),)),
     m.Answer(9, b"body"),
 )

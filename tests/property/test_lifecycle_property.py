@@ -29,7 +29,7 @@ from pfw.facts import (
     SUCCEEDED,
     WAITING,
 )
-from pfw.graph import Graph
+from pfw.graph import IF_ALL, IF_ALWAYS, IF_ANY, Graph
 from pfw.lifecycle import RunLife
 from pfw.wire import pack_graph, unpack_graph
 
@@ -45,6 +45,8 @@ class Oracle:
     mode: str
     on_failure: str
     is_open: bool
+    #: Of each step.
+    run_if: list[int]
     states: list[int] = field(default_factory=list)
     counts: dict[tuple[str, int], int] = field(default_factory=dict)
     is_stopping: bool = False
@@ -60,14 +62,31 @@ class Oracle:
     def settle(self) -> None:
         """Skips, cancels and readies until nothing changes."""
         self.states.extend([WAITING] * (len(self.graph.ids) - len(self.states)))
-        for step, state in enumerate(self.states):
-            ended = {self.states[dependency] for dependency in self.dependencies(step)}
-            if state == WAITING and ended & {FAILED, SKIPPED, CANCELLED}:
-                self.states[step] = SKIPPED
-            elif state == WAITING and ended <= {SUCCEEDED}:
-                self.states[step] = READY
-        if self.is_stopping:
-            self.states = [CANCELLED if state < ASSIGNED else state for state in self.states]
+        before: list[int] = []
+        while before != self.states:
+            before = list(self.states)
+            for step, state in enumerate(self.states):
+                if state == WAITING:
+                    self.states[step] = self.decide(step)
+            for step, state in enumerate(self.states):
+                if state < ASSIGNED and not self.may_try(step):
+                    self.states[step] = CANCELLED
+
+    def decide(self, step: int) -> int:
+        """The state of a waiting step, as what it depends on has it."""
+        ended = {self.states[dependency] for dependency in self.dependencies(step)}
+        if self.run_if[step] == IF_ALL:
+            if ended & {FAILED, SKIPPED}:
+                return SKIPPED
+            return READY if ended <= {SUCCEEDED} else WAITING
+        if ended and min(ended) < SUCCEEDED:
+            return WAITING
+        if self.run_if[step] == IF_ALWAYS or not ended or SUCCEEDED in ended:
+            return READY
+        return CANCELLED if ended == {CANCELLED} else SKIPPED
+
+    def may_try(self, step: int) -> bool:
+        return not self.is_stopping or (self.run_if[step] != IF_ALL and not self.discards)
 
     def may_start(self) -> set[int]:
         """Ready steps; in waves mode those of the first wave that has not ended."""
@@ -84,10 +103,10 @@ class Oracle:
         elif event == "ok":
             self.states[step] = SUCCEEDED
         elif event == "not started":
-            self.states[step] = CANCELLED if self.is_stopping else READY
-        elif event == "retryable" and self._charge(event, step) <= self.graph.specs[0].retries and not self.is_stopping:
+            self.states[step] = READY if self.may_try(step) else CANCELLED
+        elif event == "retryable" and self._charge(event, step) <= self.graph.specs[0].retries and self.may_try(step):
             self.states[step] = BACKOFF
-        elif event in ("crash", "loss") and self._charge(event, step) < 3 and not self.is_stopping:
+        elif event in ("crash", "loss") and self._charge(event, step) < 3 and self.may_try(step):
             self.states[step] = READY
         else:
             self._fail(step)
@@ -127,7 +146,7 @@ class Schedule:
 
     def __init__(self, graph: Graph, mode: str, on_failure: str, *, is_open: bool) -> None:
         self.life = RunLife(mode=mode, on_failure=on_failure, keep_all=True, is_open=is_open, seed=b"seed")
-        self.oracle = Oracle(graph, mode, on_failure, is_open)
+        self.oracle = Oracle(graph, mode, on_failure, is_open, run_if_of(graph))
         self.was_open = is_open
         self.now = 100.0
         self.stopped: list[int] = []
@@ -192,6 +211,7 @@ class Schedule:
         self.oracle.graph.ids.extend(fragment.ids)
         self.oracle.graph.inputs.extend(fragment.inputs)
         self.oracle.graph.after.extend(fragment.after)
+        self.oracle.run_if.extend(run_if_of(fragment))
         assert self.life.extend(copy_of(fragment), self.now) == first
         self.oracle.settle()
         self.compare()
@@ -213,20 +233,29 @@ class Schedule:
         return [step for step, state in enumerate(self.oracle.states) if state == ASSIGNED]
 
 
+#: inputs, after, run_if
+Row = tuple[tuple[int, ...], tuple[int, ...], int]
+
+
+def run_if_of(graph: Graph) -> list[int]:
+    return [graph.specs[spec].run_if for spec in graph.spec_of]
+
+
 @st.composite
-def dependencies(draw: st.DrawFn, first: int, most: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """(inputs, after) of some steps that follow `first` others."""
+def dependencies(draw: st.DrawFn, first: int, most: int, *, tolerant: bool) -> list[Row]:
+    """Some steps that follow `first` others."""
     rows = []
     for step in range(first, first + draw(st.integers(0 if first else 1, most))):
         chosen = draw(st.lists(st.integers(0, step - 1), max_size=3, unique=True)) if step else []
         cut = draw(st.integers(0, len(chosen)))
-        rows.append((tuple(chosen[:cut]), tuple(chosen[cut:])))
+        run_if = draw(st.sampled_from([IF_ALL, IF_ALL, IF_ANY, IF_ALWAYS])) if tolerant else IF_ALL
+        rows.append((tuple(chosen[:cut]), tuple(chosen[cut:]), run_if))
     return rows
 
 
-def fragment_of(rows: list[tuple[tuple[int, ...], tuple[int, ...]]], retries: int) -> Graph:
-    specs = [spec(retries=retries, backoff=1.0)]
-    return graph_of([inputs for inputs, _ in rows], after=[after for _, after in rows], specs=specs)
+def fragment_of(rows: list[Row], retries: int) -> Graph:
+    specs = [spec(retries=retries, backoff=1.0)._replace(run_if=run_if) for *_, run_if in rows]
+    return graph_of([inputs for inputs, _, _ in rows], after=[after for _, after, _ in rows], specs=specs)
 
 
 @settings(deadline=None, max_examples=150)
@@ -236,7 +265,7 @@ def test_a_run_is_what_the_oracle_says_after_every_event(data: st.DataObject) ->
     mode = data.draw(st.sampled_from(["parallel", "waves"]), "mode")
     on_failure = data.draw(st.sampled_from(["stop", "continue", "abort"]), "on_failure")
     retries = data.draw(st.integers(0, 2), "retries")
-    graph = fragment_of(data.draw(dependencies(0, 8)), retries)
+    graph = fragment_of(data.draw(dependencies(0, 8, tolerant=not is_open)), retries)
     schedule = Schedule(graph, mode, on_failure, is_open=is_open)
     for _ in range(data.draw(st.integers(0, 30), "events")):
         actions = ["take"] * 6 * any(queue.count for queue in schedule.life.ready)
@@ -252,7 +281,7 @@ def test_a_run_is_what_the_oracle_says_after_every_event(data: st.DataObject) ->
         elif action == "wake":
             schedule.let_backoffs_end()
         elif action == "extend":
-            rows = data.draw(dependencies(len(schedule.oracle.states), 3))
+            rows = data.draw(dependencies(len(schedule.oracle.states), 3, tolerant=False))
             schedule.extend(fragment_of(rows, retries))
         elif action == "close":
             schedule.close()

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pfw import outcome as oc
+from pfw.absence import unpack_absence
 from pfw.facts import (
     FACT_CANCELLED,
     FACT_FAILED,
@@ -79,8 +80,9 @@ class Oracle:
             for number in reversed(worker.attempts):
                 if number <= last:
                     break
-                run = worker.attempts[number].run
-                require(run.life.status == RUN_RUNNING, "run", run.id, "starts a step in status", run.life.status)
+                run, step = worker.attempts[number].run, worker.attempts[number].step
+                may = run.life.status == RUN_RUNNING or (run.life.spec(step).run_if and not run.is_cancel_sent)
+                require(may, "run", run.id, "starts a step in status", run.life.status)
                 newest = max(newest, number)
         self._last_attempt = {core: newest}
 
@@ -99,12 +101,16 @@ class Oracle:
         require(number not in worker.cancelled, worker.name, "begins a step of run", number, "after its cancel")
         for dependency in (*step.inputs, *step.after):
             state = life.states[dependency]
-            require(state == SUCCEEDED, f"run {run_id} step {index} begins, but {dependency} is {STATE_NAMES[state]}")
+            may = state >= SUCCEEDED if plan.run_if(index) else state == SUCCEEDED
+            require(may, f"run {run_id} step {index} begins, but {dependency} is {STATE_NAMES[state]}")
         if plan.mode == "waves":
             self._require_wave(plan, index, life.states)
         require(len(inputs) == len(step.inputs), "inputs of step", index, "are", inputs)
         for dependency, given in zip(step.inputs, inputs, strict=True):
             key = (run_id, dependency)
+            if life.states[dependency] != SUCCEEDED:
+                require(unpack_absence(given).state == life.states[dependency], f"step {index} gets {given!r}")
+                continue
             require(given in self.outputs.get(key, ()), f"step {index} gets {given!r}, no output of {dependency}")
             require(self.given.setdefault(key, given) == given, f"two outputs of step {dependency} are in use")
         self.begun[run_id, index] += 1

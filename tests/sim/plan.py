@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from pfw import outcome as oc
-from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO, Graph, Spec
+from pfw.graph import IF_ALWAYS, IF_ANY, LANE_ASYNC, LANE_CPU, LANE_IO, Graph, Spec
 
 #: What a step does when it is told to stop: it listens to the token, to the interrupt, or to nothing but SIGKILL.
 LISTENS_TO_TOKEN, LISTENS_TO_INTERRUPT, LISTENS_TO_NOTHING = 1, 2, 9
@@ -18,6 +18,8 @@ _SPECS = (
     Spec(LANE_IO, 0, 1, 0.1, 3.0, 1.0, 1, 0.4),
     Spec(LANE_IO, 1, 0, 0.1, 2.0, 30.0, 1, 2.0),
     Spec(LANE_ASYNC, 0, 1, 0.01, 2.0, 30.0, 0, 0.3),
+    Spec(LANE_CPU, 0, 1, 0.05, 2.0, 0.3, 0, 0.4, run_if=IF_ANY),
+    Spec(LANE_IO, 0, 1, 0.05, 2.0, 0.3, 0, 0.4, run_if=IF_ALWAYS, priority=2),
 )
 
 
@@ -74,6 +76,10 @@ class RunPlan:
             [step.after for step in steps],
         )
 
+    def run_if(self, step: int) -> int:
+        """When the step starts: IF_ALL, IF_ANY or IF_ALWAYS."""
+        return _SPECS[self.spec_of[step]].run_if
+
     @property
     def is_clean(self) -> bool:
         """Whether nothing but success can come of it as long as nothing else fails."""
@@ -100,7 +106,8 @@ def draw_run(random: Random, number: int, trouble: Trouble, *, most_steps: int) 
     speed = random.choice((1e-5, 1e-4, 1e-3, 0.02, 0.3))
     functions = [b"function-%d" % random.randrange(6) for _ in range(random.randint(1, 3))]
     functions = list(dict.fromkeys(functions))
-    lanes = random.choice(((0,), (0, 1), (0, 1, 2, 3, 4, 5), (3,), (5, 0)))
+    kinds = ((0,), (0, 1), (0, 1, 2, 3, 4, 5), (3,), (5, 0))
+    lanes = random.choice(kinds if is_open else (*kinds, (0, 1, 6, 7), (3, 7)))
     plan = RunPlan(
         number=number,
         mode="waves" if not is_open and random.random() < 0.2 else "parallel",

@@ -13,7 +13,7 @@ import pytest
 
 from pfw import codec
 from pfw.errors import ConfigError, GraphError
-from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO, Spec
+from pfw.graph import IF_ALWAYS, LANE_ASYNC, LANE_CPU, LANE_IO, Spec
 from pfw.step import HINTS, Retry, StepFunction, is_async, step
 from pfw.workflow import Workflow
 
@@ -72,6 +72,8 @@ def test_spec_holds_the_options() -> None:
     assert fetch_page.spec == Spec(LANE_IO, 1, 2, 0.1, 2.0, 30.0, 1, 0.5)
     assert step(wait).spec.lane == LANE_ASYNC
     assert step(wait, retry=Retry(jitter="none")).spec.jitter == 0
+    marked = step(len, run_if="always", keep=True, priority=7, tags="nightly").spec
+    assert (marked.run_if, marked.keep, marked.priority, marked.tags) == (IF_ALWAYS, 1, 7, ("nightly",))
     assert [step(len, hint=hint).spec[:2] for hint in ("light_cpu", "heavy_cpu", "light_io")] == [
         (LANE_CPU, 0),
         (LANE_CPU, 1),
@@ -129,6 +131,16 @@ def test_what_cannot_be_a_step_is_a_type_error(fn: Any) -> None:
         ({"grace": float("nan")}, "grace"),
         ({"retry": -1}, "Retry.retries"),
         ({"retry": True}, "Retry.retries"),
+        ({"run_if": "alway"}, 'did you mean "always"'),
+        ({"run_if": 1}, "not 1"),
+        ({"keep": 1}, "True or False"),
+        ({"keep": "all"}, "True or False"),
+        ({"priority": -1}, "priority"),
+        ({"priority": True}, "priority"),
+        ({"priority": 1 << 31}, "priority"),
+        ({"priority": "high"}, "priority"),
+        ({"tags": 3}, "tags"),
+        ({"tags": ["a", 3]}, "a tag is a str"),
     ],
 )
 def test_wrong_options_are_config_errors(options: dict[str, Any], text: str) -> None:
@@ -206,10 +218,13 @@ def test_a_step_of_a_module_is_pickled_by_reference() -> None:
 
 
 def test_a_changed_copy_finds_its_function_by_reference() -> None:
-    changed = double.options(retry=2, name="twice", id="x", after="y")
+    changed = double.options(
+        retry=2, name="twice", id="x", after="y", run_if="any", keep=True, priority=3, tags=["a", "b", "a"]
+    )
     copy = pickle.loads(pickle.dumps(changed))
     assert copy.fn is double.fn
     assert (copy.name, copy.retry.retries) == ("twice", 2)
+    assert (copy.run_if, copy.keep, copy.priority, copy.tags) == ("any", True, 3, ("a", "b"))
     # These belong to one workflow.
     assert (copy.id, copy.after) == (None, ())
 
