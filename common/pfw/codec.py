@@ -6,6 +6,8 @@ machine does not have those. Everything else is imported where it is loaded.
 
 from __future__ import annotations
 
+import functools
+import io
 import os
 import pickle
 import re
@@ -202,14 +204,36 @@ def load_function(pickled: bytes) -> LoadedFunction:
 
 
 def _dump_by_value(value: Any) -> bytes:
-    import cloudpickle
-
+    file = io.BytesIO()
     try:
-        pickled: bytes = cloudpickle.dumps(value, _PROTOCOL)
+        _by_value_pickler()(file, _PROTOCOL).dump(value)
     except Exception as error:  # pickle raises whatever the value's own code raises
         what = f"a value of type {type(value).__qualname__!r}"
         raise UnpicklableError(f"{what} cannot be sent to another process: {_explain(error)}") from error
-    return pickled
+    return file.getvalue()
+
+
+@functools.cache
+def _by_value_pickler() -> type[pickle.Pickler]:
+    import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
+        def reducer_override(self, value: Any) -> Any:
+            # Cached functions pickle themselves by name, wherever they are: cloudpickle does not know them.
+            if isinstance(value, functools._lru_cache_wrapper) and not _is_importable(value):
+                return _cached, (value.__wrapped__, value.cache_parameters())
+            return super().reducer_override(value)
+
+    return Pickler
+
+
+def _is_importable(function: Any) -> bool:
+    module = getattr(function, "__module__", None)
+    return module in sys.modules and not is_by_value(module) and "<locals>" not in function.__qualname__
+
+
+def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    return functools.lru_cache(**parameters)(function)
 
 
 def _explain(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import operator
 import os
 import pickle
@@ -20,6 +21,11 @@ from pfw.errors import MissingModuleError, UnpicklableError
 from pfw.step import Retry, step
 
 
+@functools.cache
+def cached_here(x: int) -> int:
+    return x
+
+
 @step(retry=Retry(on=KeyError, give_up=LookupError))
 def importable(x: int) -> int:
     return x + 1
@@ -33,6 +39,22 @@ def test_values_come_back_as_they_were(value: object) -> None:
 def test_closures_and_lambdas_go_by_value() -> None:
     offset = 5
     assert codec.load(codec.dump(lambda x: x + offset))(1) == 6
+
+
+def test_cached_functions_go_by_value_with_an_empty_cache() -> None:
+    calls = []
+
+    @functools.lru_cache(maxsize=7, typed=True)
+    def fibonacci(n: int) -> int:
+        calls.append(n)
+        return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+    assert fibonacci(10) == 55
+    loaded = codec.load(codec.dump(lambda n: (fibonacci(n), fibonacci.cache_info(), len(calls))))
+    value, info, count = loaded(20)
+    assert (value, info.maxsize, info.currsize) == (6765, 7, 7)
+    assert count == 11 + 21  # its own list of calls, as it was when it was sent
+    assert codec.load(codec.dump([cached_here, lambda: 0]))[0] is cached_here
 
 
 @pytest.mark.parametrize(
