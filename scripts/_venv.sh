@@ -45,7 +45,7 @@ make_venv() {
 
 install() {
     printf 'Installing pfw into .venv ...\n' >&2
-    "$PY" -m pip install --quiet --disable-pip-version-check --editable "$ROOT[dev,docs]" ||
+    "$PY" -m pip install --quiet --disable-pip-version-check --editable "$ROOT[dev,docs,examples]" ||
         die "installing failed: see pip's message above"
     wanted_stamp >"$STAMP"
 }
