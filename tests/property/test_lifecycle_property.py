@@ -76,7 +76,7 @@ class Oracle:
         """The state of a waiting step, as what it depends on has it."""
         ended = {self.states[dependency] for dependency in self.dependencies(step)}
         if self.run_if[step] == IF_ALL:
-            if ended & {FAILED, SKIPPED}:
+            if ended & {FAILED, SKIPPED, CANCELLED}:
                 return SKIPPED
             return READY if ended <= {SUCCEEDED} else WAITING
         if ended and min(ended) < SUCCEEDED:
