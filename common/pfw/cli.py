@@ -221,6 +221,23 @@ def output(run_id: str, step: str, on: str | None, as_json: bool) -> None:
         click.echo(repr(value))
 
 
+@cli.command(epilog=_example("pfw logs 3f2a9c01de total"))
+@click.argument("run_id", metavar="RUN")
+@click.argument("step", metavar="STEP")
+@_on
+@_json
+def logs(run_id: str, step: str, on: str | None, as_json: bool) -> None:
+    """Print what a step has printed and logged so far, also while it runs."""
+    from pfw.client import Client
+
+    with Client(on) as client:
+        text = client.attach(run_id).logs(step)
+    if as_json:
+        print_json({"run": run_id, "step": step, "log": text})
+    else:
+        click.echo(text, nl=False)
+
+
 @cli.command(epilog=_example("pfw cancel 3f2a9c01de --reason 'wrong input'"))
 @click.argument("run_id", metavar="RUN")
 @click.option("--reason", default="cancelled with pfw cancel", help="Is part of the run's error.")

@@ -149,6 +149,7 @@ class Client:
         if not attached.graph:
             raise UnknownRunError(f"run {run_id!r} cannot be attached to: it belongs to another client's own cluster")
         record = self._link.session.attached.pop(attached.request)
+        self.wait(lambda: record.position >= attached.position or record.error is not None)
         meaning = Meaning(*codec.load(attached.meta)) if attached.meta else Meaning(None, (), {})
         return Run(record, meaning, self)
 

@@ -16,11 +16,13 @@ import tempfile
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 from pfw import host
 from pfw.checks import check_slots
 from pfw.client import Client
+from pfw.echo import Echo
 from pfw.link import Link
 
 #: The shared cluster of `run(wf)` ends when it has not been used for so long.
@@ -30,6 +32,8 @@ HANDED_OUT_S = 5.0
 #: How long the daemons may take to start, and to end before they are killed.
 START_S = 20.0
 END_S = 5.0
+#: How long the end of a run waits for a terminal that is slow.
+SHOW_S = 5.0
 
 _PREFIX = "pfw-local-"
 
@@ -56,6 +60,8 @@ class LocalCluster(Client):
         self._calls = None
         self._owner = os.getpid()
         self._closing = threading.Lock()
+        #: Shows what steps print; `echo.write` may be replaced.
+        self.echo = Echo(_show)
         #: When the shared cluster was last asked for or busy, on the monotonic clock.
         self.used_at = time.monotonic()
         sweep()
@@ -77,6 +83,7 @@ class LocalCluster(Client):
         names = ("coordinator", "worker")
         watched = [(host.pidfd_open(d.pid), name) for d, name in zip(self._daemons, names, strict=True)]
         self._link = Link(address, processes=watched)
+        self._link.session.on_printed = self.echo.put
         self._connect(START_S)
 
     def _spawn(self, module: str, *arguments: str) -> None:
@@ -96,9 +103,17 @@ class LocalCluster(Client):
         with self._closing:
             self._end()
 
+    def wait(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Waits until `predicate()` is true and what was printed before is shown; False if the time is over before."""
+        found = super().wait(predicate, timeout)
+        if found:
+            self.echo.flush(SHOW_S)
+        return found
+
     def _end(self) -> None:
         if hasattr(self, "_link"):
             super().close()
+        self.echo.flush(SHOW_S)
         for daemon in self._daemons:
             with contextlib.suppress(ProcessLookupError):
                 daemon.send_signal(signal.SIGTERM)
@@ -138,6 +153,12 @@ def _boot(module: str) -> str:
     return _BOOT.format(
         roots=[root for root in roots if root in sys.path], module=module, name=module.replace("_", "-")
     )
+
+
+def _show(text: str) -> None:
+    """Where the steps would have printed it if they had run here."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _lock(folder: Path) -> int:

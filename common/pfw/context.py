@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pfw.errors import StepInterrupt
+
+if TYPE_CHECKING:
+    from pfw.capture import Buffer
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -71,8 +75,11 @@ class StepContext:
 
     @property
     def logger(self) -> logging.Logger:
-        """A logger named after the step."""
-        return logging.getLogger(f"pfw.step.{self.step_id}" if self.step_id else "pfw.step")
+        """A logger named after the step; in a run its records, from INFO on, are part of what the step prints."""
+        if not self.step_id:
+            return logging.getLogger("pfw.step")
+        _prepare_logging()
+        return logging.getLogger(f"pfw.step.{self.step_id}")
 
     def check(self) -> None:
         """End the step here if it is to stop; long loops should call this.
@@ -103,7 +110,7 @@ class StepContext:
 class Entry:
     """A step that is running. Its context is built when it first asks: most steps never do."""
 
-    __slots__ = ("_context", "attempt", "params", "run_id", "step_id", "token")
+    __slots__ = ("_context", "attempt", "params", "printed", "run_id", "step_id", "token")
 
     def __init__(self, run_id: str, attempt: int, token: CancellationToken | None = None) -> None:
         """Note what the context will say; without a token it gets one of its own.
@@ -120,6 +127,8 @@ class Entry:
         #: The pickled parameters of the step's workflow; set by `execution` where there are some.
         self.params = b""
         self.token = token
+        #: What the step has printed, where that is noted in this process.
+        self.printed: Buffer | None = None
         self._context: StepContext | None = None
 
     def context(self) -> StepContext:
@@ -149,13 +158,18 @@ _of_task: ContextVar[Entry | None] = ContextVar("pfw_step", default=None)
 _of_process: Entry | None = None
 
 
+def running() -> Entry | None:
+    """Return the step of the calling thread or task; None outside of steps."""
+    return _of_task.get() or _of_process
+
+
 def current() -> StepContext:
     """Return the context of the running step; outside a run an inert one, so that steps can be tested as functions.
 
     >>> current().attempt
     0
     """
-    entry = _of_task.get() or _of_process
+    entry = running()
     return entry.context() if entry is not None else StepContext("", "", 0, CancellationToken())
 
 
@@ -176,3 +190,29 @@ def leave(previous: Token[Entry | None]) -> None:
 def enter_task(entry: Entry) -> None:
     """Make this the running step of the calling asyncio task, which runs no other step."""
     _of_task.set(entry)
+
+
+class _StepHandler(logging.Handler):
+    """Prints what steps log, unless the user's own logging does: then it is only noted."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = f"{self.format(record)}\n"
+            entry = running()
+            if not logging.root.handlers:
+                sys.stderr.write(text)
+            elif entry is not None and entry.printed is not None:
+                entry.printed.add(text)
+        except Exception:  # as logging's own handlers: what goes wrong here must not end the step
+            self.handleError(record)
+
+
+def _prepare_logging() -> None:
+    """Once in each process, when a step first logs."""
+    logger = logging.getLogger("pfw.step")
+    if not any(isinstance(handler, _StepHandler) for handler in logger.handlers):
+        handler = _StepHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        logger.addHandler(handler)
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)

@@ -133,14 +133,28 @@ class StepCrashedError(StepFailedError):
     Attributes:
         signal: number of the signal that ended the process, None if it exited.
         exit_code: exit code of the process, None if a signal ended it.
+        last_output: the last that the process printed, at most 4,000 bytes of it; part of `str(error)`.
     """
 
     def __init__(
-        self, message: str, *, signal: int | None = None, exit_code: int | None = None, **attributes: Any
+        self,
+        message: str,
+        *,
+        signal: int | None = None,
+        exit_code: int | None = None,
+        last_output: str = "",
+        **attributes: Any,
     ) -> None:
         super().__init__(message, **attributes)
         self.signal = signal
         self.exit_code = exit_code
+        self.last_output = last_output
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        if not self.last_output.strip():
+            return message
+        return f"{message}\n\nThe last it printed:\n{self.last_output.rstrip()}"
 
 
 class WorkerLostError(StepFailedError, BrokenExecutor):

@@ -16,6 +16,8 @@ FACT_RUN_STARTED, FACT_STARTED, FACT_SUCCEEDED, FACT_RETRYING = range(4)
 FACT_FAILED, FACT_CANCELLED, FACT_SKIPPED, FACT_FINISHED = range(4, 8)
 #: The cluster has gained or lost slots while the run went on.
 FACT_CAPACITY = 8
+#: A piece of what an attempt has printed; the run's log, not its history.
+FACT_PRINTED = 9
 
 #: What an attempt cost beside its time: the last two cells of an outcome and of a fact.
 Cost: TypeAlias = tuple[int, int]
@@ -37,8 +39,8 @@ class Fact(NamedTuple):
     started_at: float
     #: Seconds the attempt's code ran, waiting excluded.
     run_s: float
-    #: The output if it is kept, the packed failure, or the reason of a cancel; for RUN_STARTED and CAPACITY the packed
-    #: number of slots in each lane.
+    #: The output if it is kept, the packed failure, the reason of a cancel, or what was printed; for RUN_STARTED and
+    #: CAPACITY the packed number of slots in each lane.
     payload: bytes
     #: What the attempt cost: CPU time in µs, and peak memory in bytes, each 0 where it was not measured.
     cpu_us: int = 0

@@ -43,6 +43,8 @@ class Failure(NamedTuple):
     signal: int = 0
     #: The exit code of the process, 0 where a signal ended it.
     exit_code: int = 0
+    #: The last that the process printed.
+    last_output: str = ""
 
     @property
     def headline(self) -> str:
@@ -72,19 +74,18 @@ class Failure(NamedTuple):
         return cls(*fields)
 
 
-_FIELD_TYPES: Final = (int, str, str, str, bytes, int, int)
+_FIELD_TYPES: Final = (int, str, str, str, bytes, int, int, str)
 
 
-def describe_crash(status: int) -> Failure:
+def describe_crash(status: int, last_output: str = "") -> Failure:
     """Describe the death of the process that executed a step, from its wait status (as `os.waitpid` gives it)."""
     number = status & 0x7F
     if number:
-        return Failure(
-            FAIL_CRASHED, "StepCrashedError", f"its process was killed by {_signal_name(number)}", signal=number
-        )
+        message = f"its process was killed by {_signal_name(number)}"
+        return Failure(FAIL_CRASHED, "StepCrashedError", message, signal=number, last_output=last_output)
     exit_code = status >> 8 & 0xFF
     message = f"its process ended with exit code {exit_code} before the step had returned"
-    return Failure(FAIL_CRASHED, "StepCrashedError", message, exit_code=exit_code)
+    return Failure(FAIL_CRASHED, "StepCrashedError", message, exit_code=exit_code, last_output=last_output)
 
 
 def _signal_name(number: int) -> str:

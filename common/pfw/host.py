@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import math
 import os
 import resource
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
+#: FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
+_FALLOC_PUNCH_HOLE: Final = 0x01 | 0x02
 _SOCKET_BUFFER_BYTES: Final = 1 << 20
 _CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
 
@@ -77,6 +80,20 @@ def shared_memory(name: str, size: int) -> int:
     """Return a descriptor of new anonymous memory, filled with zeros, that can be mapped by several processes."""
     fd = os.memfd_create(name)
     os.ftruncate(fd, size)
+    return fd
+
+
+def punch_hole(fd: int, offset: int, size: int) -> None:
+    """Give the memory of a part of this file back; the file keeps its size, and the part reads as zeros."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.fallocate(fd, _FALLOC_PUNCH_HOLE, ctypes.c_int64(offset), ctypes.c_int64(size)) != 0:
+        raise OSError(ctypes.get_errno(), "fallocate(FALLOC_FL_PUNCH_HOLE) failed")
+
+
+def append_file(name: str) -> int:
+    """Return a descriptor of a new file in memory, which every writer adds to the end of; gone with its last user."""
+    fd = os.memfd_create(name)
+    fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
     return fd
 
 

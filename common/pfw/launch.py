@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -57,8 +58,12 @@ def launch(order: Order, *, detach: bool) -> int:
         return _detach(order)
     if order.config.mode == "sequential":
         return _run_here(order)
-    with Client(order.on) if order.on else LocalCluster(order.config.cpu, order.config.io) as client:
-        return _run_on(client, order)
+    if order.on:
+        with Client(order.on) as client:
+            return _run_on(client, order)
+    with LocalCluster(order.config.cpu, order.config.io) as cluster:
+        cluster.echo.write = sys.stderr.write  # stdout is for the result
+        return _run_on(cluster, order)
 
 
 def _detach(order: Order) -> int:
@@ -78,7 +83,8 @@ def _run_here(order: Order) -> int:
     line = _counter(order.progress, len(order.workflow.compile(order.config.step_defaults).graph.ids))
     listeners = [line.on_event] if line else _listeners(order.progress)
     try:
-        found = running.run(order.workflow, config=order.config, check=False, progress=listeners or None)
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result
+            found = running.run(order.workflow, config=order.config, check=False, progress=listeners or None)
     except KeyboardInterrupt as interrupt:
         if hasattr(interrupt, "run"):
             tell(interrupt.run, {PROCESS: 1}, order.replay, as_json=order.as_json)

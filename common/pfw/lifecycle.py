@@ -34,6 +34,7 @@ from pfw.facts import (
     FACT_CAPACITY,
     FACT_FAILED,
     FACT_FINISHED,
+    FACT_PRINTED,
     FACT_RETRYING,
     FACT_RUN_STARTED,
     FACT_SKIPPED,
@@ -55,6 +56,7 @@ from pfw.facts import (
     new_fact,
 )
 from pfw.graph import IF_ALL, IF_ALWAYS, LANE_ASYNC, LANE_CPU, LANE_IO, Graph, Spec
+from pfw.printed import LOG_BYTES, Window
 
 MODES = ("parallel", "waves", "sequential")
 ON_FAILURE = ("stop", "continue", "abort")
@@ -129,6 +131,7 @@ class RunLife:
         "_losses",
         "_missing",
         "_parked",
+        "_printed",
         "_ranks",
         "_reasons",
         "_seed",
@@ -212,6 +215,8 @@ class RunLife:
         self._wave = 0
         self._wave_left: list[int] = []
         self._parked: list[int] = []
+        #: Positions of the facts that hold what was printed.
+        self._printed: Window[int] = Window(LOG_BYTES)
 
     # -- the graph -------------------------------------------------------------------------------------------------
 
@@ -406,6 +411,16 @@ class RunLife:
     def on_capacity(self, capacity: bytes, now: float) -> None:
         """The cluster has other slots than before."""
         self.facts.append(Fact(FACT_CAPACITY, 0, now, 0, 0, now, now, 0.0, capacity))
+
+    def on_printed(self, step: int, worker: int, text: bytes, now: float) -> None:
+        """The step's attempt has printed this since; of too much in one run the oldest is dropped."""
+        if self.is_finished or not text:
+            return
+        position = self.facts_dropped + len(self.facts)
+        self.facts.append(Fact(FACT_PRINTED, step, now, self.attempts[step], worker, now, now, 0.0, text))
+        for old in self._printed.add(position, len(text)):
+            if old >= self.facts_dropped:
+                self.facts[old - self.facts_dropped] = self.facts[old - self.facts_dropped]._replace(payload=b"")
 
     # -- how attempts end ------------------------------------------------------------------------------------------
 

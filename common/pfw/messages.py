@@ -2,7 +2,7 @@
 
     client --Hello, Submit, Extend, CancelRun, CloseRun, Attach, Cursors, Query--> coordinator
     client <--Welcome, Refused, Accepted, Rejected, Attached, Facts, Answer------- coordinator
-    worker --Register, Heartbeat, Outcomes, Notes, CancelsAsked, Leaving---------> coordinator
+    worker --Register, Heartbeat, Outcomes, Notes, Printed, CancelsAsked, Leaving> coordinator
     worker <--Welcome, Refused, Assign, GiveBack, Reply, Forget, Cancels---------- coordinator
     every worker <==Cancels== coordinator (PUB)
 
@@ -73,6 +73,12 @@ class Notes(NamedTuple):
     """Attempts that have executed for a while: (attempt, start_us). May be lost without harm."""
 
     rows: tuple[tuple[int, int], ...]
+
+
+class Printed(NamedTuple):
+    """What attempts have printed since it was last told: (attempt, text). May be lost without harm."""
+
+    rows: tuple[tuple[int, bytes], ...]
 
 
 class CancelsAsked(NamedTuple):
@@ -255,6 +261,8 @@ class Attached(NamedTuple):
     meta: bytes
     graph: bytes
     version: str = ""
+    #: How many facts there are by now: what came before the client asked.
+    position: int = 0
 
 
 class Facts(NamedTuple):
@@ -284,12 +292,12 @@ class Answer(NamedTuple):
 Message: TypeAlias = (
     Register | Heartbeat | Outcomes | Notes | CancelsAsked | Leaving | Welcome | Refused | Assign | GiveBack | Reply
     | Forget | Cancels | Hello | Submit | Extend | CancelRun | CloseRun | Attach | Cursors | Query | Accepted
-    | Rejected | Attached | Facts | Answer
+    | Rejected | Attached | Facts | Answer | Printed
 )  # fmt: skip
 
 #: The number of a message on the wire is its place in this list.
 MESSAGES: tuple[type[Message], ...] = (
     Register, Heartbeat, Outcomes, Notes, CancelsAsked, Leaving, Welcome, Refused, Assign, GiveBack, Reply,
     Forget, Cancels, Hello, Submit, Extend, CancelRun, CloseRun, Attach, Cursors, Query, Accepted,
-    Rejected, Attached, Facts, Answer,
+    Rejected, Attached, Facts, Answer, Printed,
 )  # fmt: skip

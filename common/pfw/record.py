@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pfw.facts import (
@@ -12,6 +12,7 @@ from pfw.facts import (
     FACT_CANCELLED,
     FACT_FAILED,
     FACT_FINISHED,
+    FACT_PRINTED,
     FACT_RETRYING,
     FACT_SKIPPED,
     FACT_STARTED,
@@ -24,6 +25,7 @@ from pfw.facts import (
 )
 from pfw.graph import Graph
 from pfw.messages import FactRow
+from pfw.printed import Log, Piece
 
 
 class RunRecord:
@@ -40,8 +42,10 @@ class RunRecord:
         "is_open",
         "meta",
         "mode",
+        "log",
         "name",
         "number",
+        "on_printed",
         "outputs",
         "position",
         "rows",
@@ -72,7 +76,10 @@ class RunRecord:
         #: {step: pickled output}, {step: packed failure}
         self.outputs: dict[int, bytes] = {}
         self.failures: dict[int, bytes] = {}
-        #: The facts; an open run keeps none.
+        #: What steps have printed, and who is told of it as it comes; an open run keeps none.
+        self.log = Log()
+        self.on_printed: Callable[[bytes], None] | None = None
+        #: The history: all facts but those of the log; an open run keeps none.
         self.rows: list[FactRow] = []
         self.position = 0
         self.workers: dict[int, str] = {}
@@ -101,7 +108,7 @@ class RunRecord:
                 self._apply_other(row)
         self.position += len(rows)
         if not self.is_open:
-            self.rows.extend(rows)
+            self.rows.extend([row for row in rows if row[0] != FACT_PRINTED] if self.log.has_news() else rows)
 
     def _apply_other(self, row: FactRow) -> None:
         kind, step = row[0], row[1]
@@ -116,6 +123,14 @@ class RunRecord:
             self.states[step] = SKIPPED
         elif kind == FACT_CANCELLED:
             self.states[step] = CANCELLED
+        elif kind == FACT_PRINTED:
+            self._on_printed(step, row[3], row[8])
         elif kind == FACT_FINISHED:
             self.status = row[3]
             self.cancel_reason = row[8].decode()
+
+    def _on_printed(self, step: int, attempt: int, text: bytes) -> None:
+        if not self.is_open:
+            self.log.add(step, Piece(attempt, text))
+        if self.on_printed is not None:
+            self.on_printed(text)

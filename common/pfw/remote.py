@@ -69,8 +69,9 @@ def _make_error(failure: Failure, text: str, step_id: str, attempts: int, retrie
     if failure.code == FAIL_CRASHED:
         number, exit_code = failure.signal or None, None if failure.signal else failure.exit_code
         return StepCrashedError(
-            text, step=step_id, attempts=attempts, remote_traceback=remote, signal=number, exit_code=exit_code
-        )
+            text, step=step_id, attempts=attempts, remote_traceback=remote, signal=number, exit_code=exit_code,
+            last_output=failure.last_output,
+        )  # fmt: skip
     kind = _ERROR_OF_CODE.get(failure.code, StepFailedError)
     if failure.code == FAIL_ERROR and retries > 0:
         kind = RetryExhaustedError

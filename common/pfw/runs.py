@@ -199,6 +199,18 @@ class Run:
             raise UnknownDependencyError(f"run {self.id} has no step {step_id!r}{did_you_mean(step_id, self._index)}")
         return self._index[step_id]
 
+    def logs(self, step: str | Node, attempt: int | None = None) -> str:
+        """What a step has printed and logged so far, on both streams, bounded.
+
+        Args:
+            step: Its id or node.
+            attempt: Of this attempt only, from 1; None: of all, one after the other.
+
+        Raises:
+            UnknownDependencyError: The run has no such step.
+        """
+        return self._record.log.text(self.step_index(step if isinstance(step, str) else step.id), attempt)
+
     def _error(self, step: int, attempts: int) -> StepFailedError:
         from pfw.failure import Failure
         from pfw.remote import to_error

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from pfw import outcome as oc
+from pfw.capture import Buffer, capturing
 from pfw.codec import LoadedFunction, load_function
 from pfw.context import CancellationToken, Entry
 from pfw.errors import InternalError, StepInterrupt
@@ -47,6 +48,8 @@ class Sequential:
         #: Whether Ctrl-C was pressed, and whether it may raise where the main thread is now.
         self._is_interrupted = self._may_interrupt = False
         self._meter = Meter()
+        #: What the step that runs has printed.
+        self._printed = Buffer()
         self._functions: dict[int, LoadedFunction | BaseException] = {}
         record.epoch_s = time.time() - time.monotonic()
         record.run_id = os.urandom(5).hex()
@@ -71,7 +74,7 @@ class Sequential:
             KeyboardInterrupt: Ctrl-C; the run is cancelled.
         """
         life = self._life
-        with _outside_of_blocks(), self._hearing_interrupts():
+        with _outside_of_blocks(), self._hearing_interrupts(), capturing():
             life.start(self._record.graph, time.monotonic(), CAPACITY)
             while not life.is_finished:
                 self._step()
@@ -144,6 +147,7 @@ class Sequential:
         now = time.monotonic()
         run_s = now - started
         cost = self._meter.end([int(run_s * 1e6)])[0]
+        life.on_printed(step, WORKER, self._printed.take(), now)
         if code == oc.OK:
             life.on_succeeded(step, WORKER, started, run_s, payload, now, cost)
         elif code == oc.STOPPED and self._is_cancelled:
@@ -163,6 +167,7 @@ class Sequential:
         if self._is_cancelled:
             self._token.cancel(self._reason)
         entry = Entry(self._record.run_id, attempt, self._token)
+        entry.printed = self._printed
         if not function.is_async:
             return execute(function, graph.calls[step], inputs, entry)
         found = oc.STOPPED, b""

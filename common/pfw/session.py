@@ -62,6 +62,8 @@ class Session:
         self.attached: dict[int, RunRecord] = {}
         #: Called with (record, rows) for every batch of new facts.
         self.on_new_facts: Callable[[RunRecord, tuple[m.FactRow, ...]], None] | None = None
+        #: Called with every piece of what steps of this client's runs print.
+        self.on_printed: Callable[[bytes], None] | None = None
         #: Called with the reason when the coordinator cannot be used any more.
         self.on_end: Callable[[Exception], None] | None = None
         self._hello = hello
@@ -96,6 +98,7 @@ class Session:
                 raise ConfigError("this key was used before with another workflow")
             return known
         self._record_of_key[message.key] = record
+        record.on_printed = self.on_printed
         self._submits[message.key] = (message, record)
         if self.is_welcome:
             self._mail.append(message)

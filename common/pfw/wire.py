@@ -261,12 +261,13 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
     "Query": (_is_int, _is_str),
     "Accepted": (_is_bytes, _is_int, _is_str),
     "Rejected": (_is_bytes, _is_int, _is_int, _is_str),
-    "Attached": (_is_int, _is_int, _is_str, _is_str, _is_str, _is_bytes, _is_bytes, _is_str),
+    "Attached": (_is_int, _is_int, _is_str, _is_str, _is_str, _is_bytes, _is_bytes, _is_str, _is_int),
     "Facts": (
         _is_int, _is_int, _is_int, _is_number, _rows(int, str),
         _rows(int, int, float, int, int, float, float, float, bytes, int, int),
     ),
     "Answer": (_is_int, _is_bytes),
+    "Printed": (_rows(int, bytes),),
 }  # fmt: skip
 
 #: By number: the message's class and the checks of its fields.

@@ -242,6 +242,17 @@ class Core:
                 attempt.run.life.on_started(attempt.step, worker.number, started, now)
                 self._touched[attempt.run] = None
 
+    def on_printed(self, peer: bytes, msg: m.Printed, now: float) -> None:
+        """What attempts have printed."""
+        worker = self._worker(peer, now)
+        if worker is None:
+            return
+        for number, text in msg.rows:
+            attempt = worker.attempts.get(number)
+            if attempt is not None:
+                attempt.run.life.on_printed(attempt.step, worker.number, text, now)
+                self._touched[attempt.run] = None
+
     def on_cancels_asked(self, peer: bytes, msg: m.CancelsAsked, now: float) -> None:
         """A worker has seen a gap in the cancels."""
         if self._worker(peer, now) is not None:
@@ -405,9 +416,20 @@ class Core:
         if run is None or (run.life.is_open and run.session != client.session):
             self._reject(peer, b"", msg.request, m.REFUSED_UNKNOWN_RUN, f"no run {msg.run_id!r} here")
             return
+        position = run.life.facts_dropped + len(run.life.facts)
         self._send(
             peer,
-            m.Attached(msg.request, run.number, run.id, run.name, run.life.mode, run.meta, run.graph_blob, run.version),
+            m.Attached(
+                msg.request,
+                run.number,
+                run.id,
+                run.name,
+                run.life.mode,
+                run.meta,
+                run.graph_blob,
+                run.version,
+                position,
+            ),
         )
         # Who attaches wants the facts from the start, also once more.
         self._feed.unfollow(client, run)

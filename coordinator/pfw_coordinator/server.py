@@ -82,6 +82,7 @@ class Server:
             m.Submit: core.on_submit,
             m.Extend: core.on_extend,
             m.Notes: core.on_notes,
+            m.Printed: core.on_printed,
             m.Register: core.on_register,
             m.Hello: core.on_hello,
             m.CancelRun: core.on_cancel_run,

@@ -182,6 +182,19 @@ def ignore_all(folder: str, name: str) -> None:
             continue
 
 
+def speak(folder: str) -> None:
+    """Prints, waits for the file `go`, and prints again."""
+    print("speaking")
+    hold(folder, "waiting")
+    print("done")
+
+
+async def speak_async(folder: str) -> None:
+    print("speaking")
+    await hold_async(folder, "waiting")
+    print("done")
+
+
 def who() -> int:
     return os.getpid()
 

@@ -268,8 +268,8 @@ def test_the_next_step_finds_its_surroundings_as_before(slot: Driver, tmp_path: 
 
 def test_a_slot_holds_no_descriptors_of_its_parents(slot: Driver) -> None:
     slot.assign(os.listdir, "/proc/self/fd")
-    # The standard three, the socket, and the listing itself.
-    assert len(slot.result()) == 5
+    # The standard three, the socket, the output once more, and the listing itself.
+    assert len(slot.result()) == 6
 
 
 # ---------------------------------------------------------------- crashes

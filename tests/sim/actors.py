@@ -142,10 +142,10 @@ def handlers_of(core: CoordinatorCore) -> dict[type, Callable[[bytes, Any, float
     """What the coordinator's core does with each message."""
     return {
         m.Outcomes: core.on_outcomes, m.Heartbeat: core.on_heartbeat, m.Cursors: core.on_cursors,
-        m.Submit: core.on_submit, m.Extend: core.on_extend, m.Notes: core.on_notes, m.Register: core.on_register,
-        m.Hello: core.on_hello, m.CancelRun: core.on_cancel_run, m.CloseRun: core.on_close_run,
-        m.Attach: core.on_attach, m.Query: core.on_query, m.CancelsAsked: core.on_cancels_asked,
-        m.Leaving: core.on_leaving,
+        m.Submit: core.on_submit, m.Extend: core.on_extend, m.Notes: core.on_notes, m.Printed: core.on_printed,
+        m.Register: core.on_register, m.Hello: core.on_hello, m.CancelRun: core.on_cancel_run,
+        m.CloseRun: core.on_close_run, m.Attach: core.on_attach, m.Query: core.on_query,
+        m.CancelsAsked: core.on_cancels_asked, m.Leaving: core.on_leaving,
     }  # fmt: skip
 
 
@@ -185,6 +185,8 @@ class SimWorker(Actor):
                 self._receive(source, payload, now)
             elif kind == "rows":
                 self._on_rows(source, payload, now)
+            elif kind == "printed":
+                core.on_printed(*payload, now)
             else:
                 self._on_death(source, payload, now)
         if core.is_look_due(now):

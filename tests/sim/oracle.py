@@ -11,6 +11,7 @@ from pfw.facts import (
     FACT_CANCELLED,
     FACT_FAILED,
     FACT_FINISHED,
+    FACT_PRINTED,
     FACT_RETRYING,
     FACT_SKIPPED,
     FACT_SUCCEEDED,
@@ -60,6 +61,8 @@ class Oracle:
         #: {(run id, step): how often it was begun}, and every output it returned.
         self.begun: Counter[tuple[str, int]] = Counter()
         self.outputs: dict[tuple[str, int], set[bytes]] = {}
+        #: {(run id, step): how often an attempt of it printed}
+        self.printed: Counter[tuple[str, int]] = Counter()
         #: {(run id, step): the output that its dependants got}
         self.given: dict[tuple[str, int], bytes] = {}
         #: {record: {step: number of final facts}}, the run itself as _RUN.
@@ -134,6 +137,11 @@ class Oracle:
         self.outputs.setdefault((row[2], row[3]), set()).add(output)
         return output
 
+    def on_prints(self, row: Row) -> bytes:
+        """An attempt prints; returns what."""
+        self.printed[row[2], row[3]] += 1
+        return _printed_by(row[2], row[3])
+
     # -- at the clients --------------------------------------------------------------------------------------------
 
     def on_facts(self, record: RunRecord, rows: tuple[FactRow, ...]) -> None:
@@ -144,6 +152,8 @@ class Oracle:
             if kind == FACT_SUCCEEDED and not self._world.has_faults:
                 require(started_at >= queued_at - 0.5, f"step {step} of {record.run_id} starts before it may")
             require(not heard[_RUN], record.run_id, "goes on after its end")
+            if kind == FACT_PRINTED:
+                require(payload == _printed_by(record.run_id, step), f"step {step} did not print {payload!r}")
             if kind in (FACT_RETRYING, FACT_FAILED):
                 self._check_blame(record, step, payload)
             if kind in _ENDS or kind == FACT_FINISHED:
@@ -176,11 +186,21 @@ class Oracle:
         require(record.status == RUN_CANCELLED or known == len(plan.steps), where, "has lost steps")
         if plan.is_clean and not self._world.has_faults:
             require(record.status == RUN_SUCCEEDED, where, "is", RUN_STATE_NAMES[record.status])
+        self._check_log(where, record)
         for step, output in record.outputs.items():
             key = (record.run_id, step)
             require(output in self.outputs[key], where, "has an output that step", step, "did not return")
             require(self.given.get(key, output) == output, where, "has another output of step", step)
         self._check_kept(where, plan, record)
+
+    def _check_log(self, where: str, record: RunRecord) -> None:
+        """What was printed is told once; with faults it may be lost, but is never told twice."""
+        for step in range(0 if record.is_open else len(record.states)):
+            text = _printed_by(record.run_id, step).decode()
+            printed, told = self.printed[record.run_id, step], record.log.text(step).count(text)
+            require(told <= printed, where, f"step {step} printed {printed} times, told {told} times")
+            if record.status == RUN_SUCCEEDED and not self._world.has_faults:
+                require(told == printed, where, f"step {step} printed {printed} times, told {told} times")
 
     def _check_kept(self, where: str, plan: RunPlan, record: RunRecord) -> None:
         wanted = range(len(plan.steps)) if plan.keep_all or plan.is_open else plan.keep
@@ -197,3 +217,7 @@ class Oracle:
                     require(begun == attempts, f"run {run.id} step {step}: {attempts} attempts, begun {begun} times")
                 else:
                     require(begun <= attempts, f"run {run.id} step {step}: {attempts} attempts, begun {begun} times")
+
+
+def _printed_by(run_id: str, step: int) -> bytes:
+    return f"<{run_id}/{step}>".encode()

@@ -115,10 +115,16 @@ class SimSlot:
             return
         row, (_, start_us) = self._row, self.page
         payload = self.worker.world.oracle.on_ended(row, code)
+        self._print(row)
         self._outcomes.append((row[0], code, start_us, self.worker.clock_us() - start_us, payload, 1, 0))
         self._row, self.page = None, (0, 0)
         self._era += 1
         self._next(self._era)
+
+    def _print(self, row: Row) -> None:
+        """Every seventh attempt prints something."""
+        if row[0] % 7 == 0:
+            self._say("printed", (row[0], self.worker.world.oracle.on_prints(row)))
 
     def _flush(self) -> None:
         if self._outcomes:
@@ -196,6 +202,7 @@ class SimAsyncSlot(SimSlot):
         row, start_us, _ = self._running.pop(attempt)
         self._show()
         payload = self.worker.world.oracle.on_ended(row, code)
+        self._print(row)
         self._say("rows", [(attempt, code, start_us, self.worker.clock_us() - start_us, payload, 1, 0)])
 
     def _show(self) -> None:

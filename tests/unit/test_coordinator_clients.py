@@ -203,7 +203,7 @@ def test_who_attaches_gets_the_graph_and_the_history(rig: CoordinatorRig) -> Non
     rig.turn()
     rig.core.on_attach(b"other", m.Attach(9, run.id), rig.now)
     said = rig.turn()
-    assert said["other"][0] == m.Attached(9, 1, run.id, "name", "waves", b"meta", pack_graph(graph))
+    assert said["other"][0] == m.Attached(9, 1, run.id, "name", "waves", b"meta", pack_graph(graph), position=3)
     assert positions(said, "other") == [(0, 3)]
 
 

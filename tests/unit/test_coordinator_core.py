@@ -12,6 +12,7 @@ from pfw.facts import (
     ASSIGNED,
     BACKOFF,
     FACT_FINISHED,
+    FACT_PRINTED,
     FACT_RUN_STARTED,
     FACT_STARTED,
     FACT_SUCCEEDED,
@@ -201,6 +202,20 @@ def test_a_step_that_was_handed_back_is_assigned_again(rig: CoordinatorRig) -> N
     rig.turn()
     rig.outcome("a", 1, code=oc.NOT_STARTED)
     assert rig.turn()["a"] == [assign(2, row(2), acked=1, functions=())]
+
+
+def test_what_an_attempt_prints_is_a_fact_of_its_step(rig: CoordinatorRig) -> None:
+    rig.join("a")
+    rig.submit()
+    rig.turn()
+    rig.now = 100.5
+    rig.core.on_printed(b"a", m.Printed(((1, b"text"), (99, b"of no attempt"))), rig.now)
+    rig.core.on_printed(b"b", m.Printed(((1, b"not its own"),)), rig.now)
+    said = rig.turn()
+    assert said["b"] == [m.Refused(m.REFUSED_VERSION, "not registered here", 1)]
+    assert said["client"] == [
+        m.Facts(1, 1, 1, EPOCH_S, ((1, "a"),), ((FACT_PRINTED, 0, 100.5, 1, 1, 100.5, 100.5, 0.0, b"text", 0, 0),))
+    ]
 
 
 def test_a_note_says_that_an_attempt_executes(rig: CoordinatorRig) -> None:

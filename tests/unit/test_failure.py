@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import signal
 import threading
 
@@ -128,6 +129,16 @@ def test_after_retries_they_are_exhausted() -> None:
     error = to_error(describe(catch(OSError("down"))), "fetch", 3, 2)
     assert type(error) is errors.RetryExhaustedError
     assert "failed after 3 attempts: OSError: down" in str(error)
+
+
+def test_a_crash_says_what_was_printed_last() -> None:
+    failure = Failure.unpack(describe_crash(signal.SIGKILL, "last words\n").pack())
+    error = to_error(failure, "native", 1, 0)
+    assert isinstance(error, errors.StepCrashedError)
+    assert error.last_output == "last words\n"
+    assert str(error).endswith("killed by SIGKILL (signal 9)\n\nThe last it printed:\nlast words")
+    again = pickle.loads(pickle.dumps(error))
+    assert (again.last_output, str(again)) == (error.last_output, str(error))
 
 
 def test_a_crash_names_its_signal() -> None:

@@ -13,6 +13,7 @@ from pfw.facts import (
     BACKOFF,
     FACT_FAILED,
     FACT_FINISHED,
+    FACT_PRINTED,
     FACT_RETRYING,
     FACT_RUN_STARTED,
     FACT_STARTED,
@@ -28,6 +29,7 @@ from pfw.facts import (
 )
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
 from pfw.lifecycle import CRASH_LIMIT, LOSS_LIMIT, ReadyQueue, RunLife
+from pfw.printed import LOG_BYTES
 
 DIAMOND = ((), (0,), (0,), (1, 2))
 
@@ -38,6 +40,36 @@ def _check_invariants() -> Iterator[None]:
     yield
     for life in LIVES:
         invariants.check_life(life)
+
+
+# -- what is printed ---------------------------------------------------------------------------------------------------
+
+
+def test_of_too_much_that_was_printed_the_oldest_is_dropped() -> None:
+    life = start(graph_of([(), ()]))
+    assign(life)
+    half = b"." * (LOG_BYTES // 2)
+    life.on_printed(0, 1, b"first", 1.0)
+    life.on_printed(0, 1, b"", 1.0)
+    life.on_printed(1, 1, half, 1.0)
+    life.on_printed(1, 1, half, 1.0)
+    assert [fact.payload for fact in life.facts[1:]] == [b"", half, half]
+    assert kinds(life) == [(FACT_RUN_STARTED, 0), (FACT_PRINTED, 0), (FACT_PRINTED, 1), (FACT_PRINTED, 1)]
+    succeed(life, 0)
+    succeed(life, 1)
+    life.on_printed(1, 1, b"after the end", 2.0)
+    assert life.facts[-1].kind == FACT_FINISHED
+
+
+def test_an_open_run_forgets_what_was_printed_and_read() -> None:
+    life = start(graph_of([()]), is_open=True)
+    assign(life)
+    text = b"." * (LOG_BYTES // 2 + 1)
+    life.on_printed(0, 1, text, 1.0)
+    life.release(2)
+    life.on_printed(0, 1, text, 1.0)
+    life.on_printed(0, 1, b"last", 1.0)
+    assert [fact.payload for fact in life.facts] == [text, b"last"]
 
 
 # -- the order of things -----------------------------------------------------------------------------------------------

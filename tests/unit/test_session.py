@@ -336,7 +336,9 @@ def test_an_unknown_run_is_an_error(rig: SessionRig) -> None:
 
 def test_an_attached_run_is_followed_from_its_answer_on(rig: SessionRig) -> None:
     number = rig.session.ask(lambda number: m.Attach(number, "id"))
-    rig.hear(m.Attached(number, 5, "id", "name", "waves", b"meta", pack_graph(GRAPH)), facts(0, STARTED, run=5))
+    rig.hear(
+        m.Attached(number, 5, "id", "name", "waves", b"meta", pack_graph(GRAPH), position=1), facts(0, STARTED, run=5)
+    )
     record = rig.session.attached[number]
     assert (record.number, record.run_id, record.mode, record.position) == (5, "id", "waves", 1)
     assert m.Cursors(((5, 1, 1),)) in rig.sleep(1.1)
@@ -360,7 +362,7 @@ def test_runs_are_attached_to_again_and_go_on_where_they_were(rig: SessionRig) -
     (attach,) = refuse(rig)
     assert isinstance(attach, m.Attach)
     assert attach.run_id == "run-1"
-    rig.hear(m.Attached(attach.request, 1, "run-1", "name", "parallel", b"", pack_graph(GRAPH)))
+    rig.hear(m.Attached(attach.request, 1, "run-1", "name", "parallel", b"", pack_graph(GRAPH), position=2))
     rig.hear(facts(0, STARTED, fact(FACT_SUCCEEDED), ENDED))
     assert record.status == RUN_SUCCEEDED
     assert record.position == 3

@@ -22,6 +22,30 @@ def rig() -> WorkerRig:
     return WorkerRig().join()
 
 
+# -- what is printed ---------------------------------------------------------------------------------------------------
+
+
+def test_what_attempts_print_is_told_before_their_outcomes(rig: WorkerRig) -> None:
+    rig.assign(row(1), row(2))
+    rig.turn()
+    rig.core.on_printed(1, b"one", rig.now)
+    assert rig.turn() == {"messages": [m.Printed(((1, b"one"),))]}
+    rig.core.on_printed(1, b"more", rig.now)
+    rig.core.on_printed(1, b"", rig.now)
+    rig.core.on_printed(9, b"not held", rig.now)
+    rig.end(1, 1)
+    rig.core.on_printed(1, b"too late", rig.now)
+    assert rig.turn()["messages"] == [m.Printed(((1, b"more"),)), rig.outcomes(outcome(1))]
+
+
+def test_what_was_printed_for_another_coordinator_is_dropped(rig: WorkerRig) -> None:
+    rig.assign(row(1))
+    rig.turn()
+    rig.core.on_printed(1, b"text", rig.now)
+    rig.core.on_refused(m.Refused(0, "", 1), rig.now)
+    assert m.Printed not in map(type, rig.turn()["messages"])
+
+
 # -- joining -----------------------------------------------------------------------------------------------------------
 
 

@@ -150,6 +150,7 @@ class Agent:
         if self._spawner.fileno() in fds:
             self._reap(now)
         if core.is_look_due(now):
+            self._read_outputs(now)
             core.on_look({number: slot.page.executing() for number, slot in self._slots.items()}, now)
         if now >= self._stats_at:
             self._measure(now)
@@ -228,7 +229,7 @@ class Agent:
         slot = self._slots[number]
         try:
             messages = slot.channel.recv()
-            if not all(map(_are_outcomes, messages)):
+            if not all(_is_note(message) or _are_outcomes(message) for message in messages):
                 raise ProtocolError("not a list of outcomes")
         except ProtocolError as error:
             # Its death is reported by the spawner, and blamed on the step that executes.
@@ -236,13 +237,27 @@ class Agent:
             slot.kill()
             return
         for rows in messages:
-            if rows:
+            if _is_note(rows):
+                attempt, what = rows
+                text = what if type(what) is bytes else slot.output.take_until(attempt, what, now)
+                self._core.on_printed(attempt, text, now)
+            elif rows:
                 self._core.on_slot_outcomes(number, rows, now)
             else:
                 self._core.on_slot_ready(number, now)
         if slot.channel.wants_write:
             slot.channel.flush()
             self._watch_slot(slot)
+
+    def _read_outputs(self, now: float) -> None:
+        """What steps that still run have printed; that of the async process comes from itself."""
+        for slot in self._slots.values():
+            if slot.kind == "async":
+                slot.output.skip()
+            else:
+                attempt, text = slot.output.take_live(slot.page, now)
+                if text:
+                    self._core.on_printed(attempt, text, now)
 
     def _reap(self, now: float) -> None:
         for pid, status in self._spawner.poll():
@@ -253,11 +268,14 @@ class Agent:
             slot = self._slots.pop(number)
             self._ignore(slot.channel.fileno())
             executing, start_us = slot.page.executing()
+            if slot.kind == "sync":
+                self._core.on_printed(executing, slot.output.take_rest(executing, now), now)
+            last_output = slot.output.last(slot.page)
             slot.close()
             if number in self._core.slots:
                 ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
                 code = 0 if ended_by else os.WEXITSTATUS(status)
-                self._core.on_slot_died(number, executing, start_us, ended_by, code, now)
+                self._core.on_slot_died(number, executing, start_us, ended_by, code, now, last_output)
         if self._spawner.at_end:
             raise InternalError("the process that starts slots has ended")
 
@@ -359,6 +377,11 @@ class Agent:
         self._sockets.send(self._dealer, encode([m.Leaving(1)]))
         logger.info("drained" if self._core.is_drained else "the drain took too long: what still runs goes elsewhere")
         return 0
+
+
+def _is_note(message: tuple[Any, ...]) -> bool:
+    """Whether a slot's message says what an attempt has printed: (attempt, end of the file) or (attempt, text)."""
+    return len(message) == 2 and type(message[0]) is int and message[0] >= 0 and type(message[1]) in (int, bytes)
 
 
 _OUTCOME = (int, int, int, int, bytes, int, int)

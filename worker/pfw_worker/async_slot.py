@@ -1,6 +1,7 @@
 """The async process: it runs all `async def` steps of a worker at once, on one asyncio loop.
 
-It speaks the slots' protocol. A RUN message may carry a fourth element, the attempts that are to be stopped. The status
+It speaks the slots' protocol. A RUN message may carry a fourth element, the attempts that are to be
+stopped. What steps print is sent as `(attempt, text)`. The status
 page names an attempt only while it is the only one: of several, nobody can say which one harmed the process.
 """
 
@@ -13,31 +14,35 @@ from functools import partial
 from typing import Any
 
 from pfw import execution, outcome
+from pfw.capture import Buffer, capturing
 from pfw.context import Entry
 from pfw.facts import UNMEASURED
 from pfw.messages import OutcomeRow
+from pfw.printed import PIECE_EVERY_S, Pace
 from pfw.usage import Turns
 from pfw_worker.channel import Channel
 from pfw_worker.page import StatusPage
 from pfw_worker.slot import Assignment, Functions
+from pfw_worker.streams import Streams
 
 
 class _Running:
     """A step that has been started and has not ended."""
 
-    __slots__ = ("entry", "start_us", "task", "turns")
+    __slots__ = ("entry", "pace", "start_us", "task", "turns")
 
     def __init__(self, entry: Entry, start_us: int, turns: Turns, task: asyncio.Task[tuple[int, bytes]]) -> None:
         self.entry = entry
         self.start_us = start_us
         self.turns = turns
         self.task = task
+        self.pace = Pace(start_us * 1e-6)
 
 
 class AsyncSlot:
     """The steps that run on the loop of an async process, and its channel."""
 
-    __slots__ = ("_channel", "_ended", "_functions", "_loop", "_outcomes", "_page", "_pid", "_running")
+    __slots__ = ("_channel", "_ended", "_functions", "_is_listening", "_loop", "_outcomes", "_page", "_pid", "_running")
 
     def __init__(self, channel: Channel, page: StatusPage) -> None:
         """Take over channel and page; call this in a running loop."""
@@ -49,6 +54,8 @@ class AsyncSlot:
         self._outcomes: list[OutcomeRow] = []
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
+        #: Whether it will soon be looked what running steps have printed.
+        self._is_listening = False
 
     async def run(self) -> None:
         """Say that the process is ready, then run what comes until the supervisor is gone."""
@@ -88,9 +95,11 @@ class AsyncSlot:
     def _start(self, step: Assignment) -> None:
         attempt, _, run_id, _, n, fn, _, call, inputs = step
         entry, turns = Entry(run_id, n), Turns()
+        entry.printed = Buffer()
         task = self._loop.create_task(self._call(fn, call, inputs, entry, turns))
         self._running[attempt] = _Running(entry, _now_us(), turns, task)
         self._show_executing()
+        self._listen()
         task.add_done_callback(partial(self._on_done, attempt))
 
     async def _call(
@@ -114,10 +123,32 @@ class AsyncSlot:
             os._exit(0)  # a step forked and came back in both: only the slot itself goes on
         running = self._running.pop(attempt)
         self._show_executing()
+        self._tell_printed(attempt, running)
         # A task that is cancelled before its first turn has run nothing of the step.
         code, payload = (outcome.NOT_STARTED, b"") if task.cancelled() else task.result()
         run_us = _now_us() - running.start_us
         self._add_outcome((attempt, code, running.start_us, run_us, payload, *running.turns.cost()))
+
+    def _listen(self) -> None:
+        if not self._is_listening and self._running:
+            self._is_listening = True
+            self._loop.call_later(PIECE_EVERY_S, self._on_listened)
+
+    def _on_listened(self) -> None:
+        self._is_listening = False
+        now = time.monotonic()
+        for attempt, running in self._running.items():
+            if now >= running.pace.due:
+                self._tell_printed(attempt, running)
+        self._listen()
+
+    def _tell_printed(self, attempt: int, running: _Running) -> None:
+        """Send what a step has printed since, `(attempt, text)`."""
+        assert running.entry.printed is not None
+        text = running.entry.printed.take(running.pace.limit)
+        if text:
+            running.pace.on_told(len(text), time.monotonic())
+            self._send((attempt, text))
 
     def _show_executing(self) -> None:
         self._page.end()
@@ -151,7 +182,9 @@ async def _serve(channel: Channel, page: StatusPage) -> None:
 def main(channel: Channel, page: StatusPage) -> None:
     """Be the async process until the supervisor is gone; what still runs then is dropped with the process."""
     # Not asyncio.run: it would wait for steps that do not let themselves be cancelled.
-    asyncio.new_event_loop().run_until_complete(_serve(channel, page))
+    Streams()
+    with capturing():
+        asyncio.new_event_loop().run_until_complete(_serve(channel, page))
 
 
 def _now_us() -> int:

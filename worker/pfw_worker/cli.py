@@ -55,7 +55,7 @@ def main(
     )
     try:
         spawner = Spawner.start()  # before anything imports zmq: what it forks must not hold it
-        host.allow_descriptors()  # three for each slot
+        host.allow_descriptors()  # four for each slot
         sys.exit(_serve(spawner, address, cpu, io, name, drain_s, parent_pid))
     except InternalError:
         logger.exception("a bug in pfw, please report it")

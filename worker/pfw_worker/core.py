@@ -105,6 +105,7 @@ class Core:
         self._alone: set[int] = set()
         self._noted: set[int] = set()
         self._last_batch = self._last_cancel = self._wanted_cancel = 0
+        self._printed_rows: list[tuple[int, bytes]] = []
         self._outcome_rows: list[m.OutcomeRow] = []
         self._outcomes_since = now
         self._outbox: dict[int, tuple[m.OutcomeRow, ...]] = {}
@@ -156,6 +157,7 @@ class Core:
         self._outbox.clear()
         self._in_outbox.clear()
         self._outcome_rows.clear()
+        self._printed_rows.clear()
         self._blocked.clear()
         self._cancelled.clear()
         self._to_cancel.clear()
@@ -323,7 +325,21 @@ class Core:
             slot.has_large = False
             slot.idle_since = now
 
-    def on_slot_died(self, number: int, executing: int, start_us: int, signal: int, exit_code: int, now: float) -> None:
+    def on_printed(self, attempt: int, text: bytes, now: float) -> None:
+        """What an attempt has printed since it was last told; of one that is not held any more it is dropped."""
+        if text and attempt in self.attempts:
+            self._printed_rows.append((attempt, text))
+
+    def on_slot_died(
+        self,
+        number: int,
+        executing: int,
+        start_us: int,
+        signal: int,
+        exit_code: int,
+        now: float,
+        last_output: str = "",
+    ) -> None:
         """The slot's process ended and everything it had sent was read.
 
         Args:
@@ -333,6 +349,7 @@ class Core:
             signal: What killed the process, 0 if it exited.
             exit_code: With which code it exited.
             now: The time.
+            last_output: The last that was printed in it.
         """
         slot = self.slots.pop(number)
         if slot.is_killed and executing not in self._stops:
@@ -346,7 +363,7 @@ class Core:
             executing, start_us = orphans[0], start_us or int(slot.held[orphans[0]] * 1e6)
         for orphan in reversed(orphans):
             if orphan == executing or (orphan in self._stops and slot.lane == LANE_ASYNC):
-                self._blame(orphan, start_us, signal, exit_code, now)
+                self._blame(orphan, start_us, signal, exit_code, now, last_output)
             elif self.attempts[orphan].row[1] in self._cancelled:
                 self._hand_back(orphan)
             else:
@@ -356,14 +373,14 @@ class Core:
         if slot.lane == LANE_CPU:
             self._start_slot(LANE_CPU, now)
 
-    def _blame(self, number: int, start_us: int, signal: int, exit_code: int, now: float) -> None:
+    def _blame(self, number: int, start_us: int, signal: int, exit_code: int, now: float, last_output: str) -> None:
         run_us = max(0, int(now * 1e6) - start_us)
         self.attempts.pop(number)
         self._in_outbox.add(number)
         if self._stops.pop(number, None) is not None:
             self._outcome_rows.append((number, oc.STOPPED, start_us, run_us, b"", 0, 0))
             return
-        failure = describe_crash(signal or exit_code << 8)
+        failure = describe_crash(signal or exit_code << 8, last_output)
         self._outcome_rows.append((number, oc.CRASHED, start_us, run_us, failure.pack(), 0, 0))
 
     # -- time ------------------------------------------------------------------------------------------------------
@@ -455,6 +472,8 @@ class Core:
                 self._dispatch(lane, now)
         if not self._queues[LANE_CPU]:
             self._recall(now)
+        if self._printed_rows:
+            self._tell_printed()
         self._tell_outcomes(now)
         wake_at = self._next_heartbeat
         if self.attempts:
@@ -476,6 +495,11 @@ class Core:
         self._mail, self._to_cancel, self._to_slots, self._to_stop = [], [], [], []
         self._kills, self._recalls, self._starts, self._ends, self._has_new_numbers = [], [], [], [], False
         return box
+
+    def _tell_printed(self) -> None:
+        """Before the outcomes: the coordinator asks what runs whose attempt it was."""
+        rows, self._printed_rows = self._printed_rows, []
+        self._mail.extend(m.Printed(tuple(part)) for part in parts(rows, [len(text) for _, text in rows]))
 
     def _tell_outcomes(self, now: float) -> None:
         """Sends outcomes on, unless they may wait: slots have more queued than this, and nobody waited long."""

@@ -1,8 +1,8 @@
 """The status page: 4 KiB that a slot and its supervisor share, written and read without a system call.
 
 It tells the supervisor which attempt a slot executes and since when, also when the slot has died; and the slot whom a
-stop signal addresses and which runs are cancelled. Every word has one writer: the slot writes the first two, the
-supervisor all others. A word is 8 bytes and aligned, so it is never read half-written.
+stop signal addresses and which runs are cancelled. Every word has one writer: the slot writes the first two and
+PRINTED, the supervisor all others. A word is 8 bytes and aligned, so it is never read half-written.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ _STOP_ATTEMPT: Final = 2
 _STOP_LEVEL: Final = 3
 #: Counts the changes of the ring; a slot compares this word before each step.
 GENERATION: Final = 4
+#: Where the output file ended when the last attempt that has printed ended.
+PRINTED: Final = 5
 _RING: Final = 8  # RING_SIZE words, each a run number + 1; 0 is empty
 
 
@@ -57,6 +59,10 @@ class StatusPage:
     def end(self) -> None:
         """Slot: nothing is executing any more."""
         self.words[_ATTEMPT] = 0
+
+    def printed_before(self) -> int:
+        """Supervisor: where the file of the slot's output ended before the executing attempt printed."""
+        return self.words[PRINTED]
 
     def stop_level(self) -> int:
         """Slot: how the executing attempt is asked to stop: 0 (not at all), STOP_TOKEN or STOP_INTERRUPT."""

@@ -1,16 +1,15 @@
 """A slot: a process that executes one synchronous step at a time, CPU and IO steps alike.
 
 It receives RUN messages, executes their steps in order and sends the outcomes back. Those of steps known to be short
-are collected into one message; before any other step they are sent, so that nothing waits for a long step.
+are collected into one message; before any other step they are sent, so that nothing waits for a long step. Of a step
+that has printed it is said before its outcome where its slot's output then ended, `(attempt, end)`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import signal
-import sys
 import time
 from typing import Any, Final
 
@@ -20,7 +19,8 @@ from pfw.context import Entry
 from pfw.errors import StepInterrupt
 from pfw.usage import Meter
 from pfw_worker.channel import Channel
-from pfw_worker.page import GENERATION, STOP_INTERRUPT, STOP_SIGNAL, StatusPage
+from pfw_worker.page import GENERATION, PRINTED, STOP_INTERRUPT, STOP_SIGNAL, StatusPage
+from pfw_worker.streams import Streams
 
 #: Collected payloads of more bytes than this are sent at once.
 _COLLECT_BYTES: Final = 64 * 1024
@@ -110,6 +110,7 @@ class Slot:
         "_outcomes",
         "_page",
         "_pid",
+        "_streams",
         "_surroundings",
     )
 
@@ -119,6 +120,7 @@ class Slot:
         self._page = page
         self._functions = Functions()
         self._surroundings = Surroundings()
+        self._streams = Streams()
         self._outcomes: list[SlotOutcome] = []
         self._collected_bytes = 0
         self._entry = Entry("", 0)
@@ -136,6 +138,7 @@ class Slot:
     def on_message(self, message: tuple[Any, ...]) -> None:
         """Execute the steps of a RUN message, `(functions, forget, steps)`, and send their outcomes."""
         functions, forget, steps = message
+        self._streams.restore()
         self._meter.begin()
         self._functions.update(functions, forget)
         for step in steps:
@@ -165,6 +168,10 @@ class Slot:
             if os.getpid() != self._pid:
                 os._exit(0)  # the step forked and came back in both: only the slot itself goes on
             self._surroundings.restore()
+            printed = self._streams.size_if_changed()
+            if printed:
+                page.words[PRINTED] = printed
+                self._channel.send((attempt, printed))
         self._outcomes.append((attempt, code, start_us, time.monotonic_ns() // 1000 - start_us, payload))
         self._collected_bytes += len(payload)
 
@@ -191,8 +198,5 @@ class Slot:
 
 def main(channel: Channel, page: StatusPage) -> None:
     """Be a slot until the supervisor is gone."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(line_buffering=True)  # what was printed must not be lost when the slot is killed
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the supervisor is gone: nobody is left to tell
         Slot(channel, page).run()

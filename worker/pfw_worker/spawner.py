@@ -10,6 +10,7 @@ import contextlib
 import errno
 import gc
 import json
+import logging
 import os
 import select
 import signal
@@ -22,6 +23,7 @@ from typing import Final, Literal, NamedTuple, NoReturn
 from pfw import host
 from pfw.errors import InternalError
 from pfw_worker.channel import Channel, connect_pair
+from pfw_worker.output import Output, open_output
 from pfw_worker.page import PAGE_BYTES, STOP_SIGNAL, StatusPage
 
 #: "sync" executes one step at a time, CPU or IO; "async" is the process of all `async def` steps.
@@ -50,6 +52,8 @@ class SlotHandle(NamedTuple):
     page: StatusPage
     #: Names the process for good, also when its pid means another one.
     pidfd: int
+    #: What it prints.
+    output: Output
 
     def stop(self, attempt: int, level: int) -> None:
         """Ask the step of this attempt to stop (page.STOP_TOKEN or STOP_INTERRUPT), if it is the one executing."""
@@ -61,9 +65,10 @@ class SlotHandle(NamedTuple):
         host.pidfd_signal(self.pidfd, signal.SIGKILL)
 
     def close(self) -> None:
-        """Give channel, page and descriptor back; a slot that idles ends by that."""
+        """Give channel, page, output and descriptor back; a slot that idles ends by that."""
         self.channel.close()
         self.page.close()
+        self.output.close()
         os.close(self.pidfd)
 
 
@@ -103,17 +108,18 @@ class Spawner:
             InternalError: The spawner is gone.
         """
         channel, their_socket = connect_pair()
-        page_fd = host.shared_memory("pfw-page", PAGE_BYTES)
+        page_fd, output_fd = host.shared_memory("pfw-page", PAGE_BYTES), open_output()
         try:
             page = StatusPage(page_fd)
-            pid, pidfd = self._request(kind, [their_socket.fileno(), page_fd])
+            pid, pidfd = self._request(kind, [their_socket.fileno(), page_fd, output_fd])
         except BaseException:
             channel.close()
+            os.close(output_fd)
             raise
         finally:
             their_socket.close()
             os.close(page_fd)
-        return SlotHandle(pid, kind, channel, page, pidfd)
+        return SlotHandle(pid, kind, channel, page, pidfd, Output(output_fd))
 
     def poll(self) -> list[tuple[int, int]]:
         """Return `[(pid, wait status)]` of the slots that have ended since the last call, without blocking."""
@@ -189,7 +195,7 @@ class _Nursery:
 
     def _answer(self) -> bool:
         """Fork the slot of one request; return False when the supervisor is gone."""
-        data, fds, _, _ = socket.recv_fds(self._control, 16, 2)
+        data, fds, _, _ = socket.recv_fds(self._control, 16, 3)
         if not data:
             return False
         try:
@@ -209,7 +215,7 @@ class _Nursery:
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _run_and_exit(lambda: _become_slot(kind, fds[0], fds[1], parent))
+            _run_and_exit(lambda: _become_slot(kind, parent, *fds))
         _make_group(pid)
         self._slots.add(pid)
         return pid
@@ -246,7 +252,7 @@ def _serve(control: socket.socket) -> None:
         nursery.end_all()
 
 
-def _become_slot(kind: str, socket_fd: int, page_fd: int, parent: int) -> None:
+def _become_slot(kind: str, parent: int, socket_fd: int, page_fd: int, output_fd: int) -> None:
     """Turn this new child of the spawner into a slot."""
     _make_group(0)
     host.set_pdeathsig(signal.SIGKILL)
@@ -256,6 +262,8 @@ def _become_slot(kind: str, socket_fd: int, page_fd: int, parent: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     page = StatusPage(page_fd)
+    for fd in (1, 2):
+        os.dup2(output_fd, fd)
     _close_other_fds(socket_fd)
     # Python itself gives `random` a new seed in every forked child.
     channel = Channel(socket.socket(fileno=socket_fd))
@@ -291,6 +299,8 @@ def _preload() -> None:
     import pfw.step  # noqa: F401
     from pfw_worker import async_slot, slot  # noqa: F401
 
+    logging.root.handlers.clear()  # the worker's own: what steps log is theirs
+    logging.root.setLevel(logging.WARNING)
     gc.collect()
     gc.freeze()  # collections in slots leave these pages shared
 

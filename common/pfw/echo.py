@@ -1,0 +1,53 @@
+"""Shows what the steps of a local cluster print, on a thread of its own: a terminal that is slow delays nobody."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+#: Pieces that may wait; while the terminal takes nothing, the oldest are not shown (the run's log has them).
+WAITING_PIECES = 256
+
+
+class Echo:
+    """What waits to be shown."""
+
+    def __init__(self, write: Callable[[str], object]) -> None:
+        """Makes one; its thread starts with the first text.
+
+        Args:
+            write: Shows a text; that it raises ends nothing.
+        """
+        self.write = write
+        self._changed = threading.Condition()
+        self._waiting: deque[bytes] = deque(maxlen=WAITING_PIECES)
+        self._is_writing = False
+        self._thread: threading.Thread | None = None
+
+    def put(self, text: bytes) -> None:
+        """Has a text shown after those before it; returns at once."""
+        with self._changed:
+            self._waiting.append(text)
+            self._changed.notify_all()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="pfw-echo", daemon=True)
+                self._thread.start()
+
+    def flush(self, timeout_s: float) -> None:
+        """Waits until everything is shown, but not for ever."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting and not self._is_writing, timeout_s)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._is_writing = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._waiting)
+                text, self._is_writing = b"".join(self._waiting), True
+                self._waiting.clear()
+            try:
+                self.write(text.decode("utf-8", "replace"))
+            except Exception:  # a closed stdout, or one that cannot write these characters
+                continue
