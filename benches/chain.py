@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
 from benches._common import CPU, Bench, Figures, Line, expect, main, stopwatch
 from benches._dag import Call, build, serial, warm_pool
+from benches._relay import relay
 
 from pfw import LocalCluster, run
 
@@ -41,11 +43,20 @@ def executor_round(pool: ProcessPoolExecutor) -> Figures:
     return {"executor": STEPS / figures["s"]}
 
 
+def relay_round(call: Callable[[int, int], int]) -> Figures:
+    """The same through processes that only pass it on."""
+    figures: dict[str, float] = {}
+    with stopwatch(figures, "s"):
+        value = call(STEPS, 0)
+    expect(value, EXPECTED, "chain through a bare relay")
+    return {"relay": STEPS / figures["s"]}
+
+
 def measure(bench: Bench) -> None:
-    """Both, in turns."""
-    with warm_pool(CPU) as pool, LocalCluster(cpu=CPU) as cluster:
+    """All three, in turns."""
+    with relay() as call, warm_pool(CPU) as pool, LocalCluster(cpu=CPU) as cluster:
         pfw_round(cluster)
-        found = bench.play(lambda: pfw_round(cluster), lambda: executor_round(pool))
+        found = bench.play(lambda: pfw_round(cluster), lambda: executor_round(pool), lambda: relay_round(call))
     bench.add(
         Line(
             f"chain of {STEPS:,} steps",
@@ -55,7 +66,8 @@ def measure(bench: Bench) -> None:
             is_rate=True,
             reference=f"ProcessPoolExecutor({CPU}), resubmitting",
             reference_figures=found["executor"],
-        )
+        ),
+        Line("    a bare relay with as many processes and hops", "steps/s", found["relay"], is_rate=True),
     )
 
 

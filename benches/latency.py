@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 from benches._common import CPU, Bench, Figures, Line, expect, main
 from benches._dag import warm_pool
+from benches._relay import relay
 
 from pfw import LocalCluster, Workflow, run, step
 
@@ -56,11 +57,21 @@ def executor_round(pool: ProcessPoolExecutor) -> Figures:
     return {"executor p50": trips[CALLS // 2], "executor p99": trips[CALLS * 99 // 100]}
 
 
+def relay_round(call: Callable[[int, int], int]) -> Figures:
+    """Single calls through processes that only pass them on."""
+    return {"relay p50": trips_us(lambda number: call(1, number), CALLS)[CALLS // 2]}
+
+
 def measure(bench: Bench) -> None:
-    """All three, in turns."""
-    with warm_pool(CPU) as pool, LocalCluster(cpu=CPU) as cluster:
+    """All four, in turns."""
+    with relay() as call, warm_pool(CPU) as pool, LocalCluster(cpu=CPU) as cluster:
         submit_round(cluster)
-        found = bench.play(lambda: submit_round(cluster), lambda: run_round(cluster), lambda: executor_round(pool))
+        found = bench.play(
+            lambda: submit_round(cluster),
+            lambda: run_round(cluster),
+            lambda: executor_round(pool),
+            lambda: relay_round(call),
+        )
     reference = f"ProcessPoolExecutor({CPU})"
     bench.add(
         Line(
@@ -72,6 +83,7 @@ def measure(bench: Bench) -> None:
             reference_figures=found["executor p50"],
         ),
         Line("    p99", "µs", found["p99"], reference=reference, reference_figures=found["executor p99"]),
+        Line("    a bare relay with as many processes and hops, p50", "µs", found["relay p50"]),
         Line("    a workflow of one step, `run(wf).value`, p50", "µs", found["run"]),
     )
 

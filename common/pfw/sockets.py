@@ -20,6 +20,7 @@ FRAMES_PER_TURN = 1_000
 
 #: As plain ints: an operation on zmq's enums costs as much as the call it is for.
 _EVENTS, _POLLIN, _NOBLOCK = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.NOBLOCK)
+_MORE = _NOBLOCK | int(zmq.SNDMORE)
 
 
 def make_router(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[bytes]:
@@ -118,10 +119,9 @@ def send(socket: zmq.Socket[bytes], frames: Sequence[bytes], peer: bytes | None 
     """Sends frames, to one peer on a router; False if the other side is not there (what was to be sent is repeated)."""
     try:
         for frame in frames:
-            if peer is None:
-                socket.send(frame, _NOBLOCK)
-            else:
-                socket.send_multipart((peer, frame), _NOBLOCK)
+            if peer is not None:
+                socket.send(peer, _MORE)
+            socket.send(frame, _NOBLOCK)
     except zmq.Again:
         return False
     except zmq.ZMQError as error:

@@ -201,16 +201,27 @@ def _are_strings(column: Sequence[Any]) -> bool:
 def _rows(*types: type) -> Check:
     """A list of rows whose cells have these types; ints are not negative, floats finite, strings short.
 
-    Looked at as one list of cells, so that the work is done in C: 2 µs for one row of ten, 0.4 µs a row in a batch.
+    Many are looked at as one list of cells, so that the work is done in C: 0.5 µs a row of ten in a batch. Few are
+    looked at one by one: 0.9 µs for one row where its columns would take 4.4.
     """
     width, of_row = len(types), list(types)
     columns = [(number, _COLUMN_CHECKS[kind]) for number, kind in enumerate(types) if kind in _COLUMN_CHECKS]
+    ints = [number for number, kind in enumerate(types) if kind is int]
+    others = [(number, _CELL_CHECKS[kind]) for number, kind in enumerate(types) if kind in _CELL_CHECKS]
+
+    def is_row(row: Any) -> bool:
+        if type(row) is not tuple or tuple(map(type, row)) != types:
+            return False
+        for number in ints:
+            if not 0 <= row[number] < INT_LIMIT:
+                return False
+        return all(is_cell(row[number]) for number, is_cell in others)
 
     def check(rows: Any) -> bool:
         if type(rows) is not tuple:
             return False
-        if not rows:
-            return True
+        if len(rows) <= _FEW_ROWS:
+            return all(map(is_row, rows))
         if set(map(type, rows)) != {tuple} or set(map(len, rows)) != {width}:
             return False
         cells = list(chain.from_iterable(rows))
@@ -220,6 +231,15 @@ def _rows(*types: type) -> Check:
 
     return check
 
+
+#: Up to so many rows are checked one by one.
+_FEW_ROWS = 8
+
+_CELL_CHECKS: dict[type, Check] = {
+    float: isfinite,
+    str: _is_str,
+    tuple: _are_bytes,
+}
 
 _COLUMN_CHECKS: dict[type, Callable[[Sequence[Any]], bool]] = {
     int: lambda column: min(column) >= 0 and max(column) < INT_LIMIT,

@@ -38,11 +38,9 @@ def plan_round(
         workers: Workers with credit in this lane.
         estimates_us: Function number -> expected µs, 0 if not known.
     """
-    offers, rotation = list(workers), deque(runs)
-    while rotation:
-        first = max(run.priority for run in rotation) if len(rotation) > 1 else rotation[0].priority
-        equals = deque(run for run in rotation if run.priority == first)
-        rotation = deque(run for run in rotation if run.priority != first)
+    offers, runs = list(workers), list(runs)
+    for priority in sorted({run.priority for run in runs}, reverse=True):
+        equals = deque([run for run in runs if run.priority == priority])
         yield from _fill_idle(lane, equals, offers, estimates_us)
         if equals:
             yield from _send_ahead(lane, equals, offers, estimates_us)
