@@ -238,6 +238,44 @@ def logs(run_id: str, step: str, on: str | None, as_json: bool) -> None:
         click.echo(text, nl=False)
 
 
+@cli.command(epilog=_example("pfw explain 3f2a9c01de total", "pfw explain 3f2a9c01de"))
+@click.argument("run_id", metavar="RUN")
+@click.argument("step", metavar="[STEP]", required=False)
+@_on
+@_json
+def explain(run_id: str, step: str | None, on: str | None, as_json: bool) -> None:
+    """Say why a step has not started, what it waits for, or how it ended. Without STEP: of those that hold up the run.
+
+    These are the steps that have failed, and those that have not ended although all they depend on has.
+    """
+    from pfw.client import Client
+
+    with Client(on) as client:
+        text = client.attach(run_id).explain(step)
+    if as_json:
+        print_json({"run": run_id, "step": step, "text": text})
+    else:
+        click.echo(text)
+
+
+@cli.command(epilog=_example("pfw replay 3f2a9c01de total --pdb"))
+@click.argument("run_id", metavar="RUN")
+@click.argument("step", metavar="STEP")
+@click.option("--pdb", "debug", is_flag=True, help="If it fails, look at it with Python's debugger.")
+@_on
+def replay(run_id: str, step: str, debug: bool, on: str | None) -> int:
+    """Call a step again here, with what it was called with; the exit code says whether it fails here too.
+
+    Code that the run was sent by value comes with it; other modules must be importable here.
+    """
+    from pfw.client import Client
+    from pfw.launch import replay_step
+
+    with Client(on) as client:
+        found = client.attach(run_id)
+    return replay_step(found, step, debug=debug)
+
+
 @cli.command(epilog=_example("pfw cancel 3f2a9c01de --reason 'wrong input'"))
 @click.argument("run_id", metavar="RUN")
 @click.option("--reason", default="cancelled with pfw cancel", help="Is part of the run's error.")

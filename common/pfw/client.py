@@ -12,7 +12,7 @@ from pfw import messages as m
 from pfw.call import Input, Inputs
 from pfw.config import Config, Keep, settle
 from pfw.connection import find_address
-from pfw.errors import ClusterError, ConfigError, UnknownDependencyError, UnknownRunError, did_you_mean
+from pfw.errors import ClusterError, ConfigError, PfwError, UnknownDependencyError, UnknownRunError, did_you_mean
 from pfw.futures import Calls, Future
 from pfw.link import Link
 from pfw.progress import report
@@ -223,6 +223,13 @@ class Client:
     def wait(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
         """Waits until `predicate()` is true; False if the time is over before."""
         return self._link.wait(predicate, timeout)
+
+    def look(self, record: RunRecord, step: int) -> dict[str, Any]:
+        """How a step stands that has not ended, as `explanation.explain` reads it; {} if nobody knows any more."""
+        try:
+            return dict(self._ask(lambda number: m.Query(number, "step", record.number, step)))
+        except PfwError:
+            return {}
 
     def cancel_record(self, record: RunRecord, reason: str) -> None:
         """Asks for the end of a run of this client."""

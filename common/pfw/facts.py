@@ -18,6 +18,10 @@ FACT_FAILED, FACT_CANCELLED, FACT_SKIPPED, FACT_FINISHED = range(4, 8)
 FACT_CAPACITY = 8
 #: A piece of what an attempt has printed; the run's log, not its history.
 FACT_PRINTED = 9
+#: The output of a step that another one got as an input and failed with; beside the history as well.
+FACT_INPUT = 10
+#: Facts that are no part of the history.
+ASIDE = frozenset({FACT_PRINTED, FACT_INPUT})
 
 #: What an attempt cost beside its time: the last two cells of an outcome and of a fact.
 Cost: TypeAlias = tuple[int, int]
@@ -39,8 +43,8 @@ class Fact(NamedTuple):
     started_at: float
     #: Seconds the attempt's code ran, waiting excluded.
     run_s: float
-    #: The output if it is kept, the packed failure, the reason of a cancel, or what was printed; for RUN_STARTED and
-    #: CAPACITY the packed number of slots in each lane.
+    #: The output if it is kept, the packed failure, the reason of a cancel, what was printed, or an input; for
+    #: RUN_STARTED and CAPACITY the packed number of slots in each lane.
     payload: bytes
     #: What the attempt cost: CPU time in µs, and peak memory in bytes, each 0 where it was not measured.
     cpu_us: int = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import traceback
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -137,6 +138,27 @@ def output_of(client: Client, run_id: str, step_id: str) -> Any:
     while found.states[step_id] not in _ENDED and not found.wait(_LOOK_S):
         pass
     return found.output(step)
+
+
+def replay_step(found: Run, step_id: str, *, debug: bool) -> int:
+    """Calls a step again in this process and prints what it returns, or how it fails; returns the exit code.
+
+    Raises:
+        UnknownDependencyError: The run has no such step.
+        OutputNotKeptError: What it was called with is not here.
+    """
+    found.inputs(step_id)  # what is missing is said apart from what the step raises
+    try:
+        value = found.replay(step_id)
+    except (Exception, SystemExit) as error:
+        traceback.print_exception(error)
+        if debug:
+            import pdb  # noqa: T100  it was asked for
+
+            pdb.post_mortem(error.__traceback__)
+        return CODES["FAILED"]
+    click.echo(repr(value))
+    return 0
 
 
 def _warn_if_empty(client: Client) -> None:

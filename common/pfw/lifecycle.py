@@ -26,6 +26,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
 from pfw.absence import Absence
+from pfw.asides import Asides
 from pfw.facts import (
     ASSIGNED,
     BACKOFF,
@@ -34,6 +35,7 @@ from pfw.facts import (
     FACT_CAPACITY,
     FACT_FAILED,
     FACT_FINISHED,
+    FACT_INPUT,
     FACT_PRINTED,
     FACT_RETRYING,
     FACT_RUN_STARTED,
@@ -56,7 +58,6 @@ from pfw.facts import (
     new_fact,
 )
 from pfw.graph import IF_ALL, IF_ALWAYS, LANE_ASYNC, LANE_CPU, LANE_IO, Graph, Spec
-from pfw.printed import LOG_BYTES, Window
 
 MODES = ("parallel", "waves", "sequential")
 ON_FAILURE = ("stop", "continue", "abort")
@@ -119,6 +120,7 @@ class RunLife:
     """One run. Columns indexed by step, because a list of ints costs the collector nothing at a million steps."""
 
     __slots__ = (
+        "_asides",
         "_backoff_heap",
         "_consumers",
         "_crashes",
@@ -131,7 +133,6 @@ class RunLife:
         "_losses",
         "_missing",
         "_parked",
-        "_printed",
         "_ranks",
         "_reasons",
         "_seed",
@@ -215,8 +216,7 @@ class RunLife:
         self._wave = 0
         self._wave_left: list[int] = []
         self._parked: list[int] = []
-        #: Positions of the facts that hold what was printed.
-        self._printed: Window[int] = Window(LOG_BYTES)
+        self._asides = Asides()
 
     # -- the graph -------------------------------------------------------------------------------------------------
 
@@ -381,6 +381,15 @@ class RunLife:
         """When the next backoff ends, on the driver's clock."""
         return self._backoff_heap[0][0] if self._backoff_heap else None
 
+    def retry_s(self, step: int, now: float) -> float:
+        """Seconds until the backoff of a step ends, 0 if it is in none. For people: it looks at every backoff."""
+        due = [at for at, other in self._backoff_heap if other == step]
+        return max(0.0, due[-1] - now) if due and self.states[step] == BACKOFF else 0.0
+
+    def is_in_later_wave(self, step: int) -> bool:
+        """Whether a step waits for the open wave to end (waves mode)."""
+        return bool(self._depths) and self._depths[step] > self._wave
+
     def on_time(self, now: float) -> None:
         """Ends every backoff that is due."""
         while self._backoff_heap and self._backoff_heap[0][0] <= now:
@@ -413,14 +422,10 @@ class RunLife:
         self.facts.append(Fact(FACT_CAPACITY, 0, now, 0, 0, now, now, 0.0, capacity))
 
     def on_printed(self, step: int, worker: int, text: bytes, now: float) -> None:
-        """The step's attempt has printed this since; of too much in one run the oldest is dropped."""
-        if self.is_finished or not text:
-            return
-        position = self.facts_dropped + len(self.facts)
-        self.facts.append(Fact(FACT_PRINTED, step, now, self.attempts[step], worker, now, now, 0.0, text))
-        for old in self._printed.add(position, len(text)):
-            if old >= self.facts_dropped:
-                self.facts[old - self.facts_dropped] = self.facts[old - self.facts_dropped]._replace(payload=b"")
+        """The step's attempt has printed this since it was last told."""
+        if text and not self.is_finished:
+            fact = Fact(FACT_PRINTED, step, now, self.attempts[step], worker, now, now, 0.0, text)
+            self._asides.add_printed(fact, self.facts, self.facts_dropped)
 
     # -- how attempts end ------------------------------------------------------------------------------------------
 
@@ -598,6 +603,7 @@ class RunLife:
         self.states[step] = FAILED
         self.failed += 1
         self._reasons[step] = failure
+        self._give_inputs(step, now)
         self._again(FACT_FAILED, step, worker, started_at, run_s, failure, now, cost)
         self._spread(step, step, now)
         self._end(step)
@@ -608,6 +614,18 @@ class RunLife:
             if self._discards:
                 self.to_stop.extend(self.running())
         self._settle(now)
+
+    def _give_inputs(self, step: int, now: float) -> None:
+        """Tells what a failed step was called with and the caller has not got."""
+        if self.is_open:
+            return
+        outputs = {d: self.outputs[d] or b"" for d in self.graph.inputs[step] if not self._is_told(d)}
+        inputs = self._asides.choose_inputs(outputs)
+        self.facts.extend([Fact(FACT_INPUT, d, now, 0, 0, now, now, 0.0, output) for d, output in inputs])
+
+    def _is_told(self, step: int) -> bool:
+        """Whether the caller has got the step's output."""
+        return self.states[step] == SUCCEEDED and (self.keep_all or step in self._kept)
 
     def running(self) -> list[int]:
         """Steps that are handed out now."""

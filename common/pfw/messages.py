@@ -227,10 +227,13 @@ class Cursors(NamedTuple):
 
 
 class Query(NamedTuple):
-    """A question for people and scripts: workers, runs or status."""
+    """A question for people and scripts: workers, runs, status or step."""
 
     request: int
     what: str
+    #: Which step of which run is asked for.
+    run: int = 0
+    step: int = 0
 
 
 class Accepted(NamedTuple):

@@ -94,24 +94,17 @@ class Piece:
 class Log:
     """What the steps of one run have printed, as far as it is kept."""
 
-    __slots__ = ("_has_news", "_pieces", "_window")
+    __slots__ = ("_pieces", "_window")
 
     def __init__(self) -> None:
         self._pieces: dict[int, list[Piece]] = {}
         self._window: Window[Piece] = Window(LOG_BYTES)
-        self._has_news = False
 
     def add(self, step: int, piece: Piece) -> None:
         """Adds the next piece of a step's output."""
         self._pieces.setdefault(step, []).append(piece)
-        self._has_news = True
         for old in self._window.add(piece, len(piece.text)):
             old.text = b""
-
-    def has_news(self) -> bool:
-        """Whether something was added since this was last asked."""
-        found, self._has_news = self._has_news, False
-        return found
 
     def text(self, step: int, attempt: int | None = None) -> str:
         """What the attempts of a step, or one of them, have printed."""

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pfw.facts import (
+    ASIDE,
     ASSIGNED,
     BACKOFF,
     CANCELLED,
     FACT_CANCELLED,
     FACT_FAILED,
     FACT_FINISHED,
+    FACT_INPUT,
     FACT_PRINTED,
     FACT_RETRYING,
     FACT_SKIPPED,
@@ -33,11 +35,13 @@ class RunRecord:
 
     __slots__ = (
         "__weakref__",
+        "_has_asides",
         "cancel_reason",
         "epoch_s",
         "error",
         "failures",
         "graph",
+        "inputs",
         "is_closing",
         "is_open",
         "meta",
@@ -78,8 +82,11 @@ class RunRecord:
         self.failures: dict[int, bytes] = {}
         #: What steps have printed, and who is told of it as it comes; an open run keeps none.
         self.log = Log()
+        self._has_asides = False
         self.on_printed: Callable[[bytes], None] | None = None
-        #: The history: all facts but those of the log; an open run keeps none.
+        #: {step: pickled output}, as a step that failed got it; those that are kept for the caller are in `outputs`.
+        self.inputs: dict[int, bytes] = {}
+        #: The history: all facts but those beside it; an open run keeps none.
         self.rows: list[FactRow] = []
         self.position = 0
         self.workers: dict[int, str] = {}
@@ -108,7 +115,12 @@ class RunRecord:
                 self._apply_other(row)
         self.position += len(rows)
         if not self.is_open:
-            self.rows.extend([row for row in rows if row[0] != FACT_PRINTED] if self.log.has_news() else rows)
+            self.rows.extend([row for row in rows if row[0] not in ASIDE] if self._has_asides else rows)
+        self._has_asides = False
+        if rows and rows[-1][0] == FACT_FINISHED:
+            # Last: who sees the end must find everything before it.
+            self.cancel_reason = rows[-1][8].decode()
+            self.status = rows[-1][3]
 
     def _apply_other(self, row: FactRow) -> None:
         kind, step = row[0], row[1]
@@ -125,11 +137,12 @@ class RunRecord:
             self.states[step] = CANCELLED
         elif kind == FACT_PRINTED:
             self._on_printed(step, row[3], row[8])
-        elif kind == FACT_FINISHED:
-            self.status = row[3]
-            self.cancel_reason = row[8].decode()
+        elif kind == FACT_INPUT:
+            self._has_asides = True
+            self.inputs[step] = row[8]
 
     def _on_printed(self, step: int, attempt: int, text: bytes) -> None:
+        self._has_asides = True
         if not self.is_open:
             self.log.add(step, Piece(attempt, text))
         if self.on_printed is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pfw.call import fill
 from pfw.errors import OutputNotKeptError, RunCancelledError, StepFailedError, UnknownDependencyError, did_you_mean
-from pfw.facts import FACT_FAILED, RUN_CANCELLED, RUN_STATE_NAMES, STATE_NAMES, SUCCEEDED
+from pfw.facts import FACT_FAILED, FACT_SUCCEEDED, RUN_CANCELLED, RUN_STATE_NAMES, STATE_NAMES, SUCCEEDED
 from pfw.node import ItemNode, MapNode, Node
 from pfw.record import RunRecord
 
@@ -39,6 +39,9 @@ class Engine(Protocol):
     def wait(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
         """Waits until `predicate()` is true; False if the time is over before."""
 
+    def look(self, record: RunRecord, step: int) -> dict[str, Any]:
+        """How a step stands that has not ended; {} if nobody knows any more."""
+
     def cancel_record(self, record: RunRecord, reason: str) -> None:
         """Asks for the end of the run."""
 
@@ -49,6 +52,8 @@ class Run:
     def __init__(self, record: RunRecord, meaning: Meaning, engine: Engine) -> None:
         self._record, self._meaning, self._engine = record, meaning, engine
         self._index: dict[str, int] | None = None
+        #: Steps whose outputs `as_completed` has given and freed.
+        self._given: set[int] = set()
         #: The thread that tells progress functions, if there are any.
         self.reporter: threading.Thread | None = None
 
@@ -183,6 +188,8 @@ class Run:
             return codec.load(pickled)
         name = self._record.graph.ids[step]
         state = self._record.states[step]
+        if step in self._given:
+            raise OutputNotKeptError(f"the output of {name!r} was given by as_completed and then freed")
         if state == SUCCEEDED:
             raise OutputNotKeptError(f"the output of {name!r} was not kept: run with keep=[{name!r}] or keep='all'")
         raise OutputNotKeptError(f"{name!r} has no output: its state is {STATE_NAMES[state]}")
@@ -211,6 +218,81 @@ class Run:
         """
         return self._record.log.text(self.step_index(step if isinstance(step, str) else step.id), attempt)
 
+    def explain(self, step: str | Node | None = None) -> str:
+        """Says in words why a step has not started, what it waits for, or how it ended.
+
+        Args:
+            step: Its id or node; None: those that hold up the run, which have failed or could go on.
+
+        Raises:
+            UnknownDependencyError: The run has no such step.
+        """
+        from pfw import explanation
+
+        record, now = self._record, time.time()
+        if step is None:
+            return explanation.explain_run(record, self._engine.look, now)
+        index = self.step_index(step if isinstance(step, str) else step.id)
+        return explanation.explain(record, index, self._engine.look, now)
+
+    def as_completed(self) -> Iterator[tuple[str, Any]]:
+        """Gives `(id, output)` of each step whose output is kept, as it ends, and frees the output here.
+
+        After the last one it raises what `check` raises. With `keep="all"` every step counts, else the leaves and
+        what `keep` names; an output that was given is no longer in `outputs`.
+
+        Raises:
+            StepFailedError: A step failed; and RunCancelledError, ClusterError, StalledError as `check`.
+        """
+        from pfw import codec
+
+        record, rows, position = self._record, self._record.rows, 0
+        is_last = False
+        while not is_last:
+            self._wait_for_news(position)
+            is_last, first, position = record.is_finished, position, len(rows)
+            for place in range(first, position):
+                row = rows[place]
+                if row[0] == FACT_SUCCEEDED and record.outputs.pop(row[1], None) is not None:
+                    self._given.add(row[1])
+                    rows[place] = (*row[:8], b"", *row[9:])
+                    yield record.graph.ids[row[1]], codec.load(row[8])
+        self.check()
+
+    def inputs(self, step: str | Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What a step was called with, `(args, kwargs)`, unpickled anew at each call.
+
+        They are there for steps that have failed, as long as those of one run are at most 16 MiB together, for steps
+        without inputs, and where the outputs that they are made of are kept.
+
+        Raises:
+            UnknownDependencyError: The run has no such step.
+            OutputNotKeptError: They are not here; the message says which `keep=` to use.
+        """
+        from pfw.debugging import arguments
+
+        return arguments(self._record, self.step_index(step if isinstance(step, str) else step.id))
+
+    def replay(self, step: str | Node) -> Any:
+        """Calls a step again here, with what it was called with, so that a debugger can look on; nothing is recorded.
+
+        Whatever it raises comes with live frames: `pdb.post_mortem()` shows where, and `pdb.runcall(found.replay, id)`
+        goes through it. An `async def` step gets an event loop of its own.
+
+        Returns:
+            What the step returns, if it does not fail here.
+
+        Raises:
+            UnknownDependencyError: The run has no such step.
+            OutputNotKeptError: Its arguments are not here, as `inputs`.
+            MissingModuleError: A module that it needs is not installed here.
+        """
+        from pfw.debugging import call_again
+
+        index = self.step_index(step if isinstance(step, str) else step.id)
+        attempts = [row[3] for row in self._record.rows if row[1] == index and row[0] in (FACT_FAILED, FACT_SUCCEEDED)]
+        return call_again(self._record, index, attempts[-1] if attempts else 1)
+
     def _error(self, step: int, attempts: int) -> StepFailedError:
         from pfw.failure import Failure
         from pfw.remote import to_error
@@ -232,11 +314,14 @@ class Run:
 
     def events(self) -> Iterator[Event]:
         """Every event from the start of the run, then further ones as they come, until the run has ended."""
-        return self._follow(lambda known: self._engine.wait(lambda: self._has_news(known)))
+        return self._follow(self._wait_for_news)
 
     def watch(self) -> Iterator[Event]:
         """As `events`, for an onlooker: new events are looked for every WATCH_S and nobody is slowed."""
         return self._follow(self._nap)
+
+    def _wait_for_news(self, known: int) -> None:
+        self._engine.wait(lambda: self._has_news(known))
 
     def _nap(self, known: int) -> None:
         while not self._has_news(known):

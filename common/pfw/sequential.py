@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from pfw import outcome as oc
 from pfw.capture import Buffer, capturing
@@ -22,7 +23,7 @@ from pfw.codec import LoadedFunction, load_function
 from pfw.context import CancellationToken, Entry
 from pfw.errors import InternalError, StepInterrupt
 from pfw.execution import execute, execute_async, is_interruptible, report_load_error
-from pfw.facts import pack_capacity
+from pfw.facts import STATE_NAMES, pack_capacity
 from pfw.graph import LANE_CPU
 from pfw.lifecycle import RunLife
 from pfw.record import RunRecord
@@ -59,6 +60,17 @@ class Sequential:
         """Waits until `predicate()` is true; False if the time is over before."""
         with self._changed:
             return self._changed.wait_for(predicate, timeout)
+
+    def look(self, record: RunRecord, step: int) -> dict[str, Any]:
+        """How a step stands that has not ended, as `explanation.explain` reads it; {} before the start."""
+        life = self._life
+        if not life.states:
+            return {}
+        return {
+            "state": STATE_NAMES[life.states[step]], "attempt": life.attempts[step],
+            "retry_s": life.retry_s(step, time.monotonic()), "worker": record.workers[WORKER], "workers": 1,
+            "slots": 1, "taken": 1, "waiting": life.ready[LANE_CPU].count, "is_in_later_wave": False,
+        }  # fmt: skip
 
     def cancel_record(self, record: RunRecord, reason: str) -> None:
         """Ends the run before its next step; the running one sees it in its token."""

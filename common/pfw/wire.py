@@ -278,7 +278,7 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
     "CloseRun": (_is_int,),
     "Attach": (_is_int, _is_str),
     "Cursors": (_rows(int, int, int),),
-    "Query": (_is_int, _is_str),
+    "Query": (_is_int, _is_str, _is_int, _is_int),
     "Accepted": (_is_bytes, _is_int, _is_str),
     "Rejected": (_is_bytes, _is_int, _is_int, _is_str),
     "Attached": (_is_int, _is_int, _is_str, _is_str, _is_str, _is_bytes, _is_bytes, _is_str, _is_int),

@@ -41,7 +41,7 @@ from pfw_coordinator.catalogue import Catalogue
 from pfw_coordinator.feed import Feed
 from pfw_coordinator.ledger import LANES, Attempt, Client, Run, Subscription, Worker, new_attempt
 from pfw_coordinator.placement import plan_recall, plan_round
-from pfw_coordinator.report import report_runs, report_status, report_workers
+from pfw_coordinator.report import report_runs, report_status, report_step, report_workers
 
 #: What was sent to a worker so long ago should have arrived.
 REWIND_S = 2.0
@@ -476,6 +476,8 @@ class Core:
                 "clients": len(self.clients),
                 "oddities": self.oddities,
             }
+        elif msg.what == "step" and (run := self.runs.get(msg.run)) is not None and msg.step < len(run.life.states):
+            body = report_step(run, msg.step, self.workers.values(), now)
         else:
             self._reject(peer, b"", msg.request, m.REFUSED_UNKNOWN_RUN, f"nothing is known of {msg.what!r}")
             return

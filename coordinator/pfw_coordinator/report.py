@@ -51,6 +51,24 @@ def _report_run(run: Run, epoch_s: float, now: float) -> dict[str, Any]:
     }
 
 
+def report_step(run: Run, step: int, workers: Iterable[Worker], now: float) -> dict[str, Any]:
+    """How a step stands that has not ended, and the slots of its lane: what `pfw.explanation` makes words of."""
+    life, workers = run.life, list(workers)
+    lane = life.spec(step).lane
+    holders = (w.name for w in workers for a in w.attempts.values() if a.run is run and a.step == step)
+    return {
+        "state": STATE_NAMES[life.states[step]],
+        "attempt": life.attempts[step],
+        "retry_s": life.retry_s(step, now),
+        "worker": next(holders, ""),
+        "workers": len(workers),
+        "slots": sum(worker.slots[lane] for worker in workers),
+        "taken": sum(min(worker.out[lane], worker.slots[lane]) for worker in workers),
+        "waiting": life.ready[lane].count,
+        "is_in_later_wave": life.is_in_later_wave(step),
+    }
+
+
 def report_status(workers: Iterable[Worker], runs: Iterable[Run]) -> dict[str, Any]:
     """The cluster in numbers."""
     workers = list(workers)

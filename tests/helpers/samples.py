@@ -60,7 +60,7 @@ SAMPLES: tuple[m.Message, ...] = (
     m.CloseRun(1),
     m.Attach(9, "id"),
     m.Cursors(((1, 3, 2),)),
-    m.Query(9, "status"),
+    m.Query(9, "status", 1, 2),
     m.Accepted(b"key", 1, "id"),
     m.Rejected(b"key", 0, 2, "why"),
     m.Attached(9, 1, "id", "name", "waves", b"meta", b"graph", "1.2", 4),

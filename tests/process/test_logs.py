@@ -179,6 +179,29 @@ def test_the_memory_of_a_flood_is_given_back(tmp_path: Path) -> None:
         assert found.wait(30)
 
 
+def leave_flood(folder: str) -> None:
+    """A child goes on printing after its step."""
+    script = f"while [ ! -e {folder}/go ]; do printf '%01000000d' 0; done"
+    subprocess.Popen(["bash", "-c", script])
+
+
+def test_a_flood_that_a_step_leaves_behind_is_given_back(tmp_path: Path) -> None:
+    with LocalCluster(cpu=1, io=1) as cluster:
+        cluster.echo.write = lambda text: None
+        found = run(alone(leave_flood, str(tmp_path)), on=cluster)
+        (worker,) = cluster.workers()
+        pid = worker["pid"]
+        wait_until(lambda: output_size(pid) > 200 * MB and output_bytes(pid) < 50 * MB, 30, what="it is freed")
+        (tmp_path / "go").touch()
+        wait_until(lambda: output_bytes(pid) < 4 * MB, 30, what="all is freed")
+        assert len(found.logs("leave_flood")) < 4 * MB
+
+
+def output_size(pid: int) -> int:
+    """Bytes that were written to all output files of a worker."""
+    return sum(os.stat(fd).st_size for fd in Path(f"/proc/{pid}/fd").iterdir() if "pfw-output" in os.readlink(fd))
+
+
 def output_bytes(pid: int) -> int:
     """Memory of all output files that a worker has open."""
     total = 0

@@ -6,11 +6,12 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pfw import outcome as oc
-from pfw.absence import unpack_absence
+from pfw.absence import is_absence, unpack_absence
 from pfw.facts import (
     FACT_CANCELLED,
     FACT_FAILED,
     FACT_FINISHED,
+    FACT_INPUT,
     FACT_PRINTED,
     FACT_RETRYING,
     FACT_SKIPPED,
@@ -152,6 +153,8 @@ class Oracle:
             if kind == FACT_SUCCEEDED and not self._world.has_faults:
                 require(started_at >= queued_at - 0.5, f"step {step} of {record.run_id} starts before it may")
             require(not heard[_RUN], record.run_id, "goes on after its end")
+            if kind == FACT_INPUT and not is_absence(payload):
+                require(payload in self.outputs[record.run_id, step], f"step {step} did not return {payload!r}")
             if kind == FACT_PRINTED:
                 require(payload == _printed_by(record.run_id, step), f"step {step} did not print {payload!r}")
             if kind in (FACT_RETRYING, FACT_FAILED):

@@ -8,8 +8,9 @@ import msgpack
 import pytest
 
 from helpers.coordinator_rig import CoordinatorRig, of_kind
-from helpers.samples import graph_of
+from helpers.samples import graph_of, spec
 from pfw import messages as m
+from pfw import outcome as oc
 from pfw.wire import pack_graph, unpack
 from pfw_coordinator import feed as feed_module
 from pfw_coordinator.feed import FACTS_EVERY_S, REWIND_S
@@ -217,8 +218,8 @@ def test_an_unknown_run_cannot_be_attached_to(rig: CoordinatorRig) -> None:
 # -- questions ---------------------------------------------------------------------------------------------------------
 
 
-def ask(rig: CoordinatorRig, what: str) -> Any:
-    rig.core.on_query(b"client", m.Query(5, what), rig.now)
+def ask(rig: CoordinatorRig, what: str, run: int = 0, step: int = 0) -> Any:
+    rig.core.on_query(b"client", m.Query(5, what, run, step), rig.now)
     (answer,) = rig.turn()["client"]
     assert answer.request == 5
     return unpack(answer.body) if isinstance(answer, m.Answer) else answer
@@ -236,3 +237,19 @@ def test_questions_are_answered(rig: CoordinatorRig) -> None:
     status = ask(rig, "status")
     assert {"workers": 1, "clients": 1, "runs": 1, "held": 1, "cpu": 4}.items() <= status.items()
     assert ask(rig, "the weather").kind == m.REFUSED_UNKNOWN_RUN
+
+
+def test_how_a_step_stands_is_answered(rig: CoordinatorRig) -> None:
+    run = rig.submit(graph_of([(), ()], specs=[spec(retries=1, backoff=7.0)]))
+    rig.turn()
+    stands = {
+        "state": "ASSIGNED", "attempt": 1, "retry_s": 0.0, "worker": "a", "workers": 1, "slots": 4, "taken": 2,
+        "waiting": 0, "is_in_later_wave": False,
+    }  # fmt: skip
+    assert ask(rig, "step", run.number, 0) == stands
+    rig.outcome("a", 1, code=oc.RETRYABLE)
+    rig.turn()
+    rig.turn(rig.now + 3.0)
+    assert ask(rig, "step", run.number, 0) == {**stands, "state": "BACKOFF", "retry_s": 4.0, "worker": "", "taken": 1}
+    for number, step in ((run.number, 2), (99, 0)):
+        assert ask(rig, "step", number, step).kind == m.REFUSED_UNKNOWN_RUN

@@ -9,10 +9,12 @@ import pytest
 from helpers import invariants
 from helpers.lives import LIVES, assign, fail, kinds, start, succeed
 from helpers.samples import graph_of, spec
+from pfw.asides import INPUTS_BYTES
 from pfw.facts import (
     BACKOFF,
     FACT_FAILED,
     FACT_FINISHED,
+    FACT_INPUT,
     FACT_PRINTED,
     FACT_RETRYING,
     FACT_RUN_STARTED,
@@ -70,6 +72,48 @@ def test_an_open_run_forgets_what_was_printed_and_read() -> None:
     life.on_printed(0, 1, text, 1.0)
     life.on_printed(0, 1, b"last", 1.0)
     assert [fact.payload for fact in life.facts] == [text, b"last"]
+
+
+# -- what a failed step was called with --------------------------------------------------------------------------------
+
+
+def given(life: RunLife) -> list[tuple[int, bytes]]:
+    return [(fact.step, fact.payload) for fact in life.facts if fact.kind == FACT_INPUT]
+
+
+def test_the_inputs_of_a_failed_step_are_told_once_and_before_its_end() -> None:
+    life = start(graph_of([(), (), (0, 1), (0,), (1,)]), on_failure="continue", keep=(1,))
+    assign(life)
+    succeed(life, 0)
+    succeed(life, 1)
+    assign(life)
+    fail(life, 2)
+    assert given(life) == [(0, b"out 0")], "1 is kept, so the caller has it"
+    fail(life, 3)
+    fail(life, 4)
+    assert given(life) == [(0, b"out 0")]
+    assert [fact.kind for fact in life.facts[-5:-2]] == [FACT_INPUT, FACT_FAILED, FACT_FAILED]
+
+
+def test_a_retry_tells_no_inputs() -> None:
+    life = start(graph_of([(), (0,)], specs=[spec(retries=1)]))
+    assign(life)
+    succeed(life, 0)
+    assign(life)
+    fail(life, 1, is_retryable=True)
+    assert given(life) == []
+
+
+def test_of_too_large_inputs_none_are_told() -> None:
+    life = start(graph_of([(), (), (0, 1), (1,)]), on_failure="continue")
+    assign(life)
+    life.on_succeeded(0, 1, 1.0, 0.5, bytes(INPUTS_BYTES), 1.0)
+    succeed(life, 1)
+    assign(life)
+    fail(life, 2)
+    assert given(life) == []
+    fail(life, 3)
+    assert given(life) == [(1, b"out 1")]
 
 
 # -- the order of things -----------------------------------------------------------------------------------------------

@@ -9,8 +9,19 @@ import pytest
 
 from pfw import host
 from pfw.printed import CHATTY_BYTES, LOG_PIECE_BYTES, PIECE_EVERY_S, SHORT_LOG_PIECE_BYTES
-from pfw_worker.output import FLOOD_BYTES, LAST_BYTES, Output, open_output
+from pfw_worker.output import (
+    FLOOD_BYTES,
+    FLOOD_LOOK_S,
+    FREE_BYTES,
+    LAST_BYTES,
+    LOOK_S,
+    QUIET_LOOK_S,
+    Output,
+    Outputs,
+    open_output,
+)
 from pfw_worker.page import PAGE_BYTES, PRINTED, StatusPage
+from pfw_worker.spawner import SlotHandle
 
 NOTHING = (0, b"")
 
@@ -134,6 +145,38 @@ def test_the_last_output_of_a_process_that_died(slot: Slot) -> None:
     slot.print(b"." * 100_000)
     assert slot.output.take_rest(8, 5.0).endswith(b"." * 1_000)
     assert slot.output.last(slot.page) == "." * LAST_BYTES
+
+
+def test_what_nobody_prints_who_executes_is_skipped_and_freed(slot: Slot) -> None:
+    slot.page.begin(7, 1)
+    slot.print(b"seven")
+    end = slot.end()
+    slot.page.end()
+    assert slot.live(1.0) == NOTHING, "it is told as seven's, when the slot says so"
+    assert slot.output.take_until(7, end, 1.0) == b"seven"
+    slot.print(b"." * 10 * FLOOD_BYTES)
+    assert slot.live(1.0) == NOTHING
+    assert os.fstat(slot.fd).st_blocks * 512 <= 3 << 20
+    slot.page.begin(8, 2)
+    slot.print(b"eight")
+    assert slot.live(2.0) == (8, b"eight")
+
+
+def test_a_flood_is_looked_at_more_often(slot: Slot) -> None:
+    outputs = Outputs()
+    handle = SlotHandle(1, "sync", None, slot.page, 0, slot.output)  # type: ignore[arg-type]
+    slot.page.begin(7, 1)
+    for text, told, wait_s in (
+        (b"", [], QUIET_LOOK_S), (b"text", [(7, b"text")], LOOK_S), (b"more", [], LOOK_S), (b"", [], QUIET_LOOK_S),
+        (b"." * FREE_BYTES, [], FLOOD_LOOK_S),
+    ):  # fmt: skip
+        slot.print(text)
+        assert outputs.read([handle], 5.0) == told
+        assert outputs.due == 5.0 + wait_s
+    flooded = handle._replace(kind="async")
+    slot.print(b"." * FREE_BYTES)
+    assert outputs.read([flooded], 6.0) == []
+    assert outputs.due == 6.0 + FLOOD_LOOK_S
 
 
 def test_what_is_of_no_single_step_is_skipped(slot: Slot) -> None:

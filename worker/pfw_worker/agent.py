@@ -21,6 +21,7 @@ from pfw.graph import LANE_ASYNC, LANE_CPU
 from pfw.patience import Patience
 from pfw.wire import Assembler, encode
 from pfw_worker.core import Core, Outbox
+from pfw_worker.output import Outputs
 
 if TYPE_CHECKING:
     import psutil
@@ -84,6 +85,7 @@ class Agent:
         self._slots: dict[int, SlotHandle] = {}
         self._number_of_pid: dict[int, int] = {}
         self._slot_of_fd: dict[int, int] = {}
+        self._outputs = Outputs()
         self._oddities = 0
         self._stop_at: float | None = None
         self._stats_at = 0.0
@@ -149,9 +151,7 @@ class Agent:
                 self._receive(ear, now)
         if self._spawner.fileno() in fds:
             self._reap(now)
-        if core.is_look_due(now):
-            self._read_outputs(now)
-            core.on_look({number: slot.page.executing() for number, slot in self._slots.items()}, now)
+        self._look(now)
         if now >= self._stats_at:
             self._measure(now)
         core.on_time(now)
@@ -159,6 +159,15 @@ class Agent:
         self._wake_at = box.wake_at
         self._perform(box)
         return self._review(now)
+
+    def _look(self, now: float) -> None:
+        """At what the slots print and execute."""
+        is_due = self._core.is_look_due(now)
+        if is_due or now >= self._outputs.due:
+            for attempt, text in self._outputs.read(self._slots.values(), now):
+                self._core.on_printed(attempt, text, now)
+        if is_due:
+            self._core.on_look({number: slot.page.executing() for number, slot in self._slots.items()}, now)
 
     def _review(self, now: float) -> int | None:
         """Whether the worker is to end: the exit code, or None."""
@@ -177,7 +186,7 @@ class Agent:
                 ear.is_touched = self._sockets.has_input(ear.socket)
                 if ear.is_touched:
                     return 0.0
-        return max(0.0, min(MAX_SLEEP_S, self._wake_at - time.monotonic()))
+        return max(0.0, min(MAX_SLEEP_S, min(self._wake_at, self._outputs.due) - time.monotonic()))
 
     def _receive(self, ear: _Ear, now: float) -> None:
         ear.is_touched = True
@@ -249,16 +258,6 @@ class Agent:
             slot.channel.flush()
             self._watch_slot(slot)
 
-    def _read_outputs(self, now: float) -> None:
-        """What steps that still run have printed; that of the async process comes from itself."""
-        for slot in self._slots.values():
-            if slot.kind == "async":
-                slot.output.skip()
-            else:
-                attempt, text = slot.output.take_live(slot.page, now)
-                if text:
-                    self._core.on_printed(attempt, text, now)
-
     def _reap(self, now: float) -> None:
         for pid, status in self._spawner.poll():
             number = self._number_of_pid.pop(pid, None)
@@ -273,6 +272,8 @@ class Agent:
             last_output = slot.output.last(slot.page)
             slot.close()
             if number in self._core.slots:
+                if not self._core.slots[number].is_ready:
+                    logger.warning("a slot has ended before it was ready: %s", last_output or "it has printed nothing")
                 ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
                 code = 0 if ended_by else os.WEXITSTATUS(status)
                 self._core.on_slot_died(number, executing, start_us, ended_by, code, now, last_output)

@@ -8,11 +8,15 @@ nothing of it can be left behind.
 from __future__ import annotations
 
 import os
-from typing import Final
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
 
 from pfw import host
 from pfw.printed import Pace, abridge, whole
 from pfw_worker.page import StatusPage
+
+if TYPE_CHECKING:
+    from pfw_worker.spawner import SlotHandle
 
 #: Freed is what was read and lies so far behind; so much unread is not left to wait for the next piece.
 FREE_BYTES: Final = 1 << 20
@@ -22,13 +26,18 @@ LAST_BYTES: Final = 4_000
 #: A new file has so many bytes, and /dev/null none: so a slot notices when a step has changed its descriptors.
 FIRST_BYTES: Final = 1
 
+#: How long until outputs are looked at again: while none of them grows, while one does, while one is flooded.
+QUIET_LOOK_S: Final = 0.200
+LOOK_S: Final = 0.050
+FLOOD_LOOK_S: Final = 0.005
+
 _NOTHING: Final = (0, b"")
 
 
 class Output:
     """The supervisor's view of one slot's output."""
 
-    __slots__ = ("_attempt", "_fd", "_freed", "_pace", "_read")
+    __slots__ = ("_attempt", "_fd", "_freed", "_pace", "_read", "_seen", "grown")
 
     def __init__(self, fd: int) -> None:
         """Take over the descriptor of a file that `open_output` made."""
@@ -37,6 +46,9 @@ class Output:
         self._freed = 0
         self._attempt = 0
         self._pace = Pace(0.0)
+        self._seen = FIRST_BYTES
+        #: By how many bytes it had grown when it was last looked at.
+        self.grown = 0
 
     def close(self) -> None:
         """Close the file."""
@@ -44,12 +56,15 @@ class Output:
 
     def take_live(self, page: StatusPage, now: float) -> tuple[int, bytes]:
         """What the executing attempt has printed since this was last asked, if it is time to tell: (attempt, text)."""
-        size = self._size()
+        size = self._look()
         if size == self._read:
             return _NOTHING
         attempt = page.executing()[0]
         # What an earlier step has printed must be told first, as that step's: the slot's word for it is on its way.
-        if not attempt or page.printed_before() > self._read or page.executing()[0] != attempt:
+        if page.printed_before() > self._read or page.executing()[0] != attempt:
+            return _NOTHING
+        if not attempt:  # a thread or a child that a step has left behind prints
+            self.skip()
             return _NOTHING
         self._follow(attempt, now)
         if now < self._pace.due and size - self._read < FLOOD_BYTES:
@@ -68,7 +83,7 @@ class Output:
 
     def skip(self) -> None:
         """What was printed so far is of no single attempt."""
-        self._read = self._size()
+        self._read = self._look()
         self._free()
 
     def last(self, page: StatusPage) -> str:
@@ -76,6 +91,12 @@ class Output:
         size = self._size()
         start = max(page.printed_before(), FIRST_BYTES, size - LAST_BYTES)
         return os.pread(self._fd, max(0, size - start), start).decode("utf-8", "replace")
+
+    def _look(self) -> int:
+        """The size of the file now."""
+        size = self._size()
+        self._seen, self.grown = size, max(0, size - self._seen)
+        return size
 
     def _size(self) -> int:
         size = os.fstat(self._fd).st_size
@@ -111,6 +132,28 @@ class Output:
         if behind > self._freed:
             host.punch_hole(self._fd, self._freed, behind - self._freed)
             self._freed = behind
+
+
+class Outputs:
+    """When the outputs of all slots are to be looked at."""
+
+    __slots__ = ("due",)
+
+    def __init__(self) -> None:
+        #: At the latest then, also when nothing executes: what a step has left behind may print.
+        self.due = 0.0
+
+    def read(self, slots: Iterable[SlotHandle], now: float) -> list[tuple[int, bytes]]:
+        """Return (attempt, text): what executing attempts have printed. Async steps tell it themselves."""
+        told, grown = [], 0
+        for slot in slots:
+            if slot.kind == "async":
+                slot.output.skip()
+            else:
+                told.append(slot.output.take_live(slot.page, now))
+            grown = max(grown, slot.output.grown)
+        self.due = now + (FLOOD_LOOK_S if grown >= FREE_BYTES else LOOK_S if grown else QUIET_LOOK_S)
+        return [(attempt, text) for attempt, text in told if text]
 
 
 def open_output() -> int:

@@ -1,0 +1,82 @@
+"""What a step was called with, and its call made again here, for a debugger."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from pfw import codec, context
+from pfw.call import bind
+from pfw.context import Entry
+from pfw.errors import OutputNotKeptError
+from pfw.facts import STATE_NAMES, SUCCEEDED
+from pfw.record import RunRecord
+from pfw.step import open_workflow
+from pfw.tolerance import bind_some
+
+#: So many ids are named in a message.
+NAMED = 10
+
+
+def arguments(record: RunRecord, step: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Returns (args, kwargs) as the step with this index got them, unpickled anew.
+
+    Raises:
+        OutputNotKeptError: An output that is among them is not here; the message says how it would be.
+    """
+    graph = record.graph
+    inputs = _inputs(record, step)
+    _, args, kwargs = codec.load(graph.calls[step])
+    run_if = graph.specs[graph.spec_of[step]].run_if
+    if run_if:
+        found_args, found_kwargs = bind_some(run_if, args, kwargs, inputs)
+    else:
+        found_args, found_kwargs = bind(args, kwargs, [codec.load(pickled) for pickled in inputs])
+    return tuple(found_args), found_kwargs
+
+
+def _inputs(record: RunRecord, step: int) -> list[bytes]:
+    graph = record.graph
+    found, missing = [], []
+    for dependency in graph.inputs[step]:
+        pickled = record.outputs.get(dependency) or record.inputs.get(dependency)
+        if pickled is None:
+            missing.append(dependency)
+        else:
+            found.append(pickled)
+    if missing:
+        raise OutputNotKeptError(_explain(record, step, missing))
+    return found
+
+
+def _explain(record: RunRecord, step: int, missing: list[int]) -> str:
+    ids, states = record.graph.ids, record.states
+    other = next((dependency for dependency in missing if states[dependency] != SUCCEEDED), None)
+    if other is not None:
+        return f"there is no output of {ids[other]!r} for {ids[step]!r}: its state is {STATE_NAMES[states[other]]}"
+    keep = ", ".join(repr(ids[dependency]) for dependency in missing[:NAMED])
+    if len(missing) > NAMED:
+        return f"{len(missing):,} arguments of {ids[step]!r} were not kept: run with keep='all'"
+    return f"arguments of {ids[step]!r} were not kept: run with keep=[{keep}] or keep='all'"
+
+
+def call_again(record: RunRecord, step: int, attempt: int) -> Any:
+    """Calls the step's function here, with the arguments it got, and returns what it returns; as `Run.replay`."""
+    graph = record.graph
+    args, kwargs = arguments(record, step)
+    loaded = codec.load_function(graph.functions[graph.function_of[step]])
+    entry = Entry(record.run_id, attempt)
+    entry.step_id, entry.params = graph.ids[step], loaded.params
+    block, previous = open_workflow.set(None), context.enter(entry)
+    try:
+        result = loaded.fn(*args, **kwargs)
+        return _awaited(result) if inspect.iscoroutine(result) else result
+    finally:
+        context.leave(previous)
+        open_workflow.reset(block)
+
+
+def _awaited(coroutine: Any) -> Any:
+    import asyncio
+
+    return asyncio.run(coroutine)
