@@ -40,6 +40,18 @@ def check_slots(field: str, value: Any) -> int:
     return value
 
 
+def check_timeout(field: str, value: Any) -> None:
+    """Checks that an option is a number of seconds greater than 0, or None.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if value is not None:
+        check_number(field, value)
+        if not value:
+            raise ConfigError(f"{field} is greater than 0, or None for no limit, not {value!r}")
+
+
 def checked_priority(field: str, value: Any) -> int:
     """Returns a priority of a run or step.
 

@@ -34,7 +34,7 @@ OK, USAGE, NOT_CONNECTED, CANCELLED, BUG, INTERRUPTED = 0, 2, 3, 4, 70, 130
 _CODES = """
 \b
 Exit codes: 0 succeeded, 1 a step failed, 2 usage, 3 could not connect,
-4 cancelled, 70 a bug in pfw, 130 interrupted.
+4 cancelled or timed out, 70 a bug in pfw, 130 interrupted.
 """
 
 
@@ -107,6 +107,7 @@ _RUN_EXAMPLE = _example("pfw run examples/code_census.py -p limit=200", "pfw run
 @click.option("--on", metavar="ADDRESS", help="Run on this coordinator. Default: a cluster of this command's own.")
 @click.option("--cpu", type=click.IntRange(1, 10_000), help="CPU slots. Default: the cores this process may use.")
 @click.option("--io", type=click.IntRange(1, 10_000), help="IO slots. Default: 4 for each CPU slot.")
+@click.option("--timeout", type=float, metavar="S", help="Stop the run after so many seconds. Default: never.")
 @click.option(
     "--on-failure",
     type=click.Choice(ON_FAILURE),
@@ -121,8 +122,8 @@ _RUN_EXAMPLE = _example("pfw run examples/code_census.py -p limit=200", "pfw run
 @_json
 def run(
     file: str, parameters: tuple[str, ...], mode: str | None, on: str | None, cpu: int | None, io: int | None,
-    on_failure: str | None, keep: tuple[str, ...], detach: bool, time_scale: float | None, bytes_scale: float | None,
-    lane: str | None, progress: str | None, as_json: bool,
+    timeout: float | None, on_failure: str | None, keep: tuple[str, ...], detach: bool, time_scale: float | None,
+    bytes_scale: float | None, lane: str | None, progress: str | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Run the workflow in a Python file, or replay a recorded one.
 
@@ -138,7 +139,7 @@ def run(
     from pfw.launch import Order, launch
 
     kept = keep[0] if keep in (("leaves",), ("all",)) else keep or None
-    config = settle(None, mode=mode, cpu=cpu, io=io, on_failure=on_failure, keep=kept)
+    config = settle(None, mode=mode, cpu=cpu, io=io, timeout=timeout, on_failure=on_failure, keep=kept)
     _check_place(config.mode, on, cpu, io, detach)
     replay, workflow = _load(file, parameters, {"time_scale": time_scale, "bytes_scale": bytes_scale, "lane": lane})
     return launch(Order(workflow, replay, on, config, progress, as_json), detach=detach)

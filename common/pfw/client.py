@@ -92,7 +92,7 @@ class Client:
             wf: The workflow.
             key: The same key twice is one run, so that a start whose answer was lost may be repeated.
             config: As for `pfw.run`.
-            options: mode, on_failure, keep, priority, progress: as for `pfw.run`.
+            options: mode, timeout, on_failure, keep, priority, progress: as for `pfw.run`.
 
         Raises:
             ConfigError: An option has a value that it cannot have.
@@ -128,6 +128,7 @@ class Client:
             codec.dump(tuple(meaning)) if is_detached else b"",
             pack_graph(compiled.graph),
             wf.version or "",
+            config.timeout or 0.0,
         )
         record = self._link.call(lambda session, now: session.submit(message, record))
         run = Run(record, meaning, self)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from pfw.checks import check_number, check_slots, checked_priority
+from pfw.checks import check_number, check_slots, check_timeout, checked_priority
 from pfw.errors import ConfigError, did_you_mean
 from pfw.lifecycle import MODES, ON_FAILURE
 from pfw.node import Deferred, MapNode, Node
@@ -44,6 +44,11 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[str, Any], Any]:
 def _seconds(label: str, value: Any) -> float:
     check_number(label, value)
     return float(value)
+
+
+def _timeout(label: str, value: Any) -> float | None:
+    check_timeout(label, value)
+    return None if value is None else float(value)
 
 
 def _slots(label: str, value: Any) -> Any:
@@ -127,6 +132,10 @@ class Config:
     retry: int | Retry = 0
     #: For steps that set none: time between the request to stop and the end by force, s.
     grace: float = 2.0
+    #: For steps that set none: how long an attempt may run, s; None: as long as it takes.
+    step_timeout: float | None = None
+    #: How long a run may take, s; None: as long as it takes.
+    timeout: float | None = None
     #: After a step has failed for good: "stop", "continue" or "abort".
     on_failure: str = "stop"
     #: Outputs kept for the caller: "leaves", "all", or ids and nodes.
@@ -167,7 +176,7 @@ class Config:
     def step_defaults(self) -> StepDefaults:
         """For options that steps do not set."""
         assert isinstance(self.retry, Retry)  # made one by its check
-        return StepDefaults(self.retry, self.grace)
+        return StepDefaults(self.retry, self.grace, self.step_timeout)
 
 
 _RULES = {
@@ -176,6 +185,8 @@ _RULES = {
     "io": _Rule(_slots, _number),
     "retry": _Rule(_retry, _number),
     "grace": _Rule(_seconds, _number),
+    "step_timeout": _Rule(_timeout, _number),
+    "timeout": _Rule(_timeout, _number),
     "on_failure": _Rule(_one_of(ON_FAILURE), str),
     "keep": _Rule(_keep, _names),
     "priority": _Rule(checked_priority, _number),

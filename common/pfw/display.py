@@ -15,7 +15,12 @@ LIVE_S = 0.1
 PLAIN_S = 1.0
 
 #: {type of event: state of its step afterwards}, for the states that are counted.
-_STATE_AFTER = {"Completed": "SUCCEEDED", "Failed": "FAILED", "Cancelled": "CANCELLED", "Skipped": "SKIPPED"}
+_STATE_AFTER = {
+    "Completed": "SUCCEEDED", "Failed": "FAILED", "TimedOut": "TIMED_OUT", "Skipped": "SKIPPED",
+    "Cancelled": "CANCELLED",
+}  # fmt: skip
+#: Of these, how they are told beside the count of all.
+_BAD = {"FAILED": "failed", "TIMED_OUT": "timed out", "SKIPPED": "skipped", "CANCELLED": "cancelled"}
 #: Types of events that `write_event` leaves out.
 _QUIET = ("Queued",)
 
@@ -59,7 +64,7 @@ class CounterLine:
         """What is shown."""
         counts = self._counts
         done = sum(counts[state] for state in _STATE_AFTER.values())
-        bad = ", ".join(f"{counts[s]:,} {s.lower()}" for s in ("FAILED", "SKIPPED", "CANCELLED") if counts[s])
+        bad = ", ".join(f"{counts[state]:,} {text}" for state, text in _BAD.items() if counts[state])
         share = f"{done / self._total:4.0%}" if self._total else ""
         seconds = time.monotonic() - self._began
         return f"{seconds:6.1f} s {share}  {done:,} of {self._total:,} steps{f' ({bad})' if bad else ''}"

@@ -30,6 +30,7 @@ class PfwError(Exception):
 def _rebuild(error_type: type[PfwError], args: tuple[Any, ...], state: dict[str, Any]) -> PfwError:
     # Not through __init__, whose keyword-only parameters pickle could not give.
     error = error_type.__new__(error_type, *args)
+    error.args = args  # those that are OSErrors do not take them from __new__
     error.__dict__.update(state)
     return error
 
@@ -125,6 +126,10 @@ class RetryExhaustedError(StepFailedError):
     """A step failed at its first try and at every retry: look at `__cause__`, or allow more in `Retry`."""
 
 
+class StepTimeoutError(StepFailedError, TimeoutError):
+    """A step ran for longer than its `timeout`: see in the traceback where it was, or give it more time."""
+
+
 class StepCrashedError(StepFailedError):
     """A step ended the process that it ran in, as often as its crash limit allows.
 
@@ -195,6 +200,10 @@ class RunCancelledError(PfwError):
 
     def _state(self) -> dict[str, Any]:
         return {**self.__dict__, "run": None}
+
+
+class RunTimeoutError(RunCancelledError, TimeoutError):
+    """The run was not complete within its `timeout`: give it more, or look in `.run` which steps took so long."""
 
 
 # ---------------------------------------------------------------- the cluster's

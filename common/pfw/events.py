@@ -20,6 +20,7 @@ from pfw.facts import (
     FACT_SKIPPED,
     FACT_STARTED,
     FACT_SUCCEEDED,
+    FACT_TIMED_OUT,
     RUN_STATE_NAMES,
 )
 from pfw.failure import Failure
@@ -76,12 +77,16 @@ class Failed(Event):
     """The step failed for good."""
 
 
+class TimedOut(Event):
+    """The step failed for good, because its last attempt ran for longer than its timeout."""
+
+
 class Cancelled(Event):
     """The step did not end by itself: its run was cancelled or stopped."""
 
 
 class Skipped(Event):
-    """The step cannot run, because one that it depends on failed."""
+    """The step cannot run, because one that it depends on did not succeed."""
 
 
 class RunFinished(Event):
@@ -92,6 +97,7 @@ _OF_STEP: dict[int, type[Event]] = {
     FACT_SUCCEEDED: Completed,
     FACT_RETRYING: Retrying,
     FACT_FAILED: Failed,
+    FACT_TIMED_OUT: TimedOut,
     FACT_CANCELLED: Cancelled,
     FACT_SKIPPED: Skipped,
 }
@@ -148,7 +154,7 @@ class EventReader:
         self, kind: int, step: int, timestamp: float, attempt: int, worker: str, run_s: float, payload: bytes
     ) -> Event:
         error = message = None
-        if kind in (FACT_FAILED, FACT_RETRYING):
+        if kind in (FACT_FAILED, FACT_RETRYING, FACT_TIMED_OUT):
             error = Failure.unpack(payload).headline
         elif kind == FACT_CANCELLED:
             message = payload.decode() or "the run stopped after a failure"

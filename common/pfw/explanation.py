@@ -15,6 +15,7 @@ from pfw.facts import (
     RUN_STATE_NAMES,
     STATE_NAMES,
     SUCCEEDED,
+    TIMED_OUT,
 )
 from pfw.messages import FactRow
 from pfw.metrics import LANE_NAMES
@@ -52,7 +53,7 @@ def explain_run(record: RunRecord, look: Look, now: float) -> str:
     held_up_by = [
         step
         for step, state in enumerate(record.states)
-        if state == FAILED or (state < SUCCEEDED and not _missing(record, step))
+        if state in (FAILED, TIMED_OUT) or (state < SUCCEEDED and not _missing(record, step))
     ]
     sentences = [explain(record, step, look, now) for step in held_up_by[:NAMED]]
     more = [f"Beside these there are {len(held_up_by) - NAMED:,} more."] if len(held_up_by) > NAMED else []

@@ -24,6 +24,8 @@ FAIL_MODULE: Final = 5
 FAIL_CANCELLED: Final = 6
 #: A bug in pfw.
 FAIL_INTERNAL: Final = 7
+#: The step ran for longer than its timeout.
+FAIL_TIMEOUT: Final = 8
 
 
 class Failure(NamedTuple):
@@ -69,7 +71,7 @@ class Failure(NamedTuple):
             raise ValueError(f"not a failure: {error}") from error
         if not isinstance(fields, tuple) or tuple(map(type, fields)) != _FIELD_TYPES:
             raise ValueError(f"not a failure: expected {len(_FIELD_TYPES)} fields of fixed types")
-        if not FAIL_ERROR <= fields[0] <= FAIL_INTERNAL:
+        if not FAIL_ERROR <= fields[0] <= FAIL_TIMEOUT:
             raise ValueError(f"not a failure: unknown code {fields[0]}")
         return cls(*fields)
 
@@ -86,6 +88,21 @@ def describe_crash(status: int, last_output: str = "") -> Failure:
     exit_code = status >> 8 & 0xFF
     message = f"its process ended with exit code {exit_code} before the step had returned"
     return Failure(FAIL_CRASHED, "StepCrashedError", message, exit_code=exit_code, last_output=last_output)
+
+
+def describe_timeout(timeout_s: float, payload: bytes = b"") -> Failure:
+    """Describe that an attempt ran for too long.
+
+    Args:
+        timeout_s: How long it might have run.
+        payload: What the attempt returned once it was interrupted: a packed Failure says where it was.
+    """
+    try:
+        traceback = Failure.unpack(payload).traceback
+    except ValueError:  # it had to be killed, or has returned an output
+        traceback = ""
+    message = f"it ran for longer than its timeout of {timeout_s:g} s"
+    return Failure(FAIL_TIMEOUT, "StepTimeoutError", message, traceback)
 
 
 def _signal_name(number: int) -> str:

@@ -13,7 +13,15 @@ from pfw import codec
 from pfw import messages as m
 from pfw.call import Input, Numbering, Scan, is_plain, replace_sources
 from pfw.errors import ClusterError, PfwError
-from pfw.facts import FACT_CANCELLED, FACT_FAILED, FACT_FINISHED, FACT_SKIPPED, FACT_SUCCEEDED, SUCCEEDED
+from pfw.facts import (
+    FACT_CANCELLED,
+    FACT_FAILED,
+    FACT_FINISHED,
+    FACT_SKIPPED,
+    FACT_SUCCEEDED,
+    FACT_TIMED_OUT,
+    SUCCEEDED,
+)
 from pfw.graph import IF_ALL, Graph
 from pfw.link import Link
 from pfw.messages import FactRow
@@ -222,7 +230,7 @@ class Calls:
                 future.set_exception(error)
             else:
                 future.set_result(value)
-        elif kind == FACT_FAILED:
+        elif kind in (FACT_FAILED, FACT_TIMED_OUT):
             self._record.failures.pop(row[1], None)
             reason = self._reasons[row[1]] = _as_raised(payload, future.step_id, row[3])
             future.set_exception(reason)
@@ -246,7 +254,7 @@ class Calls:
                     future.set_exception(error)
 
 
-_ENDS = frozenset({FACT_SUCCEEDED, FACT_FAILED, FACT_SKIPPED, FACT_CANCELLED, FACT_FINISHED})
+_ENDS = frozenset({FACT_SUCCEEDED, FACT_FAILED, FACT_TIMED_OUT, FACT_SKIPPED, FACT_CANCELLED, FACT_FINISHED})
 
 
 def _as_raised(packed: bytes, step_id: str, attempts: int) -> BaseException:

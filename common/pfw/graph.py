@@ -53,6 +53,17 @@ class Spec(NamedTuple):
     priority: int = 0
     #: The user's own words for it.
     tags: tuple[str, ...] = ()
+    #: Longest run time of an attempt, s; 0: no limit.
+    timeout: float = 0.0
+    #: 1: the step's retry rule allows another attempt after a timeout.
+    retries_timeouts: int = 0
+    #: 1: executed again if its worker is lost or its process dies; 0: it is begun at most once in each attempt.
+    reruns: int = 1
+
+    @property
+    def may_go_ahead(self) -> bool:
+        """Whether a worker may be sent the step before it has a free slot for it."""
+        return not self.heavy and self.reruns == 1
 
 
 class Graph(NamedTuple):

@@ -27,7 +27,7 @@ from pfw.table import plain, print_json
 from pfw.workflow import Workflow
 
 #: Exit code for each end of a run.
-CODES = {"SUCCEEDED": 0, "FAILED": 1, "CANCELLED": 4}
+CODES = {"SUCCEEDED": 0, "FAILED": 1, "CANCELLED": 4, "TIMED_OUT": 4}
 _ENDED = frozenset(STATE_NAMES[SUCCEEDED:])
 #: How often a step that has not ended is looked at, s.
 _LOOK_S = 0.1

@@ -4,7 +4,7 @@ Pure: no clock, no IO, no randomness. Every engine drives this one machine: the 
 sequential engine inline. It knows nothing of workers, messages or placement.
 
     WAITING --all dependencies succeeded--> READY --on_assigned--> ASSIGNED --on_succeeded--> SUCCEEDED
-       |                                      ^                       |-- final failure ----> FAILED
+       |                                      ^                       |-- final failure ----> FAILED, TIMED_OUT
        |                                      |<-- crash, loss, not started, end of backoff
        |                                      +--- BACKOFF <-- retryable error, retries left
        |-- a dependency failed or was skipped --> SKIPPED
@@ -13,6 +13,8 @@ sequential engine inline. It knows nothing of workers, messages or placement.
 A *tolerant* step (`run_if` "any" or "always") waits until everything it depends on has ended, however that was; it is
 skipped only if it needs a success and there is none. It also starts in a run that stops after a failure, so that it can
 clean up, but not in one that is cancelled. In place of an input that did not succeed it gets an Absence.
+
+A run that is not complete at its deadline ends as by a cancel, in the state TIMED_OUT.
 
 What happened is kept as *facts*, one row per thing worth knowing, in the order in which it was decided; clients read
 them by position (a cursor), so nothing that was decided can be lost on the way.
@@ -42,6 +44,7 @@ from pfw.facts import (
     FACT_SKIPPED,
     FACT_STARTED,
     FACT_SUCCEEDED,
+    FACT_TIMED_OUT,
     FAILED,
     READY,
     RUN_CANCELLED,
@@ -49,8 +52,10 @@ from pfw.facts import (
     RUN_RUNNING,
     RUN_STOPPING,
     RUN_SUCCEEDED,
+    RUN_TIMED_OUT,
     SKIPPED,
     SUCCEEDED,
+    TIMED_OUT,
     UNMEASURED,
     WAITING,
     Cost,
@@ -129,6 +134,7 @@ class RunLife:
         "_discards",
         "_failures",
         "_has_tolerant",
+        "_is_timed_out",
         "_kept",
         "_losses",
         "_missing",
@@ -136,11 +142,14 @@ class RunLife:
         "_ranks",
         "_reasons",
         "_seed",
+        "_timeout_s",
         "_wave",
         "_wave_left",
         "cancel_reason",
+        "deadline",
         "facts",
         "facts_dropped",
+        "failed_on",
         "failed",
         "graph",
         "is_open",
@@ -167,6 +176,7 @@ class RunLife:
         keep_all: bool = False,
         is_open: bool = False,
         seed: bytes = b"",
+        timeout_s: float = 0.0,
     ) -> None:
         """Starts with nothing known.
 
@@ -177,12 +187,12 @@ class RunLife:
             keep_all: Keep every output.
             is_open: More steps may come (`extend`) until `close`; outputs stay until `release`.
             seed: Makes the jitter of this run's backoff its own.
+            timeout_s: How long the run may take from its start; 0: as long as it takes.
         """
         self.graph = Graph([], [], [], [], [], [], [], [])
         self.mode, self.on_failure, self.is_open = mode, on_failure, is_open
         self.keep_all = keep_all or is_open
-        self.status = RUN_RUNNING
-        self.cancel_reason = b""
+        self.status, self.cancel_reason = RUN_RUNNING, b""
         self.facts: list[Fact] = []
         #: How many facts from the start are no longer in `facts` (open runs drop what was acknowledged).
         self.facts_dropped = 0
@@ -195,13 +205,15 @@ class RunLife:
         self.ready = tuple(ReadyQueue() for _ in (LANE_CPU, LANE_IO, LANE_ASYNC))
         #: Steps whose running attempts have to be stopped; whoever drives the run empties it.
         self.to_stop: list[int] = []
-        self.unfinished = 0
-        self.failed = 0
-        self._seed = seed
+        self.unfinished = self.failed = 0
+        #: {step that is tried again: worker of its last attempt}
+        self.failed_on: dict[int, int] = {}
+        #: When the run ends whether it is complete or not, on the driver's clock; None for never.
+        self.deadline: float | None = None
+        self._seed, self._timeout_s, self._is_timed_out = seed, timeout_s, False
         #: Running attempts were told to stop: nothing they return counts any more, each step is cancelled instead.
-        self._discards = False
+        self._discards = self._has_tolerant = False
         self._kept = set(keep)
-        self._has_tolerant = False
         #: {failed step: packed failure}
         self._reasons: dict[int, bytes] = {}
         self._missing: list[int] = []
@@ -209,9 +221,7 @@ class RunLife:
         self._consumers: list[int] = []
         self._ranks: list[int] = []
         self._depths: list[int] = []
-        self._failures: dict[int, int] = {}
-        self._crashes: dict[int, int] = {}
-        self._losses: dict[int, int] = {}
+        self._failures, self._crashes, self._losses = dict[int, int](), dict[int, int](), dict[int, int]()
         self._backoff_heap: list[tuple[float, int]] = []
         self._wave = 0
         self._wave_left: list[int] = []
@@ -223,6 +233,7 @@ class RunLife:
     def start(self, graph: Graph, now: float, capacity: bytes = b"") -> None:
         """Loads the graph and makes its roots ready; `capacity` are the slots there are for it (`pack_capacity`)."""
         self.facts.append(Fact(FACT_RUN_STARTED, 0, now, 0, 0, now, now, 0.0, capacity))
+        self.deadline = now + self._timeout_s if self._timeout_s else None
         self.extend(graph, now)
 
     def extend(self, fragment: Graph, now: float) -> int:
@@ -378,8 +389,11 @@ class RunLife:
             self.ready[lane].extend(steps, rank)
 
     def wake_at(self) -> float | None:
-        """When the next backoff ends, on the driver's clock."""
-        return self._backoff_heap[0][0] if self._backoff_heap else None
+        """When the next backoff ends or the deadline comes, on the driver's clock; None: nothing will."""
+        if not self._backoff_heap:
+            return self.deadline
+        backoff_ends = self._backoff_heap[0][0]
+        return backoff_ends if self.deadline is None else min(backoff_ends, self.deadline)
 
     def retry_s(self, step: int, now: float) -> float:
         """Seconds until the backoff of a step ends, 0 if it is in none. For people: it looks at every backoff."""
@@ -391,11 +405,19 @@ class RunLife:
         return bool(self._depths) and self._depths[step] > self._wave
 
     def on_time(self, now: float) -> None:
-        """Ends every backoff that is due."""
+        """Ends every backoff that is due, and the run if its deadline has come."""
+        if self.deadline is not None and now >= self.deadline:
+            self._is_timed_out = True
+            self.cancel(f"the run's timeout of {self._timeout_s:g} s is over", now)
         while self._backoff_heap and self._backoff_heap[0][0] <= now:
             _, step = heapq.heappop(self._backoff_heap)
             if self.states[step] == BACKOFF:
                 self._make_ready(step, now)
+
+    def on_late(self, seconds: float) -> None:
+        """The driver could not look for so long: that time does not count."""
+        if self.deadline is not None:
+            self.deadline += seconds
 
     def input_bytes(self, step: int) -> int:
         """How many bytes a worker has to be sent for a ready step: its call and its inputs."""
@@ -490,6 +512,34 @@ class RunLife:
         cost: Cost = UNMEASURED,
     ) -> None:
         """The attempt raised; `is_retryable` is the verdict of the step's retry policy on the exception."""
+        self._retry_or_fail(FACT_FAILED, step, worker, started_at, run_s, failure, is_retryable, now, cost)
+
+    def on_timed_out(
+        self,
+        step: int,
+        worker: int,
+        started_at: float,
+        run_s: float,
+        failure: bytes,
+        now: float,
+        cost: Cost = UNMEASURED,
+    ) -> None:
+        """The attempt ran for longer than the step's timeout: it has failed, whatever it returned afterwards."""
+        is_retryable = bool(self.spec(step).retries_timeouts)
+        self._retry_or_fail(FACT_TIMED_OUT, step, worker, started_at, run_s, failure, is_retryable, now, cost)
+
+    def _retry_or_fail(
+        self,
+        kind: int,
+        step: int,
+        worker: int,
+        started_at: float,
+        run_s: float,
+        failure: bytes,
+        is_retryable: bool,
+        now: float,
+        cost: Cost,
+    ) -> None:
         if self._discards:
             self.on_stopped(step, worker, now, started_at, run_s, cost)
             return
@@ -500,7 +550,7 @@ class RunLife:
             self.states[step] = BACKOFF
             heapq.heappush(self._backoff_heap, (now + self.backoff_s(step, used + 1), step))
         else:
-            self._fail(step, worker, started_at, run_s, failure, now, cost)
+            self._fail(step, worker, started_at, run_s, failure, now, cost, kind)
 
     def on_crashed(self, step: int, worker: int, started_at: float, run_s: float, failure: bytes, now: float) -> None:
         """The process that executed the attempt died."""
@@ -553,7 +603,7 @@ class RunLife:
             self.on_stopped(step, worker, now, started_at, run_s)
             return
         budget[step] = budget.get(step, 0) + 1
-        if budget[step] < limit and self._may_start(step):
+        if budget[step] < limit and self.spec(step).reruns and self._may_start(step):
             self._again(FACT_RETRYING, step, worker, started_at, run_s, failure, now)
             self._make_ready(step, now)
         else:
@@ -569,7 +619,7 @@ class RunLife:
         try:
             delay = min(spec.max_delay, spec.backoff * spec.factor ** (retry - 1))
         except OverflowError:
-            delay = spec.max_delay
+            delay = spec.max_delay if spec.backoff else 0.0
         if spec.jitter:
             digest = blake2b(b"%d %d" % (step, retry), key=self._seed[:64], digest_size=8).digest()
             delay *= int.from_bytes(digest) / 2**64
@@ -589,6 +639,8 @@ class RunLife:
         attempt, queued = self.attempts[step], self.queued_at[step]
         self.facts.append(Fact(kind, step, now, attempt, worker, queued, started_at, run_s, failure, *cost))
         self.started_at.pop(step, None)
+        if kind == FACT_RETRYING:
+            self.failed_on[step] = worker
 
     def _fail(
         self,
@@ -599,12 +651,13 @@ class RunLife:
         failure: bytes,
         now: float,
         cost: Cost = UNMEASURED,
+        kind: int = FACT_FAILED,
     ) -> None:
-        self.states[step] = FAILED
+        self.states[step] = FAILED if kind == FACT_FAILED else TIMED_OUT
         self.failed += 1
         self._reasons[step] = failure
         self._give_inputs(step, now)
-        self._again(FACT_FAILED, step, worker, started_at, run_s, failure, now, cost)
+        self._again(kind, step, worker, started_at, run_s, failure, now, cost)
         self._spread(step, step, now)
         self._end(step)
         if self.on_failure != "continue" and self.status == RUN_RUNNING:
@@ -680,6 +733,7 @@ class RunLife:
         if self.status not in (RUN_RUNNING, RUN_STOPPING) or self.cancel_reason:
             return False
         self.status, self.is_open, self._discards = RUN_STOPPING, False, True
+        self.deadline = None
         self.cancel_reason = reason.encode() or b"cancelled"
         self._cancel_unstarted(now)
         self.to_stop.extend(self.running())
@@ -755,8 +809,9 @@ class RunLife:
     def _finish_if_done(self, now: float) -> None:
         if self.unfinished or self.is_open or self.is_finished:
             return
+        self.deadline = None
         if self.cancel_reason:
-            self.status = RUN_CANCELLED
+            self.status = RUN_TIMED_OUT if self._is_timed_out else RUN_CANCELLED
         else:
             self.status = RUN_FAILED if self.failed else RUN_SUCCEEDED
         self.facts.append(Fact(FACT_FINISHED, 0, now, self.status, 0, now, now, 0.0, self.cancel_reason))

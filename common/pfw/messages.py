@@ -127,6 +127,8 @@ class Assign(NamedTuple):
     runs: tuple[tuple[int, str], ...]
     #: (attempt, run, step, try, function, lane, estimate_us, grace_ms, call, inputs); estimate 0: not known
     rows: tuple[AssignRow, ...]
+    #: (attempt, timeout_ms or 0, 1: begin it only once), those that have a timeout or may be begun only once
+    limits: tuple[tuple[int, int, int], ...]
 
 
 class GiveBack(NamedTuple):
@@ -189,6 +191,8 @@ class Submit(NamedTuple):
     graph: bytes
     #: Of the workflow, in its author's words; "" for none.
     version: str = ""
+    #: The run ends after so many seconds; 0: whenever it is complete.
+    timeout: float = 0.0
 
 
 class Extend(NamedTuple):

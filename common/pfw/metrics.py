@@ -19,9 +19,11 @@ from pfw.facts import (
     FACT_SKIPPED,
     FACT_STARTED,
     FACT_SUCCEEDED,
+    FACT_TIMED_OUT,
     FAILED,
     STATE_NAMES,
     SUCCEEDED,
+    TIMED_OUT,
     unpack_capacity,
 )
 from pfw.failure import Failure
@@ -35,6 +37,7 @@ _ENDS = {
     FACT_SUCCEEDED: STATE_NAMES[SUCCEEDED],
     FACT_RETRYING: STATE_NAMES[FAILED],
     FACT_FAILED: STATE_NAMES[FAILED],
+    FACT_TIMED_OUT: STATE_NAMES[TIMED_OUT],
     FACT_CANCELLED: STATE_NAMES[CANCELLED],
 }
 #: A run shorter than this has no parallelism to speak of, s.
@@ -45,7 +48,7 @@ _INSTANT_S = 1e-6
 class AttemptMetrics:
     """One try of a step. Times are wall-clock seconds since 1970, durations seconds."""
 
-    #: SUCCEEDED, FAILED or CANCELLED.
+    #: SUCCEEDED, FAILED, TIMED_OUT or CANCELLED.
     status: str
     worker: str
     #: When everything it needed was there, when it began, and when its end was known.
@@ -117,6 +120,7 @@ class WorkflowMetrics:
     peak_memory: int | None = None
     total_steps: int = 0
     successful_steps: int = 0
+    #: Those that timed out too.
     failed_steps: int = 0
     retries: int = 0
     #: Seconds of running by lane.
@@ -213,9 +217,9 @@ def _add(step: StepMetrics, row: FactRow, workers: Mapping[int, str], epoch_s: f
     if kind == FACT_STARTED:
         return
     error = None
-    if kind in (FACT_FAILED, FACT_RETRYING):
+    if kind in (FACT_FAILED, FACT_RETRYING, FACT_TIMED_OUT):
         error = Failure.unpack(payload).headline
-        step.error = error if kind == FACT_FAILED else None
+        step.error = None if kind == FACT_RETRYING else error
     peak, cpu_s = peak_bytes or None, cpu_us * 1e-6
     step.run_time += run_s
     step.wait_time += wait_s
@@ -235,6 +239,7 @@ def _sum_up(found: WorkflowMetrics, steps: list[StepMetrics], lanes: list[int]) 
     states = Counter([step.status for step in steps])
     found.total_steps, found.steps = len(steps), {step.step_id: step for step in steps}
     found.successful_steps, found.failed_steps = states[STATE_NAMES[SUCCEEDED]], states[STATE_NAMES[FAILED]]
+    found.failed_steps += states[STATE_NAMES[TIMED_OUT]]
     found.run_time = dict(zip(LANE_NAMES, run_s, strict=True))
     found.peak_memory = max([step.memory_peak for step in steps if step.memory_peak], default=None)
     if found.total_duration >= _INSTANT_S:

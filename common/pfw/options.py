@@ -95,6 +95,13 @@ def checked_keep(keep: Any) -> bool:
     return keep
 
 
+def checked_rerun(rerun_on_loss: Any) -> bool:
+    """Returns whether a step is executed again after a loss; ConfigError if that is not what was given."""
+    if not isinstance(rerun_on_loss, bool):
+        raise ConfigError(f"rerun_on_loss is True or False, not {rerun_on_loss!r}")
+    return rerun_on_loss
+
+
 def checked_after(after: Deferred | str | Iterable[Deferred | str]) -> tuple[Deferred | str, ...]:
     """Returns what a step starts after; ConfigError if that holds anything but Nodes and ids."""
     others = (after,) if isinstance(after, Deferred | str) else tuple(after)

@@ -16,3 +16,5 @@ STOPPED: Final = 3
 CRASHED: Final = 4
 #: The step was not started: its run had been cancelled, or its slot died before it; the payload is empty.
 NOT_STARTED: Final = 5
+#: The step's timeout was over and it was told so (decided by the supervisor, whatever the slot returned).
+TIMED_OUT: Final = 6

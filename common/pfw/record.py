@@ -19,11 +19,13 @@ from pfw.facts import (
     FACT_SKIPPED,
     FACT_STARTED,
     FACT_SUCCEEDED,
+    FACT_TIMED_OUT,
     FAILED,
     RUN_RUNNING,
     RUN_SUCCEEDED,
     SKIPPED,
     SUCCEEDED,
+    TIMED_OUT,
 )
 from pfw.graph import Graph
 from pfw.messages import FactRow
@@ -128,8 +130,8 @@ class RunRecord:
             self.states[step] = ASSIGNED
         elif kind == FACT_RETRYING:
             self.states[step] = BACKOFF
-        elif kind == FACT_FAILED:
-            self.states[step] = FAILED
+        elif kind in (FACT_FAILED, FACT_TIMED_OUT):
+            self.states[step] = FAILED if kind == FACT_FAILED else TIMED_OUT
             self.failures[step] = row[8]
         elif kind == FACT_SKIPPED:
             self.states[step] = SKIPPED

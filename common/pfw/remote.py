@@ -13,6 +13,7 @@ from pfw.errors import (
     RetryExhaustedError,
     StepCrashedError,
     StepFailedError,
+    StepTimeoutError,
     UnpicklableError,
     WorkerLostError,
 )
@@ -22,6 +23,7 @@ from pfw.failure import (
     FAIL_INTERNAL,
     FAIL_LOST,
     FAIL_MODULE,
+    FAIL_TIMEOUT,
     FAIL_UNPICKLABLE,
     Failure,
 )
@@ -53,7 +55,7 @@ def to_error(failure: Failure, step_id: str, attempts: int, retries: int) -> Ste
         failure: Why the last attempt failed.
         step_id: The id of the step, named in the message.
         attempts: How many attempts were made.
-        retries: How many retries the step allowed; decides whether they are said to be exhausted.
+        retries: How many retries the step allowed; if there were no fewer, they are exhausted.
 
     Returns:
         An error with the user's exception as `__cause__` where that can be unpickled here.
@@ -73,7 +75,7 @@ def _make_error(failure: Failure, text: str, step_id: str, attempts: int, retrie
             last_output=failure.last_output,
         )  # fmt: skip
     kind = _ERROR_OF_CODE.get(failure.code, StepFailedError)
-    if failure.code == FAIL_ERROR and retries > 0:
+    if failure.code == FAIL_ERROR and 0 < retries < attempts:
         kind = RetryExhaustedError
     return kind(text, step=step_id, attempts=attempts, remote_traceback=remote)
 
@@ -82,11 +84,13 @@ _ERROR_OF_CODE: Final[dict[int, type[StepFailedError]]] = {
     FAIL_LOST: WorkerLostError,
     FAIL_UNPICKLABLE: UnpicklableError,
     FAIL_MODULE: MissingModuleError,
+    FAIL_TIMEOUT: StepTimeoutError,
 }
+_VERBS: Final = {FAIL_CRASHED: "crashed", FAIL_TIMEOUT: "timed out"}
 
 
 def _summary(failure: Failure, step_id: str, attempts: int) -> str:
-    verb = "crashed" if failure.code == FAIL_CRASHED else "failed"
+    verb = _VERBS.get(failure.code, "failed")
     times = f" after {attempts} attempts" if attempts > 1 else ""
     reason = failure.message
     if failure.code == FAIL_ERROR:

@@ -31,6 +31,7 @@ def run(
     io: int | None = None,
     config: Config | None = None,
     progress: Listener | Iterable[Listener] | None = None,
+    timeout: float | None = None,
     on_failure: str | None = None,
     keep: Keep | None = None,
     check: bool = True,
@@ -38,7 +39,8 @@ def run(
 ) -> Run:
     """Runs a workflow and waits for its end.
 
-    What is not given, or None, is as `config` says: `mode`, `cpu`, `io`, `progress`, `on_failure`, `keep`, `priority`.
+    What is not given, or None, is as `config` says: `mode`, `cpu`, `io`, `progress`, `timeout`, `on_failure`, `keep`,
+    `priority`.
 
     Args:
         wf: The workflow.
@@ -49,6 +51,7 @@ def run(
         io: IO slots of the local cluster; None: 4 for each CPU slot.
         config: What holds for options that are not given, and for steps; None: `Config.load()`.
         progress: A function, or several, called with each event on a thread of their own.
+        timeout: How long the run may take, s; then its running steps are stopped and it has timed out.
         on_failure: After a step has failed for good: "stop" (running steps finish, nothing else starts), "continue"
             (only what depends on it is skipped), "abort" (running steps are stopped too).
         keep: Outputs kept for the caller: "leaves", "all", or ids and nodes.
@@ -61,6 +64,7 @@ def run(
         ConfigError: An option has a value that it cannot have.
         StepFailedError: A step failed; with `.run`, and what the step raised as `__cause__`.
         RunCancelledError: The run was cancelled.
+        RunTimeoutError: Its `timeout` was over first; also a RunCancelledError.
         ClusterError: There is no coordinator, or it was lost.
         StalledError: The worker of the local cluster was lost.
         KeyboardInterrupt: Ctrl-C; the run was cancelled. With `.run`.
@@ -76,8 +80,9 @@ def run(
     """
     _refuse_event_loop()
     settled = settle(
-        config, mode=mode, cpu=cpu, io=io, progress=progress, on_failure=on_failure, keep=keep, priority=priority
-    )
+        config, mode=mode, cpu=cpu, io=io, progress=progress, timeout=timeout, on_failure=on_failure, keep=keep,
+        priority=priority,
+    )  # fmt: skip
     found = _begin(wf, on, settled, is_inline=True)
     _wait(found)
     return found.check() if check else found
@@ -93,14 +98,16 @@ def start(
     io: int | None = None,
     config: Config | None = None,
     progress: Listener | Iterable[Listener] | None = None,
+    timeout: float | None = None,
     on_failure: str | None = None,
     keep: Keep | None = None,
     priority: int | None = None,
 ) -> Run:
     """Starts a workflow and returns at once; arguments and errors as for `run`. The run ends with this process."""
     settled = settle(
-        config, mode=mode, cpu=cpu, io=io, progress=progress, on_failure=on_failure, keep=keep, priority=priority
-    )
+        config, mode=mode, cpu=cpu, io=io, progress=progress, timeout=timeout, on_failure=on_failure, keep=keep,
+        priority=priority,
+    )  # fmt: skip
     return _begin(wf, on, settled, is_inline=False)
 
 
@@ -114,6 +121,7 @@ async def arun(
     io: int | None = None,
     config: Config | None = None,
     progress: Listener | Iterable[Listener] | None = None,
+    timeout: float | None = None,
     on_failure: str | None = None,
     keep: Keep | None = None,
     check: bool = True,
@@ -121,8 +129,9 @@ async def arun(
 ) -> Run:
     """As `run`, for use in an event loop, which it does not block. If its task is cancelled, so is the run."""
     settled = settle(
-        config, mode=mode, cpu=cpu, io=io, progress=progress, on_failure=on_failure, keep=keep, priority=priority
-    )
+        config, mode=mode, cpu=cpu, io=io, progress=progress, timeout=timeout, on_failure=on_failure, keep=keep,
+        priority=priority,
+    )  # fmt: skip
     # Starting a cluster and waiting block, so they are done on a thread.
     found = await asyncio.to_thread(_begin, wf, on, settled, is_inline=False)
     try:
@@ -182,7 +191,10 @@ def _begin_sequential(wf: Workflow, config: Config, *, is_inline: bool) -> Run:
     kept = kept_steps(compiled, config.keep)
     meaning = Meaning(compiled.value, compiled.leaves, compiled.maps)
     record = RunRecord(wf.name, "sequential", compiled.graph, meaning, version=wf.version or "")
-    life = RunLife(mode="sequential", on_failure=config.on_failure, keep=kept or (), keep_all=kept is None)
+    life = RunLife(
+        mode="sequential", on_failure=config.on_failure, keep=kept or (), keep_all=kept is None,
+        timeout_s=config.timeout or 0.0,
+    )  # fmt: skip
     engine = Sequential(record, life)
     found = Run(record, meaning, engine)
     if config.progress is not None:

@@ -8,8 +8,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pfw.call import fill
-from pfw.errors import OutputNotKeptError, RunCancelledError, StepFailedError, UnknownDependencyError, did_you_mean
-from pfw.facts import FACT_FAILED, FACT_SUCCEEDED, RUN_CANCELLED, RUN_STATE_NAMES, STATE_NAMES, SUCCEEDED
+from pfw.errors import (
+    OutputNotKeptError,
+    RunCancelledError,
+    RunTimeoutError,
+    StepFailedError,
+    UnknownDependencyError,
+    did_you_mean,
+)
+from pfw.facts import FACT_SUCCEEDED, FAILURES, RUN_CANCELLED, RUN_STATE_NAMES, RUN_TIMED_OUT, STATE_NAMES, SUCCEEDED
 from pfw.node import ItemNode, MapNode, Node
 from pfw.record import RunRecord
 
@@ -74,7 +81,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """RUNNING, STOPPING, SUCCEEDED, FAILED or CANCELLED."""
+        """RUNNING, STOPPING, SUCCEEDED, FAILED, CANCELLED or TIMED_OUT."""
         return RUN_STATE_NAMES[self._record.status]
 
     def __repr__(self) -> str:
@@ -119,19 +126,21 @@ class Run:
 
         Raises:
             StepFailedError: A step failed; the error of the first one, with `.run`.
-            RunCancelledError: It was cancelled, with `.run` and `.reason`.
+            RunCancelledError: It was cancelled, with `.run` and `.reason`; RunTimeoutError: because of its timeout.
             ClusterError: The cluster was lost before the run ended.
             StalledError: The worker of the local cluster was lost.
         """
         record = self._record
         if record.error is not None:
             raise record.error
-        if record.status == RUN_CANCELLED:
-            raise RunCancelledError(
-                f"run {self.id} was cancelled: {record.cancel_reason}", reason=record.cancel_reason, run=self
+        if record.status in (RUN_CANCELLED, RUN_TIMED_OUT):
+            kind, reason = (
+                RunCancelledError if record.status == RUN_CANCELLED else RunTimeoutError,
+                record.cancel_reason,
             )
+            raise kind(f"run {self.id} was cancelled: {reason}", reason=reason, run=self)
         if record.failures:
-            first, attempts = next((row[1], row[3]) for row in record.rows if row[0] == FACT_FAILED)
+            first, attempts = next((row[1], row[3]) for row in record.rows if row[0] in FAILURES)
             error = self._error(first, attempts)
             error.run = self
             raise error
@@ -166,7 +175,7 @@ class Run:
     @property
     def errors(self) -> dict[str, StepFailedError]:
         """`{id: error}` of the steps that have failed for good."""
-        attempts = {row[1]: row[3] for row in self._record.rows if row[0] == FACT_FAILED}
+        attempts = {row[1]: row[3] for row in self._record.rows if row[0] in FAILURES}
         return {self._record.graph.ids[step]: self._error(step, attempts[step]) for step in self._record.failures}
 
     @property
@@ -290,7 +299,7 @@ class Run:
         from pfw.debugging import call_again
 
         index = self.step_index(step if isinstance(step, str) else step.id)
-        attempts = [row[3] for row in self._record.rows if row[1] == index and row[0] in (FACT_FAILED, FACT_SUCCEEDED)]
+        attempts = [row[3] for row in self._record.rows if row[1] == index and row[0] in (*FAILURES, FACT_SUCCEEDED)]
         return call_again(self._record, index, attempts[-1] if attempts else 1)
 
     def _error(self, step: int, attempts: int) -> StepFailedError:

@@ -12,18 +12,21 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from math import inf
 from types import FrameType
 from typing import Any
 
 from pfw import outcome as oc
+from pfw.alarm import alarm, can_alarm, is_debugged
 from pfw.capture import Buffer, capturing
 from pfw.codec import LoadedFunction, load_function
 from pfw.context import CancellationToken, Entry
 from pfw.errors import InternalError, StepInterrupt
 from pfw.execution import execute, execute_async, is_interruptible, report_load_error
-from pfw.facts import STATE_NAMES, pack_capacity
+from pfw.facts import STATE_NAMES, Cost, pack_capacity
+from pfw.failure import describe_timeout
 from pfw.graph import LANE_CPU
 from pfw.lifecycle import RunLife
 from pfw.record import RunRecord
@@ -51,6 +54,8 @@ class Sequential:
         self._meter = Meter()
         #: What the step that runs has printed.
         self._printed = Buffer()
+        #: Whether the running step was told that its time, or the run's, is over.
+        self._is_late = False
         self._functions: dict[int, LoadedFunction | BaseException] = {}
         record.epoch_s = time.time() - time.monotonic()
         record.run_id = os.urandom(5).hex()
@@ -139,28 +144,33 @@ class Sequential:
     def _step(self) -> None:
         """One step, or the wait for a backoff to end. 8 µs a no-op, of which 4 are the codec's and the call's."""
         life = self._life
-        now = time.monotonic()
+        now, wake_at = time.monotonic(), life.wake_at()
         if self._is_cancelled:
             life.cancel(self._reason, now)
+        elif wake_at is not None and wake_at <= now:
+            life.on_time(now)
         elif life.ready[LANE_CPU].count:
             self._run(life.ready[LANE_CPU].take()[0])
         else:
-            wake_at = life.wake_at()
             with self._interruptible(), self._changed:
                 self._changed.wait_for(lambda: self._is_cancelled, max(0.0, (wake_at or now) - now))
-            life.on_time(time.monotonic())
 
     def _run(self, step: int) -> None:
         life = self._life
         attempt = life.on_assigned(step)
+        timeout_s = life.spec(step).timeout
+        self._is_late = False
         self._meter.begin()
         started = time.monotonic()
-        code, payload = self._call(step, attempt)
+        ends_at = started + timeout_s if timeout_s else inf
+        code, payload = self._call(step, attempt, ends_at if life.deadline is None else min(ends_at, life.deadline))
         now = time.monotonic()
         run_s = now - started
         cost = self._meter.end([int(run_s * 1e6)])[0]
         life.on_printed(step, WORKER, self._printed.take(), now)
-        if code == oc.OK:
+        if self._is_late and not self._is_cancelled:
+            self._end_late(step, started, run_s, b"" if code == oc.OK else payload, now, cost)
+        elif code == oc.OK:
             life.on_succeeded(step, WORKER, started, run_s, payload, now, cost)
         elif code == oc.STOPPED and self._is_cancelled:
             life.cancel(self._reason, now)
@@ -168,7 +178,17 @@ class Sequential:
         else:
             life.on_failed(step, WORKER, started, run_s, payload, code == oc.RETRYABLE, now, cost)
 
-    def _call(self, step: int, attempt: int) -> tuple[int, bytes]:
+    def _end_late(self, step: int, started: float, run_s: float, payload: bytes, now: float, cost: Cost) -> None:
+        """The step was told that its time is over: what it returned does not count."""
+        life = self._life
+        life.on_time(now)
+        if life.deadline is None and life.cancel_reason:
+            life.on_stopped(step, WORKER, now, started, run_s, cost)
+        else:
+            failure = describe_timeout(life.spec(step).timeout, payload)
+            life.on_timed_out(step, WORKER, started, run_s, failure.pack(), now, cost)
+
+    def _call(self, step: int, attempt: int, ends_at: float) -> tuple[int, bytes]:
         graph, outputs = self._life.graph, self._life.outputs
         function = self._load(graph.function_of[step])
         if isinstance(function, BaseException):
@@ -180,12 +200,32 @@ class Sequential:
             self._token.cancel(self._reason)
         entry = Entry(self._record.run_id, attempt, self._token)
         entry.printed = self._printed
-        if not function.is_async:
+        if function.is_async:
+            found = oc.STOPPED, b""
+            with self._interruptible():
+                found = asyncio.run(self._await(execute_async(function, graph.calls[step], inputs, entry), ends_at))
+            return found
+        if ends_at == inf or not can_alarm():
             return execute(function, graph.calls[step], inputs, entry)
-        found = oc.STOPPED, b""
-        with self._interruptible():
-            found = asyncio.run(execute_async(function, graph.calls[step], inputs, entry))
-        return found
+        with alarm(ends_at, self._on_alarm):
+            return execute(function, graph.calls[step], inputs, entry)
+
+    def _on_alarm(self) -> None:
+        self._note_late()
+        if is_interruptible():
+            raise StepInterrupt(self._token.reason)
+
+    def _note_late(self) -> None:
+        self._is_late = True
+        self._token.cancel("its timeout is over")
+
+    async def _await(self, call: Coroutine[None, None, tuple[int, bytes]], ends_at: float) -> tuple[int, bytes]:
+        """Awaits a step in a task of its own loop, which is cancelled when its time is over."""
+        if ends_at < inf and not is_debugged():
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+            loop.call_at(ends_at, self._note_late)
+            loop.call_at(ends_at, task.cancel)  # type: ignore[union-attr]
+        return await call
 
     def _load(self, number: int) -> LoadedFunction | BaseException:
         found = self._functions.get(number)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, overload
 
-from pfw.checks import check_number, checked_priority, checked_tags
-from pfw.errors import GraphError
+from pfw.checks import check_number, check_timeout, checked_priority, checked_tags
+from pfw.errors import GraphError, StepTimeoutError
 from pfw.graph import Spec
 from pfw.node import Deferred, MapNode
 from pfw.options import (
@@ -24,6 +24,7 @@ from pfw.options import (
     checked_hint,
     checked_keep,
     checked_name,
+    checked_rerun,
     checked_run_if,
     is_async,
     name_of,
@@ -56,6 +57,8 @@ class StepDefaults(NamedTuple):
     retry: Retry = Retry(retries=0)
     #: Time between the request to stop and the end by force, s.
     grace: float = 2.0
+    #: Longest run time of an attempt, s; None: no limit.
+    timeout: float | None = None
 
 
 STEP_DEFAULTS = StepDefaults()
@@ -73,6 +76,10 @@ class StepFunction:
     retry: Retry
     #: Time between the request to stop and the end by force, s.
     grace: float
+    #: Longest run time of an attempt, s; None: no limit.
+    timeout: float | None
+    #: Whether it is executed again when it was lost with its worker, or its process died.
+    rerun_on_loss: bool
     #: One of RUN_IF.
     run_if: str
     #: Whether the outputs of its uses are kept for the caller, whatever the run's own `keep` says.
@@ -97,6 +104,8 @@ class StepFunction:
         hint: str | None = None,
         retry: int | Retry | None = None,
         grace: float | None = None,
+        timeout: float | None = None,
+        rerun_on_loss: bool = True,
         run_if: str = "all",
         keep: bool = False,
         priority: int = 0,
@@ -112,13 +121,16 @@ class StepFunction:
         self.fn = fn
         self.name = checked_name("name", name_of(fn) if name is None else name)
         self.hint = checked_hint(hint, fn)
-        options = {"retry": retry, "grace": grace}
+        options = {"retry": retry, "grace": grace, "timeout": timeout}
         self.unset = frozenset(option for option, value in options.items() if value is None)
         retry = STEP_DEFAULTS.retry if retry is None else retry
         self.retry = retry if isinstance(retry, Retry) else Retry(retries=retry)
         grace = STEP_DEFAULTS.grace if grace is None else grace
         check_number("grace", grace)
         self.grace = float(grace)
+        check_timeout("timeout", timeout)
+        self.timeout = timeout
+        self.rerun_on_loss = checked_rerun(rerun_on_loss)
         self.run_if = checked_run_if(run_if)
         self.keep = checked_keep(keep)
         self.priority = checked_priority("priority", priority)
@@ -148,6 +160,8 @@ class StepFunction:
         hint: str | None = None,
         retry: int | Retry | None = None,
         grace: float | None = None,
+        timeout: float | None = None,
+        rerun_on_loss: bool | None = None,
         run_if: str | None = None,
         keep: bool | None = None,
         priority: int | None = None,
@@ -162,6 +176,8 @@ class StepFunction:
             hint: as in `step`.
             retry: as in `step`.
             grace: as in `step`.
+            timeout: as in `step`.
+            rerun_on_loss: as in `step`.
             run_if: as in `step`.
             keep: as in `step`.
             priority: as in `step`.
@@ -178,6 +194,8 @@ class StepFunction:
             hint=self.hint if hint is None else hint,
             retry=self._given("retry") if retry is None else retry,
             grace=self._given("grace") if grace is None else grace,
+            timeout=self._given("timeout") if timeout is None else timeout,
+            rerun_on_loss=self.rerun_on_loss if rerun_on_loss is None else rerun_on_loss,
             run_if=self.run_if if run_if is None else run_if,
             keep=self.keep if keep is None else keep,
             priority=self.priority if priority is None else priority,
@@ -231,7 +249,15 @@ class StepFunction:
         return Spec(
             lane, heavy, retry.retries, backoff, factor, max_delay, jitter, self.grace,
             run_if=RUN_IF[self.run_if], keep=int(self.keep), priority=self.priority, tags=self.tags,
+            timeout=float(self.timeout or 0.0), retries_timeouts=self._retries_timeouts(),
+            reruns=int(self.rerun_on_loss),
         )  # fmt: skip
+
+    def _retries_timeouts(self) -> int:
+        """Asks the retry rule about a timeout: here, because the process in which it happens may have to be killed."""
+        if self.timeout is None or not self.retry.retries:
+            return 0
+        return int(self.retry.is_retryable(StepTimeoutError(f"it ran for longer than {self.timeout:g} s")))
 
     def named(self) -> StepFunction | None:
         """Returns the step that other processes find when they import the function's module, if it runs this function.
@@ -263,15 +289,11 @@ class StepFunction:
 
 
 #: Options that a pickled step has; the others belong to one workflow.
-_TRAVELLING = ("name", "hint", "retry", "grace", "run_if", "keep", "priority", "tags")
+_TRAVELLING = ("name", "hint", "retry", "grace", "timeout", "rerun_on_loss", "run_if", "keep", "priority", "tags")
 
 
 def _rebuild(fn: Callable[..., Any], options: dict[str, Any]) -> StepFunction:
     return StepFunction(fn.fn if isinstance(fn, StepFunction) else fn, **options)
-
-
-@overload
-def step(fn: Callable[..., Any], /) -> StepFunction: ...
 
 
 @overload
@@ -283,6 +305,8 @@ def step(
     hint: str | None = None,
     retry: int | Retry | None = None,
     grace: float | None = None,
+    timeout: float | None = None,
+    rerun_on_loss: bool = True,
     run_if: str = "all",
     keep: bool = False,
     priority: int = 0,
@@ -299,6 +323,8 @@ def step(
     hint: str | None = None,
     retry: int | Retry | None = None,
     grace: float | None = None,
+    timeout: float | None = None,
+    rerun_on_loss: bool = True,
     run_if: str = "all",
     keep: bool = False,
     priority: int = 0,
@@ -314,6 +340,8 @@ def step(
     hint: str | None = None,
     retry: int | Retry | None = None,
     grace: float | None = None,
+    timeout: float | None = None,
+    rerun_on_loss: bool = True,
     run_if: str = "all",
     keep: bool = False,
     priority: int = 0,
@@ -329,6 +357,12 @@ def step(
             for `async def` "async_io".
         retry: how often it is tried again when it raises, or a `Retry`. None: as the run's Config says, else never.
         grace: time between the request to stop and the end by force, s. None: as the run's Config says, else 2 s.
+        timeout: how long an attempt may run, s: then `StepInterrupt` is raised in it, and after `grace` its process is
+            killed. It has failed with a `StepTimeoutError`, about which `retry` decides. None: as the run's Config
+            says, else as long as it takes.
+        rerun_on_loss: whether it is executed again when its worker is lost or its process dies while it runs. False: it
+            has failed then, with a `WorkerLostError` or a `StepCrashedError`, and is executed at most once; it is
+            never sent ahead of a free slot. What it raises is still retried as `retry` says.
         run_if: when it starts: "all" (all that it depends on succeeded), "any" (all has ended and something succeeded;
             lists lose the inputs that are missing, other arguments are None) or "always" (all has ended; a `Failed`
             stands for each missing input).
@@ -347,7 +381,7 @@ def step(
     8
     """
     options: dict[str, Any] = {
-        "name": name, "hint": hint, "retry": retry, "grace": grace,
+        "name": name, "hint": hint, "retry": retry, "grace": grace, "timeout": timeout, "rerun_on_loss": rerun_on_loss,
         "run_if": run_if, "keep": keep, "priority": priority, "tags": tags,
     }  # fmt: skip
     return functools.partial(StepFunction, **options) if fn is None else StepFunction(fn, **options)

@@ -12,7 +12,7 @@ from pfw.step import StepFunction, is_async
 class Step:
     """Base of steps in class form: subclass it, and add an instance with `workflow.add(MyStep())`.
 
-    `id`, `dependencies`, `hint` and `retry` may be attributes, properties or methods. `execute` may be `async def`.
+    Everything but `execute` may be an attribute, a property or a method. `execute` may be `async def`.
     """
 
     #: Id of the step; None: the name of the class.
@@ -23,6 +23,10 @@ class Step:
     hint: Any = None
     #: As in `step`.
     retry: Any = None
+    #: As in `step`.
+    timeout: Any = None
+    #: As in `step`.
+    rerun_on_loss: Any = True
 
     def execute(self, ctx: Any) -> Any:
         """Does the step's work; `ctx` is the StepContext, and `ctx[dependency_id]` the output of a dependency."""
@@ -62,6 +66,8 @@ def from_instance(instance: Step) -> tuple[StepFunction, tuple[str, ...]]:
         name=kind.__name__ if id is None else id,
         hint=_read(instance.hint),
         retry=_read(instance.retry),
+        timeout=_read(instance.timeout),
+        rerun_on_loss=_read(instance.rerun_on_loss),
     )
     return function, tuple(dict.fromkeys(dependencies))
 

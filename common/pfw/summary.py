@@ -25,7 +25,7 @@ class Summary:
 
     run: str
     name: str
-    #: SUCCEEDED, FAILED, CANCELLED or, while it goes on, RUNNING or STOPPING.
+    #: SUCCEEDED, FAILED, CANCELLED, TIMED_OUT or, while it goes on, RUNNING or STOPPING.
     status: str
     #: {state: number of steps in it}
     steps: dict[str, int]

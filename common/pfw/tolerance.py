@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pfw import codec
 from pfw.absence import Absence, is_absence, unpack_absence
 from pfw.call import bind, rebuild
-from pfw.facts import CANCELLED, FAILED, STATE_NAMES
+from pfw.facts import CANCELLED, FAILED, STATE_NAMES, TIMED_OUT
 from pfw.graph import IF_ALWAYS
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _error_of(absence: Absence) -> PfwError:
     from pfw.remote import to_error
 
     step_id, state, failure = absence
-    if state == FAILED:
+    if state in (FAILED, TIMED_OUT):
         return to_error(Failure.unpack(failure), step_id, 1, 0)
     if state == CANCELLED:
         return RunCancelledError(f"step {step_id!r} was cancelled")

@@ -174,6 +174,10 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and isfinite(value)
 
 
+def _is_seconds(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= SECONDS_LIMIT
+
+
 def _is_str(value: Any) -> bool:
     return type(value) is str and len(value) <= STR_LIMIT
 
@@ -262,7 +266,7 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
     "Refused": (_is_int, _is_str, _is_int),
     "Assign": (
         _is_int, _is_int, _is_int, _rows(int, bytes), _rows(int, str),
-        _rows(int, int, int, int, int, int, int, int, bytes, tuple),
+        _rows(int, int, int, int, int, int, int, int, bytes, tuple), _rows(int, int, int),
     ),
     "GiveBack": (_is_ints,),
     "Reply": (_is_int, _is_int, _is_ints),
@@ -271,7 +275,7 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
     "Hello": (_is_int, _is_str, _is_str, _is_bytes),
     "Submit": (
         _is_bytes, _is_str, _is_str, _is_str, _is_int, _is_ints, _is_int, _is_int, _is_int, _is_bytes, _is_bytes,
-        _is_str,
+        _is_str, _is_seconds,
     ),
     "Extend": (_is_int, _is_int, _is_bytes),
     "CancelRun": (_is_int, _is_str),
@@ -346,10 +350,11 @@ def _check_dependencies(column: Sequence[Any], first: int) -> None:
 def _unpack_spec(spec: Any) -> Spec:
     if type(spec) is not tuple or len(spec) != len(Spec._fields):
         raise ProtocolError("a spec is a list of numbers")
-    lane, heavy, retries, backoff, factor, max_delay, jitter, grace, run_if, keep, priority, tags = spec
-    if not all(map(_is_int, (lane, heavy, retries, jitter))) or lane > 2:
+    lane, heavy, retries, backoff, factor, max_delay, jitter, grace, run_if, keep, priority, tags, *limits = spec
+    timeout, retries_timeouts, reruns = limits
+    if not all(map(_is_int, (lane, heavy, retries, jitter, retries_timeouts, reruns))) or lane > 2:
         raise ProtocolError("a spec's lane, heavy, retries and jitter are whole numbers, and there are three lanes")
-    if not all(_is_number(value) and 0 <= value <= SECONDS_LIMIT for value in (backoff, factor, max_delay, grace)):
+    if not all(map(_is_seconds, (backoff, factor, max_delay, grace, timeout))):
         raise ProtocolError(f"a spec's times are from 0 to {SECONDS_LIMIT:,} s")
     if not all(map(_is_int, (run_if, keep, priority))) or run_if > IF_ALWAYS or priority >= PRIORITY_LIMIT:
         raise ProtocolError("a spec's run_if, keep and priority are whole numbers in their ranges")

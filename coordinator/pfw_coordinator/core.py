@@ -23,6 +23,7 @@ It must not know of sockets, clocks, processes or pickles.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
@@ -220,6 +221,8 @@ class Core:
         if code in (oc.ERROR, oc.RETRYABLE):
             is_retryable = code == oc.RETRYABLE
             life.on_failed(step, worker.number, started, run_s, payload, is_retryable, now, cost)
+        elif code == oc.TIMED_OUT:
+            life.on_timed_out(step, worker.number, started, run_s, payload, now, cost)
         elif code == oc.CRASHED:
             life.on_crashed(step, worker.number, started, run_s, payload, now)
         elif code == oc.STOPPED and attempt.run.is_cancel_sent:
@@ -295,7 +298,7 @@ class Core:
         failure = Failure(FAIL_LOST, "WorkerLostError", text, "", b"", 0, 0).pack()
         for attempt in worker.attempts.values():
             self._touched[attempt.run] = None
-            if worker.is_leaving:
+            if worker.is_leaving and attempt.run.life.spec(attempt.step).reruns:
                 attempt.run.life.on_not_started(attempt.step, worker.number, now)
             else:
                 attempt.run.life.on_lost(attempt.step, worker.number, failure, now)
@@ -364,7 +367,7 @@ class Core:
         run_id = blake2b(b"%d" % number, key=self._seed, digest_size=5).hexdigest()
         life = RunLife(
             mode=msg.mode, on_failure=msg.on_failure, keep=msg.keep, keep_all=bool(msg.keep_all),
-            is_open=bool(msg.is_open), seed=run_id.encode(),
+            is_open=bool(msg.is_open), seed=run_id.encode(), timeout_s=msg.timeout,
         )  # fmt: skip
         run = Run(number, run_id, msg.name, client.session, msg.key, life)
         run.priority, run.is_detached, run.meta = msg.priority, bool(msg.is_detached), msg.meta
@@ -570,6 +573,8 @@ class Core:
                 worker.last_seen += late
             for client in self.clients.values():
                 client.last_seen += late
+            for late_run in self.runs.values():
+                late_run.life.on_late(late)
         self._look_at_workers(now)
         for client in list(self.clients.values()):
             if now - client.last_seen > CLIENT_GONE_S:
@@ -633,11 +638,19 @@ class Core:
                 self._broadcast_cancel(run)
             wake_at = life.wake_at()
             if wake_at is not None and wake_at != run.backoff_at:
-                run.backoff_at = wake_at
-                heapq.heappush(self._backoffs, (wake_at, run.number))
+                self._note_wake(run, wake_at)
             self._feed.touch(run)
             if life.is_finished and not run.is_over:
                 self._end_run(run)
+
+    def _note_wake(self, run: Run, wake_at: float) -> None:
+        """Looks at the run again at that time."""
+        run.backoff_at = wake_at
+        heapq.heappush(self._backoffs, (wake_at, run.number))
+        if len(self._backoffs) > 2 * len(self.runs) + 64:  # most are of runs that have ended before their deadline
+            going = [run for run in self.runs.values() if not run.is_over]
+            self._backoffs = [(at, run.number) for run in going if (at := run.life.wake_at()) is not None]
+            heapq.heapify(self._backoffs)
 
     def _place(self, lane: int, now: float) -> None:
         waiting = self._waiting[lane]
@@ -682,6 +695,7 @@ class Core:
         rows: list[m.AssignRow] = []
         functions: dict[int, bytes] = {}
         runs: dict[int, str] = {}
+        limits: list[tuple[int, int, int]] = []
         run_before = spec_before = function_before = None
         for number, attempt in attempts:
             run, step, function, lane, _, _, batch = attempt
@@ -697,7 +711,7 @@ class Core:
                 if function not in worker.known_functions:
                     worker.known_functions.add(function)
                     functions[function] = self._functions.pickles[function]
-                estimate_us = 0 if spec.heavy else int(self._functions.estimates_us[function])
+                estimate_us = int(self._functions.estimates_us[function]) if spec.may_go_ahead else 0
                 grace_ms = int(spec.grace * 1000)
             inputs = graph.inputs[step]
             rows.append(
@@ -714,13 +728,16 @@ class Core:
                     tuple([outputs[d] for d in inputs]) if inputs else (),  # type: ignore[misc]
                 )
             )
+            if spec.timeout or not spec.reruns:
+                limits.append((number, math.ceil(spec.timeout * 1000), 1 - spec.reruns))
             if batch != worker.batch:
                 worker.attempts[number] = attempt._replace(batch=worker.batch)
         self._to_acknowledge.pop(worker, None)
         cancel = self._numbers["cancel"]
         message = m.Assign(
-            worker.batch, cancel, worker.last_outcomes, tuple(functions.items()), tuple(runs.items()), tuple(rows)
-        )
+            worker.batch, cancel, worker.last_outcomes, tuple(functions.items()), tuple(runs.items()), tuple(rows),
+            tuple(limits),
+        )  # fmt: skip
         self._send(worker.peer, message)
 
     def _recall(self, now: float) -> float | None:

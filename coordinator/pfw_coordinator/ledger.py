@@ -71,7 +71,7 @@ class Run:
         #: Workers that know this run and have to forget it.
         self.workers: dict[Worker, None] = {}
         self.is_cancel_sent = False
-        #: The last backoff that was noted down, and what is kept of the run after its end.
+        #: The last end of a backoff, or deadline, that was noted down, and what is kept of the run after its end.
         self.backoff_at = float("-inf")
         self.kept_bytes = 0
         #: The end of the run was seen to: nothing of it is known to workers any more.

@@ -26,7 +26,8 @@ def plan_round(
 ) -> Iterator[Placement]:
     """Takes ready steps from the runs and gives them to workers, run priority first.
 
-    Idle slots come first: one step at a time in turn from each run, the least loaded worker first. Then short steps
+    Idle slots come first: one step at a time in turn from each run, the least loaded worker first; a step that is
+    tried again goes to another worker than the last one, if one has an idle slot. Then short steps
     are sent ahead, to each worker its share, up to TARGET_US of expected work for every slot. Steps that are heavy,
     long or of unknown duration are never sent ahead.
 
@@ -57,15 +58,20 @@ def _fill_idle(
         queue = run.life.ready[lane]
         if not queue.count:
             continue
-        worker = heap[0][2]
         steps = queue.take()
         if queue.count:
             rotation.append(run)
+        avoided = None
+        if len(heap) > 1 and run.life.failed_on.get(steps[0]) == heap[0][1]:
+            avoided = heapq.heappop(heap)
+        worker = heap[0][2]
         yield worker, run, steps, _expected_us(run, steps[0], estimates_us)
         if worker.out[lane] < worker.slots[lane]:
             heapq.heapreplace(heap, (worker.out[lane] / worker.slots[lane], worker.number, worker))
         else:
             heapq.heappop(heap)
+        if avoided is not None:
+            heapq.heappush(heap, avoided)
 
 
 def _send_ahead(
@@ -88,7 +94,7 @@ def _fill_ahead(
         while turn and queue.count:
             step = queue.heads()[0]
             expected = int(estimates_us[run.functions[life.graph.function_of[step]]])
-            if not 0 < expected < LONG_US or life.spec(step).heavy:
+            if not 0 < expected < LONG_US or not life.spec(step).may_go_ahead:
                 break
             room = worker.room_us(lane)
             if room <= 0:

@@ -106,9 +106,10 @@ def assign(
     runs: tuple[tuple[int, str], ...] = (),
     acked: int = 0,
     last_cancel: int = 0,
+    limits: tuple[tuple[int, int, int], ...] = (),
 ) -> m.Assign:
     """A batch as it is expected."""
-    return m.Assign(batch, last_cancel, acked, functions, runs, rows)
+    return m.Assign(batch, last_cancel, acked, functions, runs, rows, limits)
 
 
 def row(

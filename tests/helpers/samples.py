@@ -9,10 +9,14 @@ from pfw.graph import LANE_CPU, Graph, Spec
 
 
 def spec(
-    lane: int = LANE_CPU, *, heavy: int = 0, retries: int = 0, backoff: float = 0.1, jitter: int = 0, grace: float = 2.0
-) -> Spec:
+    lane: int = LANE_CPU, *, heavy: int = 0, retries: int = 0, backoff: float = 0.1, jitter: int = 0,
+    grace: float = 2.0, timeout: float = 0.0, retries_timeouts: int = 0, reruns: int = 1,
+) -> Spec:  # fmt: skip
     """How a step is to be run."""
-    return Spec(lane, heavy, retries, backoff, 2.0, 30.0, jitter, grace)
+    return Spec(
+        lane, heavy, retries, backoff, 2.0, 30.0, jitter, grace, timeout=timeout, retries_timeouts=retries_timeouts,
+        reruns=reruns,
+    )  # fmt: skip
 
 
 def graph_of(
@@ -48,13 +52,15 @@ SAMPLES: tuple[m.Message, ...] = (
     m.Leaving(1),
     m.Welcome(2, 1.0, "tcp://127.0.0.1:1", 3),
     m.Refused(1, "why", 0),
-    m.Assign(8, 1, 7, ((0, b"fn"),), ((1, "run"),), ((5, 1, 0, 1, 0, 2, 50, 2_000, b"call", (b"in", b"")),)),
+    m.Assign(
+        8, 1, 7, ((0, b"fn"),), ((1, "run"),), ((5, 1, 0, 1, 0, 2, 50, 2_000, b"call", (b"in", b"")),), ((5, 250, 1),)
+    ),
     m.GiveBack((5, 6)),
     m.Reply(7, 3, (4,)),
     m.Forget((1,), (0, 2)),
     m.Cancels(2, 3, (1,)),
     m.Hello(1, "3.11", "0.1", b"session"),
-    m.Submit(b"key", "name", "parallel", "stop", 0, (0, 1), 0, 1, 5, b"meta", b"graph", "1.2"),
+    m.Submit(b"key", "name", "parallel", "stop", 0, (0, 1), 0, 1, 5, b"meta", b"graph", "1.2", 1.5),
     m.Extend(1, 3, b"graph"),
     m.CancelRun(1, "reason"),
     m.CloseRun(1),

@@ -195,6 +195,50 @@ async def speak_async(folder: str) -> None:
     print("done")
 
 
+def nap(seconds: float, value: Any = None) -> Any:
+    time.sleep(seconds)
+    return value
+
+
+async def nap_async(seconds: float, value: Any = None) -> Any:
+    await asyncio.sleep(seconds)
+    return value
+
+
+def spin() -> NoReturn:
+    """A loop of Python instructions."""
+    while True:
+        pass
+
+
+def hold_gil() -> None:
+    """A loop in native code, which no signal reaches."""
+    sum(range(10**13))
+
+
+def swallow(kind: type[BaseException]) -> NoReturn:
+    """Sleeps, and goes on whatever is raised of this kind."""
+    while True:
+        try:
+            time.sleep(600)
+        except kind:
+            continue
+
+
+def hang_until(attempt: int, value: Any = None) -> Any:
+    """Hangs in all attempts before this one."""
+    if current().attempt < attempt:
+        time.sleep(600)
+    return value
+
+
+def return_when_interrupted() -> str:
+    try:
+        time.sleep(600)
+    except StepInterrupt:
+        return "a result that comes too late"
+
+
 def who() -> int:
     return os.getpid()
 

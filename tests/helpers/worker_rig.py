@@ -42,13 +42,14 @@ class WorkerRig:
         return self
 
     def assign(
-        self, *rows: m.AssignRow, last_cancel: int = 0, acked: int = 0, functions: tuple[int, ...] = (0,)
-    ) -> None:
+        self, *rows: m.AssignRow, last_cancel: int = 0, acked: int = 0, functions: tuple[int, ...] = (0,),
+        limits: tuple[tuple[int, int, int], ...] = (),
+    ) -> None:  # fmt: skip
         """A batch; functions and runs go along."""
         self._batch += 1
         pickles = tuple((function, b"fn %d" % function) for function in functions)
         runs = tuple((run, f"run-{run}") for run in {row[1] for row in rows})
-        self.core.on_assign(m.Assign(self._batch, last_cancel, acked, pickles, runs, rows), self.now)
+        self.core.on_assign(m.Assign(self._batch, last_cancel, acked, pickles, runs, rows, limits), self.now)
 
     def end(self, slot: int, *attempts: int, code: int = oc.OK) -> None:
         """A slot returns these attempts."""

@@ -47,6 +47,13 @@ def test_a_failed_step_is_exit_code_1_with_its_traceback(flow: str, mode: str) -
     assert "1 failed" in done.stdout
 
 
+@pytest.mark.parametrize("mode", ["parallel", "sequential"])
+def test_a_run_that_takes_too_long_is_exit_code_4(flow: str, mode: str, tmp_path: Path) -> None:
+    found = result("run", f"{flow}:holding", "-p", f"folder={tmp_path}", "--timeout", 0.5, "--mode", mode, code=4)
+    assert (found["status"], found["steps"]) == ("TIMED_OUT", {"CANCELLED": 1})
+    assert "timeout is greater than 0" in expect(2, "run", flow, "--timeout", 0, "--mode", mode).stderr
+
+
 def test_a_failure_in_json(flow: str) -> None:
     found = result("run", f"{flow}:failing", "--mode", "sequential", code=1)
     assert found["status"] == "FAILED"

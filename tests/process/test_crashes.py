@@ -53,6 +53,33 @@ def test_a_step_that_ends_its_process_fails_after_three_crashes(
     assert kinds == ["Queued", "Started", "Retrying", "Started", "Retrying", "Started", "Failed"]
 
 
+def fall_once(folder: str) -> str:
+    """Crashes at its first attempt."""
+    steps.mark(folder, "begun")
+    if len((Path(folder) / "begun").read_text().split()) == 1:
+        steps.crash("kill")
+    return "rerun"
+
+
+async def fall_once_async(folder: str) -> str:
+    return fall_once(folder)
+
+
+@pytest.mark.parametrize("fn", [fall_once, fall_once_async], ids=["sync", "async"])
+@pytest.mark.parametrize("rerun_on_loss", [True, False])
+def test_a_step_that_may_not_be_rerun_fails_at_its_first_crash(
+    cluster: LocalCluster, tmp_path: Path, fn: Any, rerun_on_loss: bool
+) -> None:
+    wf = alone(step(fn, rerun_on_loss=rerun_on_loss, retry=3), str(tmp_path))
+    if rerun_on_loss:
+        assert run(wf, on=cluster).value == "rerun"
+        return
+    with pytest.raises(StepCrashedError) as caught:
+        run(wf, on=cluster)
+    assert (caught.value.attempts, caught.value.signal) == (1, signal.SIGKILL)
+    assert len((tmp_path / "begun").read_text().split()) == 1
+
+
 def test_an_async_step_that_ends_its_process_is_blamed_alone(cluster: LocalCluster, tmp_path: Path) -> None:
     with Workflow() as wf:
         step(steps.crash_async)("kill")

@@ -18,6 +18,7 @@ add, double, fail, give, total = map(step, (steps.add, steps.double, steps.fail,
 double_async = step(steps.double_async)
 wait_double = step(steps.double, hint="light_io")
 held, mark = step(steps.hold, hint="light_io"), step(steps.mark)
+hasty = step(steps.hang_until, timeout=1.0, retry=Retry(retries=1, backoff=0.001))
 flaky = step(steps.fail_until, retry=Retry(retries=3, backoff=0.001))
 
 
@@ -127,8 +128,23 @@ def nothing_but_order() -> Workflow:
     return wf
 
 
-SUCCEEDING = (diamond, map_and_reduce, lanes, structures, retries, classes, nothing_but_order)
-FAILING = (failing_in_the_middle, giving_up, failing_chain, unpicklable_results, exits)
+def hanging_once() -> Workflow:
+    with Workflow("hanging once") as wf:
+        add(hasty(2, 1), step(steps.nap_async, timeout=60)(0.01, 2))
+    return wf
+
+
+def timing_out() -> Workflow:
+    with Workflow("timing out") as wf:
+        double(hasty.options(timeout=0.1)(9))
+        double(step(steps.nap_async, timeout=0.1)(600))
+        double(step(steps.return_when_interrupted, timeout=0.1)())
+        give("fine")
+    return wf
+
+
+SUCCEEDING = (diamond, map_and_reduce, lanes, structures, retries, classes, nothing_but_order, hanging_once)
+FAILING = (failing_in_the_middle, giving_up, failing_chain, unpicklable_results, exits, timing_out)
 
 
 def describe(error: BaseException) -> tuple[object, ...]:

@@ -22,6 +22,7 @@ from pfw import (
     Retry,
     Run,
     RunCancelledError,
+    RunTimeoutError,
     StepFailedError,
     UnknownRunError,
     WorkerLostError,
@@ -128,6 +129,40 @@ def test_a_step_that_loses_three_workers_fails(daemons: Daemons, client: Client,
     (error,) = found.errors.values()
     assert isinstance(error, WorkerLostError)
     assert error.attempts == 3
+
+
+@pytest.mark.parametrize("end", ["kill", "drain"])
+def test_a_step_that_may_not_be_rerun_fails_with_its_worker(
+    daemons: Daemons, client: Client, tmp_path: Path, end: str
+) -> None:
+    doomed = daemons.start_worker(cpu=1, io=2, options=["--drain-s", "0.2"])
+    with Workflow() as wf:
+        once = hold.options(rerun_on_loss=False, id="once", retry=5)(str(tmp_path), "held0")
+        again = hold.options(id="again")(str(tmp_path), "held1", "done")
+    found = client.start(wf, on_failure="continue", keep="all")
+    wait_until_begun(tmp_path, 2, daemons)
+    if end == "kill":
+        doomed.signal(signal.SIGKILL)
+    else:
+        assert doomed.stop() == 0
+    daemons.start_worker(cpu=1, io=2)
+    (tmp_path / "go").touch()
+    assert found.wait(20)
+    assert found.states == {once.id: "FAILED", again.id: "SUCCEEDED"}
+    assert isinstance(found.errors[once.id], WorkerLostError)
+    assert found.errors[once.id].attempts == 1
+    assert (len(lines(tmp_path / "held0")), len(lines(tmp_path / "held1"))) == (1, 2)
+
+
+def test_a_retry_prefers_another_worker(daemons: Daemons, client: Client, tmp_path: Path) -> None:
+    for name in ("left", "right"):
+        daemons.start_worker(cpu=1, io=1, name=name)
+    wait_until(lambda: len(client.workers()) == 2, what="two workers")
+    with Workflow() as wf:
+        step(steps.fail_until, retry=Retry(retries=3, backoff=0.01))(4)
+    found = run(wf, on=client)
+    tried = [event.worker for event in found.events() if event.type == "Started"]
+    assert tried in (["left", "right"] * 2, ["right", "left"] * 2)
 
 
 def test_sigterm_drains_a_worker(daemons: Daemons, client: Client, tmp_path: Path) -> None:
@@ -275,6 +310,17 @@ def test_a_started_run_takes_a_config(daemons: Daemons, client: Client) -> None:
         client.start(wf, mode="sequential")
     with pytest.raises(ConfigError, match="priority is a whole number"):
         client.start(wf, priority=-1)
+
+
+def test_a_started_run_keeps_its_timeout_without_its_client(daemons: Daemons, client: Client, tmp_path: Path) -> None:
+    daemons.start_worker(cpu=1, io=1)
+    with Client(daemons.address) as other:
+        run_id = other.start(holding(tmp_path, 1, grace=0.2), timeout=0.5).id
+    found = client.attach(run_id)
+    assert found.wait(20)
+    assert (found.status, set(found.states.values())) == ("TIMED_OUT", {"CANCELLED"})
+    with pytest.raises(RunTimeoutError, match="timeout"):
+        found.check()
 
 
 def test_a_failed_run_raises_for_those_who_attach(daemons: Daemons, client: Client) -> None:

@@ -18,6 +18,7 @@ from pfw.facts import (
     FACT_FINISHED,
     FACT_SKIPPED,
     FACT_SUCCEEDED,
+    FACT_TIMED_OUT,
     FAILED,
     READY,
     RUN_CANCELLED,
@@ -25,16 +26,23 @@ from pfw.facts import (
     RUN_RUNNING,
     RUN_STOPPING,
     RUN_SUCCEEDED,
+    RUN_TIMED_OUT,
     SKIPPED,
     SUCCEEDED,
+    TIMED_OUT,
     WAITING,
 )
 from pfw.graph import IF_ALL, IF_ALWAYS, IF_ANY, Graph
 from pfw.lifecycle import RunLife
 from pfw.wire import pack_graph, unpack_graph
 
-_FINAL = {FACT_SUCCEEDED: SUCCEEDED, FACT_FAILED: FAILED, FACT_CANCELLED: CANCELLED, FACT_SKIPPED: SKIPPED}
-EVENTS = ("ok", "retryable", "error", "crash", "loss", "not started", "stopped")
+_FINAL = {
+    FACT_SUCCEEDED: SUCCEEDED, FACT_FAILED: FAILED, FACT_CANCELLED: CANCELLED, FACT_SKIPPED: SKIPPED,
+    FACT_TIMED_OUT: TIMED_OUT,
+}  # fmt: skip
+EVENTS = ("ok", "retryable", "error", "timeout", "crash", "loss", "not started", "stopped")
+#: Longer than everything but backoffs takes.
+RUN_TIMEOUT_S = 1_000.0
 
 
 @dataclass
@@ -52,6 +60,7 @@ class Oracle:
     is_stopping: bool = False
     discards: bool = False
     is_cancelled: bool = False
+    is_timed_out: bool = False
 
     def dependencies(self, step: int) -> set[int]:
         return {*self.graph.inputs[step], *self.graph.after[step]}
@@ -76,7 +85,7 @@ class Oracle:
         """The state of a waiting step, as what it depends on has it."""
         ended = {self.states[dependency] for dependency in self.dependencies(step)}
         if self.run_if[step] == IF_ALL:
-            if ended & {FAILED, SKIPPED, CANCELLED}:
+            if ended & {FAILED, SKIPPED, CANCELLED, TIMED_OUT}:
                 return SKIPPED
             return READY if ended <= {SUCCEEDED} else WAITING
         if ended and min(ended) < SUCCEEDED:
@@ -104,20 +113,24 @@ class Oracle:
             self.states[step] = SUCCEEDED
         elif event == "not started":
             self.states[step] = READY if self.may_try(step) else CANCELLED
-        elif event == "retryable" and self._charge(event, step) <= self.graph.specs[0].retries and self.may_try(step):
+        elif self._may_try_again(event, step) and self._charge("try", step) <= self.graph.specs[0].retries:
             self.states[step] = BACKOFF
         elif event in ("crash", "loss") and self._charge(event, step) < 3 and self.may_try(step):
             self.states[step] = READY
         else:
-            self._fail(step)
+            self._fail(step, TIMED_OUT if event == "timeout" else FAILED)
         self.settle()
+
+    def _may_try_again(self, event: str, step: int) -> bool:
+        is_allowed = event == "retryable" or (event == "timeout" and self.graph.specs[0].retries_timeouts)
+        return bool(is_allowed and self.may_try(step))
 
     def _charge(self, what: str, step: int) -> int:
         self.counts[what, step] = self.counts.get((what, step), 0) + 1
         return self.counts[what, step]
 
-    def _fail(self, step: int) -> None:
-        self.states[step] = FAILED
+    def _fail(self, step: int, state: int) -> None:
+        self.states[step] = state
         self.settle()
         if self.on_failure != "continue":
             self.discards = self.discards or (self.on_failure == "abort" and not self.is_stopping)
@@ -132,8 +145,8 @@ class Oracle:
         if self.is_open or min(self.states, default=SUCCEEDED) < SUCCEEDED:
             return RUN_STOPPING if self.is_stopping else RUN_RUNNING
         if self.is_cancelled:
-            return RUN_CANCELLED
-        return RUN_FAILED if FAILED in self.states else RUN_SUCCEEDED
+            return RUN_TIMED_OUT if self.is_timed_out else RUN_CANCELLED
+        return RUN_FAILED if {FAILED, TIMED_OUT} & set(self.states) else RUN_SUCCEEDED
 
 
 def copy_of(graph: Graph) -> Graph:
@@ -145,7 +158,9 @@ class Schedule:
     """Drives a RunLife and its oracle by the same events."""
 
     def __init__(self, graph: Graph, mode: str, on_failure: str, *, is_open: bool) -> None:
-        self.life = RunLife(mode=mode, on_failure=on_failure, keep_all=True, is_open=is_open, seed=b"seed")
+        self.life = RunLife(
+            mode=mode, on_failure=on_failure, keep_all=True, is_open=is_open, seed=b"seed", timeout_s=RUN_TIMEOUT_S
+        )
         self.oracle = Oracle(graph, mode, on_failure, is_open, run_if_of(graph))
         self.was_open = is_open
         self.now = 100.0
@@ -187,6 +202,8 @@ class Schedule:
             life.on_succeeded(step, 1, now, 0.1, b"out", now)
         elif event in ("retryable", "error"):
             life.on_failed(step, 1, now, 0.1, b"why", event == "retryable", now)
+        elif event == "timeout":
+            life.on_timed_out(step, 1, now, 0.1, b"why", now)
         elif event == "crash":
             life.on_crashed(step, 1, now, 0.1, b"why", now)
         elif event == "loss":
@@ -200,8 +217,8 @@ class Schedule:
 
     def let_backoffs_end(self) -> None:
         wake_at = self.life.wake_at()
-        if wake_at is not None:
-            self.now = max(self.now, wake_at) + 100.0
+        if wake_at is not None and wake_at != self.life.deadline:
+            self.now = max(self.now, wake_at) + 10.0
             self.life.on_time(self.now)
             self.oracle.states = [READY if state == BACKOFF else state for state in self.oracle.states]
             self.compare()
@@ -215,6 +232,16 @@ class Schedule:
         assert self.life.extend(copy_of(fragment), self.now) == first
         self.oracle.settle()
         self.compare()
+
+    def time_out(self) -> None:
+        """The deadline of the run comes."""
+        deadline = self.life.deadline
+        if deadline is not None:
+            self.now = deadline
+            self.life.on_time(self.now)
+            self.oracle.is_timed_out = True
+            self.oracle.cancel()
+            self.compare()
 
     def cancel(self) -> None:
         may = not self.life.is_finished and not self.oracle.is_cancelled
@@ -254,7 +281,8 @@ def dependencies(draw: st.DrawFn, first: int, most: int, *, tolerant: bool) -> l
 
 
 def fragment_of(rows: list[Row], retries: int) -> Graph:
-    specs = [spec(retries=retries, backoff=1.0)._replace(run_if=run_if) for *_, run_if in rows]
+    one = spec(retries=retries, backoff=1.0, retries_timeouts=retries % 2)
+    specs = [one._replace(run_if=run_if) for *_, run_if in rows]
     return graph_of([inputs for inputs, _, _ in rows], after=[after for _, after, _ in rows], specs=specs)
 
 
@@ -270,7 +298,7 @@ def test_a_run_is_what_the_oracle_says_after_every_event(data: st.DataObject) ->
     for _ in range(data.draw(st.integers(0, 30), "events")):
         actions = ["take"] * 6 * any(queue.count for queue in schedule.life.ready)
         actions += ["end"] * 6 * bool(schedule.running)
-        actions += ["wake"] * (BACKOFF in schedule.oracle.states) + ["cancel"]
+        actions += ["wake"] * (BACKOFF in schedule.oracle.states) + ["cancel", "time out"]
         actions += ["extend", "close"] if schedule.life.is_open else []
         action = data.draw(st.sampled_from(actions), "action")
         if action == "take":
@@ -285,6 +313,8 @@ def test_a_run_is_what_the_oracle_says_after_every_event(data: st.DataObject) ->
             schedule.extend(fragment_of(rows, retries))
         elif action == "close":
             schedule.close()
+        elif action == "time out":
+            schedule.time_out()
         else:
             schedule.cancel()
     finish(schedule)

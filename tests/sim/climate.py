@@ -28,8 +28,8 @@ class Climate:
     piece_bytes: int = 0
 
 
-_PLANNED = Trouble(failure=0.12, crash=0.06, cancel=0.3)
-_STOPPED = Trouble(failure=0.1, crash=0.05, cancel=0.9)
+_PLANNED = Trouble(failure=0.12, crash=0.06, cancel=0.3, timeout=0.3)
+_STOPPED = Trouble(failure=0.1, crash=0.05, cancel=0.9, timeout=0.5)
 _BAD = Weather(0.03, 0.03, 0.3, (0.0001, 0.001, 0.03))
 _SLOW = Weather(0.0, 0.0, 0.5, (0.0001, 0.01, 0.2))
 

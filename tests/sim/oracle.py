@@ -14,16 +14,20 @@ from pfw.facts import (
     FACT_INPUT,
     FACT_PRINTED,
     FACT_RETRYING,
+    FACT_RUN_STARTED,
     FACT_SKIPPED,
     FACT_SUCCEEDED,
+    FACT_TIMED_OUT,
     RUN_CANCELLED,
     RUN_RUNNING,
     RUN_STATE_NAMES,
     RUN_SUCCEEDED,
+    RUN_TIMED_OUT,
     STATE_NAMES,
     SUCCEEDED,
 )
-from pfw.failure import FAIL_CRASHED, FAIL_LOST, Failure
+from pfw.failure import FAIL_CRASHED, FAIL_LOST, FAIL_TIMEOUT, Failure
+from pfw.graph import LANE_ASYNC
 from pfw.messages import FactRow
 from pfw.record import RunRecord
 from sim.slots import failure_of
@@ -36,7 +40,12 @@ if TYPE_CHECKING:
     from sim.slots import Row, SimSlot
     from sim.world import World
 
-_ENDS = frozenset({FACT_SUCCEEDED, FACT_FAILED, FACT_CANCELLED, FACT_SKIPPED})
+_ENDS = frozenset({FACT_SUCCEEDED, FACT_FAILED, FACT_CANCELLED, FACT_SKIPPED, FACT_TIMED_OUT})
+
+#: A step may run for so much longer than its timeout before that is noticed.
+_NOTICED_S = 0.06
+#: A run may go on for so much longer than its timeout: the longest grace of a step, and the way of the news.
+_STOPPED_S = 3.0
 
 #: Stands for the run itself where others stand for its steps.
 _RUN = -1
@@ -68,6 +77,8 @@ class Oracle:
         self.given: dict[tuple[str, int], bytes] = {}
         #: {record: {step: number of final facts}}, the run itself as _RUN.
         self.heard: dict[RunRecord, Counter[int]] = {}
+        #: {record: when its run began, on the coordinator's clock}
+        self._began: dict[RunRecord, float] = {}
         self._depths: dict[int, list[int]] = {}
         self._last_attempt: dict[Any, int] = {}
         self._count = 0
@@ -117,6 +128,7 @@ class Oracle:
                 continue
             require(given in self.outputs.get(key, ()), f"step {index} gets {given!r}, no output of {dependency}")
             require(self.given.setdefault(key, given) == given, f"two outputs of step {dependency} are in use")
+        require(plan.spec(index).reruns or not self.begun[run_id, index], f"step {index} of {run_id} begins again")
         self.begun[run_id, index] += 1
 
     def _require_wave(self, plan: RunPlan, index: int, states: bytearray) -> None:
@@ -148,7 +160,8 @@ class Oracle:
     def on_facts(self, record: RunRecord, rows: tuple[FactRow, ...]) -> None:
         """A client hears what is new in a run."""
         heard = self.heard.setdefault(record, Counter())
-        for kind, step, at, _, _, queued_at, started_at, _, payload, _, _ in rows:
+        plan = self._world.plan_of_key(self.runs[record.run_id].key)
+        for kind, step, at, _, _, queued_at, started_at, run_s, payload, _, _ in rows:
             require(queued_at <= at and started_at <= at, f"step {step} of {record.run_id} starts after its end")
             if kind == FACT_SUCCEEDED and not self._world.has_faults:
                 require(started_at >= queued_at - 0.5, f"step {step} of {record.run_id} starts before it may")
@@ -157,19 +170,41 @@ class Oracle:
                 require(payload in self.outputs[record.run_id, step], f"step {step} did not return {payload!r}")
             if kind == FACT_PRINTED:
                 require(payload == _printed_by(record.run_id, step), f"step {step} did not print {payload!r}")
-            if kind in (FACT_RETRYING, FACT_FAILED):
-                self._check_blame(record, step, payload)
+            if kind in (FACT_RETRYING, FACT_FAILED, FACT_TIMED_OUT):
+                self._check_blame(record, plan, kind, step, payload)
+            if not self._world.has_faults:
+                self._check_times(record, plan, kind, step, at, run_s)
             if kind in _ENDS or kind == FACT_FINISHED:
                 whose = _RUN if kind == FACT_FINISHED else step
                 heard[whose] += 1
                 require(heard[whose] == 1, f"the end of step {whose} of {record.run_id} was announced twice")
 
-    def _check_blame(self, record: RunRecord, step: int, payload: bytes) -> None:
+    def _check_times(self, record: RunRecord, plan: RunPlan, kind: int, step: int, at: float, run_s: float) -> None:
+        """Nothing goes on for longer than it may."""
+        if kind == FACT_RUN_STARTED:
+            self._began[record] = at
+        elif kind == FACT_FINISHED and plan.timeout_s:
+            lasted = at - self._began[record]
+            require(lasted <= plan.timeout_s + _STOPPED_S, record.run_id, "ends after", lasted, "s")
+        elif kind == FACT_SUCCEEDED and plan.spec(step).timeout:
+            longest = plan.spec(step).timeout + _NOTICED_S
+            require(run_s <= longest, f"step {step} of {record.run_id} has run for {run_s} s and succeeded")
+
+    def _check_blame(self, record: RunRecord, plan: RunPlan, kind: int, step: int, payload: bytes) -> None:
         """A crash is charged only to a step that crashes, a loss only where workers get lost."""
         code = Failure.unpack(payload).code
-        planned = self._world.plan_of_key(self.runs[record.run_id].key).steps[step].codes
+        planned = plan.steps[step].codes
+        if code == FAIL_TIMEOUT:
+            require(plan.may_time_out(step), f"step {step} of {record.run_id} has timed out, and was quick")
+        require(kind != FACT_TIMED_OUT or code == FAIL_TIMEOUT, f"step {step} of {record.run_id} has not timed out")
         if code == FAIL_CRASHED:
-            require(oc.CRASHED in planned, f"step {step} of {record.run_id} is blamed for a crash that was not its own")
+            spec = plan.spec(step)
+            # One that may not be begun again goes down with the process that it shares.
+            may_share = spec.lane == LANE_ASYNC and not spec.reruns
+            require(
+                may_share or oc.CRASHED in planned,
+                f"step {step} of {record.run_id} is blamed for a crash that was not its own",
+            )
         elif code == FAIL_LOST:
             require(self._world.has_faults, "a worker was lost without a fault")
 
@@ -187,6 +222,7 @@ class Oracle:
         require(record.states[:known] == run.life.states, where, "has other states than were decided")
         require(all(self.heard[record][step] == 1 for step in (_RUN, *range(known))), where, "did not hear of each end")
         require(record.status == RUN_CANCELLED or known == len(plan.steps), where, "has lost steps")
+        require(record.status != RUN_TIMED_OUT or plan.timeout_s, where, "has timed out without a timeout")
         if plan.is_clean and not self._world.has_faults:
             require(record.status == RUN_SUCCEEDED, where, "is", RUN_STATE_NAMES[record.status])
         self._check_log(where, record)

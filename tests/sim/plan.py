@@ -20,7 +20,17 @@ _SPECS = (
     Spec(LANE_ASYNC, 0, 1, 0.01, 2.0, 30.0, 0, 0.3),
     Spec(LANE_CPU, 0, 1, 0.05, 2.0, 0.3, 0, 0.4, run_if=IF_ANY),
     Spec(LANE_IO, 0, 1, 0.05, 2.0, 0.3, 0, 0.4, run_if=IF_ALWAYS, priority=2),
+    Spec(LANE_CPU, 0, 2, 0.05, 2.0, 0.3, 0, 0.2, timeout=0.05, retries_timeouts=1),
+    Spec(LANE_IO, 0, 1, 0.1, 2.0, 30.0, 1, 0.4, timeout=0.3),
+    Spec(LANE_ASYNC, 0, 1, 0.01, 2.0, 30.0, 0, 0.3, timeout=0.2, retries_timeouts=1),
+    Spec(LANE_CPU, 0, 0, 0.1, 2.0, 30.0, 1, 0.5, reruns=0),
+    Spec(LANE_ASYNC, 0, 0, 0.1, 2.0, 30.0, 1, 0.5, reruns=0),
 )
+#: Steps of each run have specs of one of these; those with timeouts only where there is trouble with them.
+_MIXES = ((0,), (0, 1), (0, 1, 2, 3, 4, 5), (3,), (5, 0), (11,), (0, 11, 12, 5))
+_MIXES_WITH_TIMEOUTS = ((8,), (0, 1, 8), (8, 9, 10, 12), (10, 5), (0, 1, 2, 3, 4, 5, 8, 9, 10, 11))
+#: Not for open runs.
+_TOLERANT_MIXES = ((0, 1, 6, 7), (3, 7))
 
 
 @dataclass(slots=True)
@@ -61,6 +71,8 @@ class RunPlan:
     cancel_at: float | None = None
     #: When another client attaches; None for never.
     attach_at: float | None = None
+    #: How long the run may take, s; 0: as long as it takes.
+    timeout_s: float = 0.0
 
     def graph(self, first: int, last: int) -> Graph:
         """The steps from `first` to `last`, as they are submitted. The call of a step names it."""
@@ -83,7 +95,19 @@ class RunPlan:
     @property
     def is_clean(self) -> bool:
         """Whether nothing but success can come of it as long as nothing else fails."""
-        return self.cancel_at is None and not any(step.codes for step in self.steps)
+        may_end_early = self.cancel_at is not None or self.timeout_s > 0
+        return not may_end_early and not any(
+            step.codes or self.may_time_out(number) for number, step in enumerate(self.steps)
+        )
+
+    def spec(self, step: int) -> Spec:
+        """How a step is to be run."""
+        return _SPECS[self.spec_of[step]]
+
+    def may_time_out(self, step: int) -> bool:
+        """Whether an attempt of the step takes about as long as it may, or longer."""
+        timeout_s = self.spec(step).timeout
+        return 0 < timeout_s < self.steps[step].duration_s * 1.1 + 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +118,8 @@ class Trouble:
     failure: float = 0.0
     crash: float = 0.0
     cancel: float = 0.0
+    #: Probability that a run has steps with timeouts, and that it has one itself.
+    timeout: float = 0.0
 
 
 NO_TROUBLE = Trouble()
@@ -106,8 +132,8 @@ def draw_run(random: Random, number: int, trouble: Trouble, *, most_steps: int) 
     speed = random.choice((1e-5, 1e-4, 1e-3, 0.02, 0.3))
     functions = [b"function-%d" % random.randrange(6) for _ in range(random.randint(1, 3))]
     functions = list(dict.fromkeys(functions))
-    kinds = ((0,), (0, 1), (0, 1, 2, 3, 4, 5), (3,), (5, 0))
-    lanes = random.choice(kinds if is_open else (*kinds, (0, 1, 6, 7), (3, 7)))
+    mixes = _MIXES_WITH_TIMEOUTS if random.random() < trouble.timeout else _MIXES
+    mix = random.choice(mixes if is_open else (*mixes, *_TOLERANT_MIXES))
     plan = RunPlan(
         number=number,
         mode="waves" if not is_open and random.random() < 0.2 else "parallel",
@@ -121,13 +147,15 @@ def draw_run(random: Random, number: int, trouble: Trouble, *, most_steps: int) 
         submit_at=random.uniform(0.0, 2.5),
         functions=functions,
         function_of=[random.randrange(len(functions)) for _ in range(count)],
-        spec_of=[random.choice(lanes) for _ in range(count)],
+        spec_of=[random.choice(mix) for _ in range(count)],
     )
     if is_open:
         plan.fragments = _draw_fragments(random, count)
         plan.closes_early = random.random() < 0.3
     if random.random() < trouble.cancel:
         plan.cancel_at = plan.submit_at + random.choice((0.0, 0.002, 0.05, 0.5, 2.0)) * random.random()
+    if not is_open and random.random() < trouble.timeout / 2:
+        plan.timeout_s = random.choice((0.01, 0.2, 1.0, 3.0))
     if random.random() < 0.15:
         plan.attach_at = plan.submit_at + random.uniform(0.0, 3.0)
     return plan

@@ -12,7 +12,10 @@ from pfw.facts import RUN_STATE_NAMES, STATE_NAMES
 if TYPE_CHECKING:
     from sim.world import World
 
-_OUTCOMES = {oc.STOPPED: "stopped", oc.CRASHED: "crashed", oc.NOT_STARTED: "handed back", oc.RETRYABLE: "retried"}
+_OUTCOMES = {
+    oc.STOPPED: "stopped", oc.CRASHED: "crashed", oc.NOT_STARTED: "handed back", oc.RETRYABLE: "retried",
+    oc.TIMED_OUT: "timed out",
+}  # fmt: skip
 
 
 def sights(world: World) -> set[str]:

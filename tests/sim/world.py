@@ -110,6 +110,7 @@ class World:
         message = m.Submit(
             b"%d" % plan.number, record.name, plan.mode, plan.on_failure, int(plan.keep_all), plan.keep,
             int(plan.is_open), int(plan.is_detached), plan.priority, b"", wire.pack_graph(graph),
+            timeout=plan.timeout_s,
         )  # fmt: skip
         self.records.append((client, plan, record))
         client.call(lambda session, now: session.submit(message, record))
@@ -328,7 +329,8 @@ class World:
                 require(not worker.core.attempts, worker.name, "still holds", list(worker.core.attempts))
         for known in core.workers.values():
             require(not known.attempts, known.name, "still has in its ledger", list(known.attempts))
-        if not self.has_faults and not self.climate.trouble.crash:
+        trouble = self.climate.trouble
+        if not self.has_faults and not trouble.crash and not trouble.timeout:
             self.oracle.check_attempts()
 
     def describe(self) -> str:

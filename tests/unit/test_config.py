@@ -39,6 +39,8 @@ BAD: dict[str, list[Any]] = {
     "io": [0, -1, 10_001, "2", True, 2.0, math.inf],
     "retry": [-1, 1.5, "3", True, math.nan, None, {"retries": 3}],
     "grace": [-0.1, math.nan, math.inf, "1", True, None, 1e9],
+    "step_timeout": [0, -0.1, math.nan, math.inf, "1", True, 1e9],
+    "timeout": [0, -0.1, math.nan, math.inf, "1", True, 1e9],
     "on_failure": ["ignore", True, None],
     "keep": ["leafs", 3, [1], None],
     "priority": [-1, 1.0, "1", True, 1 << 31, math.inf],
@@ -185,11 +187,12 @@ def test_options_and_pickles_keep_what_is_not_set(monkeypatch: pytest.MonkeyPatc
 
     base = step(plain)
     for changed in (base, base.options(id="x"), rebuilt(base)):
-        assert changed.unset == {"retry", "grace"}
+        assert changed.unset == {"retry", "grace", "timeout"}
     for changed in (base.options(retry=0), rebuilt(base.options(retry=0))):
-        assert changed.unset == {"grace"}
-    settled = base.settled(Config(retry=3, grace=1).step_defaults)
+        assert changed.unset == {"grace", "timeout"}
+    settled = base.settled(Config(retry=3, grace=1, step_timeout=9).step_defaults)
     assert (settled.retry.retries, settled.grace, settled.name, base.retry.retries) == (3, 1.0, "plain", 0)
+    assert (settled.timeout, base.timeout) == (9.0, None)
 
 
 def rebuilt(function: StepFunction) -> StepFunction:

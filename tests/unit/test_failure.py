@@ -105,7 +105,7 @@ def test_other_bytes_are_refused(data: bytes) -> None:
         [],
         [1, "a", "b", "c", b"", 0],
         [0, "a", "b", "c", b"", 0, 0],
-        [8, "a", "b", "c", b"", 0, 0],
+        [9, "a", "b", "c", b"", 0, 0],
         [True, "a", "b", "c", b"", 0, 0],
         [1, "a", "b", "c", "", 0, 0],
         [1, "a", "b", "c", b"", 0, 0, 0],
@@ -141,6 +141,10 @@ def test_a_crash_says_what_was_printed_last() -> None:
     assert (again.last_output, str(again)) == (error.last_output, str(error))
 
 
+def test_who_gives_up_before_has_not_exhausted_its_retries() -> None:
+    assert type(to_error(describe(catch(OSError("down"))), "fetch", 2, 2)) is errors.StepFailedError
+
+
 def test_a_crash_names_its_signal() -> None:
     error = to_error(describe_crash(signal.SIGSEGV), "native", 3, 0)
     assert isinstance(error, errors.StepCrashedError)
@@ -167,6 +171,7 @@ def test_a_core_dump_and_an_unknown_signal_are_understood() -> None:
         (failure.FAIL_UNPICKLABLE, errors.UnpicklableError),
         (failure.FAIL_MODULE, errors.MissingModuleError),
         (failure.FAIL_CANCELLED, errors.StepFailedError),
+        (failure.FAIL_TIMEOUT, errors.StepTimeoutError),
     ],
 )
 def test_each_code_has_its_error(code: int, kind: type) -> None:

@@ -284,6 +284,8 @@ def test_an_error_that_is_not_retryable_is_final() -> None:
 def test_the_delay_grows_up_to_its_bound_and_never_overflows() -> None:
     life = start(graph_of([()], specs=[spec(retries=9, backoff=1.0)]))
     assert [life.backoff_s(0, retry) for retry in (1, 2, 3, 6, 5_000)] == [1.0, 2.0, 4.0, 30.0, 30.0]
+    patient = start(graph_of([()], specs=[spec(backoff=0.0)]))
+    assert [patient.backoff_s(0, retry) for retry in (1, 1_025, 5_000, 1_000_000)] == [0.0] * 4, "no delay stays none"
 
 
 def test_jitter_is_a_share_that_the_seed_decides() -> None:

@@ -258,3 +258,44 @@ def test_a_worker_alone_gives_to_nobody() -> None:
     assert plan_recall(LANE_CPU, [loaded(1, 6)], 1.0) == NOTHING
     assert plan_recall(LANE_CPU, [loaded(1, 6), loaded(2, 1)], 1.0) == NOTHING
     assert plan_recall(LANE_IO, [loaded(1, 6), loaded(2, 0)], 1.0) == NOTHING
+
+
+# -- retries -----------------------------------------------------------------------------------------------------------
+
+
+def failed_on(run: Run, step: int, worker: int) -> None:
+    """The step was tried on this worker and is ready again."""
+    life = run.life
+    life.ready[LANE_CPU].take()
+    life.on_assigned(step)
+    life.on_failed(step, worker, 0.0, 0.0, b"why", True, 0.0)
+    life.on_time(100.0)
+
+
+def test_a_retry_goes_to_another_worker_if_one_has_an_idle_slot() -> None:
+    run, workers = run_of(1, one=spec(retries=5)), [worker_of(1, 4), worker_of(2), worker_of(3)]
+    workers[2].add([(99, Attempt(run, 9, 0, LANE_CPU, 1, 1, 1))], LANE_CPU)
+    failed_on(run, 0, 1)
+    assert [worker.number for worker, _, _, _ in place([run], workers)] == [2], "although 1 has as little to do"
+
+
+def test_a_retry_goes_to_the_same_worker_if_no_other_is_idle() -> None:
+    run, workers = run_of(1, one=spec(retries=5)), [worker_of(1), worker_of(2)]
+    failed_on(run, 0, 1)
+    place([run_of(1, number=2)], workers[1:])
+    assert [worker.number for worker, _, _, _ in place([run], workers)] == [1]
+
+
+def test_the_worker_that_a_retry_avoids_gets_the_next_step() -> None:
+    run, workers = run_of(3, one=spec(retries=5)), [worker_of(1), worker_of(2), worker_of(3)]
+    failed_on(run, 0, 1)
+    # The retry comes last in its queue: two others are placed before it.
+    assert [(worker.number, step) for worker, _, step, _ in place([run], workers)] == [(1, 1), (2, 2), (3, 0)]
+    again, workers = run_of(2, one=spec(retries=5)), [worker_of(1), worker_of(2)]
+    failed_on(again, 0, 1)
+    failed_on(again, 1, 1)
+    assert [(worker.number, step) for worker, _, step, _ in place([again], workers)] == [(2, 0), (1, 1)]
+
+
+def test_steps_that_may_be_begun_only_once_are_not_sent_ahead() -> None:
+    assert len(place([run_of(10, one=spec(reruns=0))], [worker_of(1, 2)], (100.0,))) == 2

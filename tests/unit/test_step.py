@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pfw import codec
-from pfw.errors import ConfigError, GraphError
+from pfw.errors import ConfigError, GraphError, StepTimeoutError
 from pfw.graph import IF_ALWAYS, LANE_ASYNC, LANE_CPU, LANE_IO, Spec
 from pfw.step import HINTS, Retry, StepFunction, is_async, step
 from pfw.workflow import Workflow
@@ -27,6 +27,10 @@ def double(x: int) -> int:
 @step(hint="heavy_io", retry=2, grace=0.5, name="fetch")
 def fetch_page(url: str) -> str:
     return url
+
+
+#: What no timeout can be.
+ODD_TIMEOUTS = (0, 0.0, -1, float("nan"), float("inf"), "1", True, 10**9)
 
 
 async def wait(x: int) -> int:
@@ -66,10 +70,14 @@ def test_options_change_a_copy() -> None:
     assert changed.fn is fetch_page.fn
     assert (fetch_page.id, fetch_page.retry.retries, fetch_page.after) == (None, 2, ())
     assert changed.options(retry=0).retry.retries == 0
+    assert not fetch_page.options(rerun_on_loss=False).options(id="y").rerun_on_loss
+    assert (fetch_page.timeout, changed.options(timeout=1.5).options(id="y").timeout) == (None, 1.5)
 
 
 def test_spec_holds_the_options() -> None:
     assert fetch_page.spec == Spec(LANE_IO, 1, 2, 0.1, 2.0, 30.0, 1, 0.5)
+    assert (fetch_page.spec.reruns, step(len, rerun_on_loss=False).spec.reruns) == (1, 0)
+    assert (fetch_page.spec.timeout, step(len, timeout=3).spec.timeout) == (0.0, 3.0)
     assert step(wait).spec.lane == LANE_ASYNC
     assert step(wait, retry=Retry(jitter="none")).spec.jitter == 0
     marked = step(len, run_if="always", keep=True, priority=7, tags="nightly").spec
@@ -129,6 +137,8 @@ def test_what_cannot_be_a_step_is_a_type_error(fn: Any) -> None:
         ({"name": 5}, "is a str"),
         ({"grace": -1}, "grace"),
         ({"grace": float("nan")}, "grace"),
+        *(({"timeout": odd}, "timeout") for odd in ODD_TIMEOUTS),
+        ({"rerun_on_loss": 0}, "rerun_on_loss is True or False, not 0"),
         ({"retry": -1}, "Retry.retries"),
         ({"retry": True}, "Retry.retries"),
         ({"run_if": "alway"}, 'did you mean "always"'),
@@ -191,6 +201,18 @@ def test_retry_says_what_is_worth_another_attempt() -> None:
     assert not Retry(give_up=lambda error: True).is_retryable(ValueError())
 
 
+@pytest.mark.parametrize(
+    ("rule", "is_tried_again"),
+    [
+        (Retry(), 1), (Retry(retries=0), 0), (Retry(on=TimeoutError), 1), (Retry(on=ValueError), 0),
+        (Retry(give_up=StepTimeoutError), 0), (Retry(on=lambda error: "2 s" in str(error)), 1),
+    ],
+)  # fmt: skip
+def test_a_retry_rule_is_asked_about_timeouts_beforehand(rule: Retry, is_tried_again: int) -> None:
+    assert step(len, retry=rule, timeout=2).spec.retries_timeouts == is_tried_again
+    assert step(len, retry=rule).spec.retries_timeouts == 0
+
+
 def test_a_rule_that_raises_means_no_and_leaves_a_note() -> None:
     error = ValueError("the step's")
     assert not Retry(on=lambda _: 1 / 0).is_retryable(error)
@@ -219,11 +241,12 @@ def test_a_step_of_a_module_is_pickled_by_reference() -> None:
 
 def test_a_changed_copy_finds_its_function_by_reference() -> None:
     changed = double.options(
-        retry=2, name="twice", id="x", after="y", run_if="any", keep=True, priority=3, tags=["a", "b", "a"]
-    )
+        retry=2, name="twice", id="x", after="y", run_if="any", keep=True, priority=3, tags=["a", "b", "a"],
+        timeout=7.0, rerun_on_loss=False,
+    )  # fmt: skip
     copy = pickle.loads(pickle.dumps(changed))
     assert copy.fn is double.fn
-    assert (copy.name, copy.retry.retries) == ("twice", 2)
+    assert (copy.name, copy.retry.retries, copy.timeout, copy.rerun_on_loss) == ("twice", 2, 7.0, False)
     assert (copy.run_if, copy.keep, copy.priority, copy.tags) == ("any", True, 3, ("a", "b"))
     # These belong to one workflow.
     assert (copy.id, copy.after) == (None, ())

@@ -364,6 +364,20 @@ def test_a_graph_that_is_longer_or_shorter_is_refused(blob: bytes) -> None:
         unpack_graph(blob)
 
 
+@pytest.mark.parametrize("timeout", [-1.0, 1e9, nan, inf, "1", None, True])
+def test_a_timeout_out_of_range_is_refused(timeout: object) -> None:
+    assert is_refused(frame_of(next(s for s in SAMPLES if isinstance(s, m.Submit)), timeout=timeout))
+
+
+@pytest.mark.parametrize("value", [None, True, -1, -0.5, nan, inf, "0", b"0", (), 1e18])
+@pytest.mark.parametrize("field", ["timeout", "retries_timeouts", "reruns"])
+def test_odd_limits_of_a_spec_are_refused(field: str, value: object) -> None:
+    values = {**spec()._asdict(), field: value}
+    graph = Graph(["a"], [b"f"], [list(values.values())], [0], [0], [b"c"], [()], [()])  # type: ignore[list-item]
+    with pytest.raises(ProtocolError):
+        unpack_graph(pack_graph(graph))
+
+
 @pytest.mark.parametrize("field", range(8))
 @pytest.mark.parametrize("value", [None, True, -1, -0.5, nan, inf, "0", b"0", (), 2**62 - 1, 1e18])
 def test_an_odd_spec_is_refused(field: int, value: object) -> None:

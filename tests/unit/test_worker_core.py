@@ -228,7 +228,7 @@ def test_an_attempt_that_is_held_is_not_taken_again(rig: WorkerRig) -> None:
 def test_a_row_whose_function_or_run_was_lost_is_not_taken(rig: WorkerRig, lost: str) -> None:
     functions = ((0, b"fn 0"),) if lost == "run" else ()
     runs = ((1, "run-1"),) if lost == "function" else ()
-    rig.core.on_assign(m.Assign(5, 0, 0, functions, runs, (row(1),)), rig.now)
+    rig.core.on_assign(m.Assign(5, 0, 0, functions, runs, (row(1),), ()), rig.now)
     assert rig.turn() == {}
     assert rig.turn(at=101.0) == {"messages": [rig.heartbeat(last_batch=5)]}
 

@@ -214,7 +214,7 @@ def test_an_async_step_is_stopped_by_message(rig: WorkerRig) -> None:
     assert rig.turn()["kills"] == [2]
     rig.core.on_slot_died(2, 0, 0, 9, 0, rig.now)
     box = rig.turn()
-    assert box["messages"] == [rig.outcomes((1, oc.STOPPED, 0, 101_000_000, b"", 0, 0))]
+    assert box["messages"] == [rig.outcomes((1, oc.STOPPED, 100_000_000, 1_000_000, b"", 0, 0))]
     assert list(rig.core.attempts) == [2], "it was innocent"
 
 

@@ -7,6 +7,7 @@ what it had not begun goes to another slot under the same attempt.
 
 A cancelled run is remembered until the coordinator says to forget it: assignments of it that come later are handed back
 at once. A running attempt of it climbs the ladder: token at 0, StepInterrupt at half of its grace, SIGKILL at grace.
+A running attempt whose timeout is over climbs it from StepInterrupt on, and has timed out whatever it returns.
 
 As everywhere `on_*` only changes state, and `drain` is the one way out. No clock, sockets, processes, pickles.
 """
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 from pfw import messages as m
 from pfw import outcome as oc
 from pfw.errors import InternalError
-from pfw.failure import describe_crash
+from pfw.failure import describe_crash, describe_timeout
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
 from pfw.messages import Message
 from pfw.wire import parts
@@ -54,7 +55,10 @@ START_AGAIN_S = 1.0
 #: So many slots in a row that die before they are ready: something is wrong with this machine, not with a step.
 STARTS_LIMIT = 5
 
-STOP_TOKEN, STOP_INTERRUPT = 1, 2
+#: A look that comes so much later than planned does not count for what has to end by then.
+LATE_S = 1.0
+
+STOP_TOKEN, STOP_INTERRUPT, STOP_TIMEOUT = 1, 2, 3
 
 
 class Outbox(NamedTuple):
@@ -116,7 +120,7 @@ class Core:
         self._failed_starts = 0
         self._no_start_before = [float("-inf")] * len(LANES)
         self._next_heartbeat = now
-        self._next_look = now
+        self._next_look = self._wake_at = now
         self._mail: list[Message] = []
         self._to_cancel: list[int] = []
         self._has_new_numbers = False
@@ -201,13 +205,16 @@ class Core:
             size = len(call) + sum(map(len, inputs)) if inputs else len(call)
             is_short = 1 if 0 < estimate_us <= MESSAGE_US else 0
             row = (number, run, run_ids[run], step, attempt, function, is_short, call, inputs)
-            attempts[number] = new_held((row, lane, estimate_us, grace_ms / 1000, size))
+            attempts[number] = new_held((row, lane, estimate_us, grace_ms / 1000, size, 0.0, 0.0, False))
             if run in cancelled or is_leaving:
                 self._hand_back(number)
             elif is_blocked:
                 self._blocked.append(number)
             else:
                 queues[lane].append(number)
+        for number, timeout_ms, is_once in msg.limits:
+            if number in attempts:
+                attempts[number] = attempts[number]._replace(timeout_s=timeout_ms / 1000, is_once=bool(is_once))
         if is_blocked:
             self._ask_cancels()
 
@@ -274,7 +281,7 @@ class Core:
                 self._hand_back(number)
         for number, held in self.attempts.items():
             if held.row[1] == run:
-                self._stops[number] = Stop(now, held.grace_s)
+                self._stops.setdefault(number, Stop(now, held.grace_s))
         self._next_look = now
 
     def _hand_back(self, number: int) -> None:
@@ -307,6 +314,8 @@ class Core:
             read = slot.unread.intersection([attempts[row[0]].row[5] for row in rows if row[0] in attempts])
             slot.functions |= read
             slot.unread -= read
+        if self._stops:
+            rows = list(map(self._judged, rows))
         for row in rows:
             attempt = row[0]
             if held.pop(attempt, None) is None:
@@ -324,6 +333,15 @@ class Core:
             slot.expected_us = 0
             slot.has_large = False
             slot.idle_since = now
+
+    def _judged(self, row: m.OutcomeRow) -> m.OutcomeRow:
+        """The outcome, or that the attempt had timed out before: what it returned then does not count."""
+        number, code, start_us, run_us, payload, cpu_us, peak_bytes = row
+        stop = self._stops.get(number)
+        if stop is None or not stop.timeout_s or code == oc.NOT_STARTED:
+            return row
+        failure = describe_timeout(stop.timeout_s, b"" if code == oc.OK else payload)
+        return (number, oc.TIMED_OUT, start_us, run_us, failure.pack(), cpu_us, peak_bytes)
 
     def on_printed(self, attempt: int, text: bytes, now: float) -> None:
         """What an attempt has printed since it was last told; of one that is not held any more it is dropped."""
@@ -362,26 +380,43 @@ class Core:
         if slot.lane == LANE_ASYNC and len(orphans) == 1 and not slot.is_killed:
             executing, start_us = orphans[0], start_us or int(slot.held[orphans[0]] * 1e6)
         for orphan in reversed(orphans):
-            if orphan == executing or (orphan in self._stops and slot.lane == LANE_ASYNC):
+            if orphan == executing:
                 self._blame(orphan, start_us, signal, exit_code, now, last_output)
-            elif self.attempts[orphan].row[1] in self._cancelled:
-                self._hand_back(orphan)
+            elif self._is_spent(orphan, slot.lane):
+                self._blame(orphan, int(slot.held[orphan] * 1e6), signal, exit_code, now, last_output)
             else:
-                self._queues[slot.lane].appendleft(orphan)
-                if slot.lane == LANE_ASYNC:
-                    self._alone.add(orphan)
+                self._requeue(orphan, slot.lane)
         if slot.lane == LANE_CPU:
             self._start_slot(LANE_CPU, now)
+
+    def _is_spent(self, number: int, lane: int) -> bool:
+        """Whether an attempt cannot be begun again, although its slot did not say how it ended."""
+        stop = self._stops.get(number)
+        if lane == LANE_ASYNC:
+            return stop is not None or self.attempts[number].is_once
+        return stop is not None and stop.timeout_s > 0
+
+    def _requeue(self, number: int, lane: int) -> None:
+        """An attempt that its slot did not end goes to another one, if its run goes on."""
+        if self.attempts[number].row[1] in self._cancelled:
+            self._hand_back(number)
+            return
+        self._queues[lane].appendleft(number)
+        if lane == LANE_ASYNC:
+            self._alone.add(number)
 
     def _blame(self, number: int, start_us: int, signal: int, exit_code: int, now: float, last_output: str) -> None:
         run_us = max(0, int(now * 1e6) - start_us)
         self.attempts.pop(number)
         self._in_outbox.add(number)
-        if self._stops.pop(number, None) is not None:
-            self._outcome_rows.append((number, oc.STOPPED, start_us, run_us, b"", 0, 0))
-            return
-        failure = describe_crash(signal or exit_code << 8, last_output)
-        self._outcome_rows.append((number, oc.CRASHED, start_us, run_us, failure.pack(), 0, 0))
+        stop = self._stops.pop(number, None)
+        if stop is None:
+            code, payload = oc.CRASHED, describe_crash(signal or exit_code << 8, last_output).pack()
+        elif stop.timeout_s:
+            code, payload = oc.TIMED_OUT, describe_timeout(stop.timeout_s).pack()
+        else:
+            code, payload = oc.STOPPED, b""
+        self._outcome_rows.append((number, code, start_us, run_us, payload, 0, 0))
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -390,8 +425,11 @@ class Core:
         return now >= self._next_look and bool(self.attempts)
 
     def on_look(self, executing: Mapping[int, tuple[int, int]], now: float) -> None:
-        """What the slots execute: {slot: (attempt or 0, start_us)}. Tells of long ones, moves stops up their ladder."""
+        """What the slots execute: {slot: (attempt or 0, start_us)}. Tells of long ones, ends what is over time."""
         self._next_look = now + (STOP_EVERY_S if self._stops else NOTE_AFTER_S)
+        late = now - self._wake_at
+        if late > LATE_S:
+            self._stops = {number: stop._replace(since=stop.since + late) for number, stop in self._stops.items()}
         notes = []
         for slot in self.slots.values():
             if slot.lane == LANE_ASYNC:
@@ -402,20 +440,35 @@ class Core:
                 if number not in self._noted and number in self.attempts and now - start_us * 1e-6 >= NOTE_AFTER_S:
                     self._noted.add(number)
                     notes.append((number, start_us))
+                if number in self.attempts and self.attempts[number].timeout_s:
+                    self._check_timeout(number, start_us * 1e-6, late, now)
                 if number in self._stops:
                     self._climb(slot, number, self._stops[number], now)
         if notes:
             self._mail.append(m.Notes(tuple(notes)))
 
+    def _check_timeout(self, number: int, started_at: float, late: float, now: float) -> None:
+        """Puts an attempt on the ladder once its timeout is over."""
+        held = self.attempts[number]
+        if late > LATE_S and started_at < self._wake_at:
+            held = self.attempts[number] = held._replace(unseen_s=held.unseen_s + late)
+        ends_at = started_at + held.timeout_s + held.unseen_s
+        if now < ends_at:
+            self._next_look = min(self._next_look, ends_at)
+        elif number not in self._stops:
+            self._stops[number] = Stop(now, held.grace_s, held.timeout_s)
+
     def _climb(self, slot: Slot, number: int, stop: Stop, now: float) -> None:
         elapsed = now - stop.since
         if elapsed >= stop.grace_s:
             self._kill(slot)
-        elif slot.lane == LANE_ASYNC:
+            return
+        self._next_look = min(self._next_look, stop.since + stop.grace_s)
+        if slot.lane == LANE_ASYNC:
             self._to_slots.append((slot.number, [[], [], [], [number]]))
         else:
-            level = STOP_INTERRUPT if elapsed >= stop.grace_s / 2 else STOP_TOKEN
-            self._to_stop.append((slot.number, number, level))
+            gentle = STOP_INTERRUPT if elapsed >= stop.grace_s / 2 else STOP_TOKEN
+            self._to_stop.append((slot.number, number, STOP_TIMEOUT if stop.timeout_s else gentle))
 
     def on_stats(self, rss_bytes: int, cpu_percent: float, load: float, now: float) -> None:
         """What the shell measured of this worker."""
@@ -480,6 +533,7 @@ class Core:
             wake_at = min(wake_at, max(now, self._next_look))
         if self._outcome_rows:
             wake_at = min(wake_at, self._outcomes_since + COMPANY_S)
+        self._wake_at = wake_at
         box = Outbox(
             self._mail,
             self._to_cancel,

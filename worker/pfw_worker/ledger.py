@@ -15,6 +15,12 @@ class Held(NamedTuple):
     estimate_us: int
     grace_s: float
     size: int
+    #: How long it may run; 0: as long as it takes.
+    timeout_s: float = 0.0
+    #: For how long this worker could not look while it ran: that does not count.
+    unseen_s: float = 0.0
+    #: It must not be begun twice: where nobody knows whether it was begun, it was.
+    is_once: bool = False
 
 
 #: Builds a Held from one tuple; `Held(...)` takes 0.2 µs more, once a step.
@@ -63,3 +69,5 @@ class Stop(NamedTuple):
 
     since: float
     grace_s: float
+    #: The timeout that is over; 0: its run was cancelled.
+    timeout_s: float = 0.0

@@ -21,6 +21,8 @@ STOP_SIGNAL: Final = signal.SIGURG
 STOP_TOKEN: Final = 1
 #: A stop that also raises `StepInterrupt` in the step.
 STOP_INTERRUPT: Final = 2
+#: As STOP_INTERRUPT, because the step's timeout is over.
+STOP_TIMEOUT: Final = 3
 
 _ATTEMPT: Final = 0
 _START: Final = 1
@@ -65,7 +67,7 @@ class StatusPage:
         return self.words[PRINTED]
 
     def stop_level(self) -> int:
-        """Slot: how the executing attempt is asked to stop: 0 (not at all), STOP_TOKEN or STOP_INTERRUPT."""
+        """Slot: how the executing attempt is asked to stop: 0 (not at all) or one of the STOP_ levels."""
         attempt = self.words[_ATTEMPT]
         return self.words[_STOP_LEVEL] if attempt and attempt == self.words[_STOP_ATTEMPT] else 0
 

@@ -19,7 +19,7 @@ from pfw.context import Entry
 from pfw.errors import StepInterrupt
 from pfw.usage import Meter
 from pfw_worker.channel import Channel
-from pfw_worker.page import GENERATION, PRINTED, STOP_INTERRUPT, STOP_SIGNAL, StatusPage
+from pfw_worker.page import GENERATION, PRINTED, STOP_INTERRUPT, STOP_SIGNAL, STOP_TIMEOUT, StatusPage
 from pfw_worker.streams import Streams
 
 #: Collected payloads of more bytes than this are sent at once.
@@ -191,9 +191,10 @@ class Slot:
         """Stop the executing step if the page addresses it; the supervisor repeats the signal until the step ends."""
         level = self._page.stop_level()
         if level:
-            self._entry.need_token().cancel()
-            if level == STOP_INTERRUPT and execution.is_interruptible():
-                raise StepInterrupt("the run was cancelled")
+            why = "its timeout is over" if level == STOP_TIMEOUT else "the run was cancelled"
+            self._entry.need_token().cancel(why)
+            if level >= STOP_INTERRUPT and execution.is_interruptible():
+                raise StepInterrupt(why)
 
 
 def main(channel: Channel, page: StatusPage) -> None:

@@ -56,7 +56,7 @@ class SlotHandle(NamedTuple):
     output: Output
 
     def stop(self, attempt: int, level: int) -> None:
-        """Ask the step of this attempt to stop (page.STOP_TOKEN or STOP_INTERRUPT), if it is the one executing."""
+        """Ask the step of this attempt to stop (one of the page's STOP_ levels), if it is the one executing."""
         self.page.stop(attempt, level)
         host.pidfd_signal(self.pidfd, STOP_SIGNAL)
 
