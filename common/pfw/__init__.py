@@ -52,6 +52,7 @@ from pfw.version import __version__
 from pfw.workflow import ItemNode, MapNode, Node, Workflow
 
 if TYPE_CHECKING:
+    from pfw.bar import BarProgress
     from pfw.client import Client
     from pfw.cluster import LocalCluster
     from pfw.config import Config
@@ -61,18 +62,24 @@ if TYPE_CHECKING:
     from pfw.running import arun, run, start
     from pfw.runs import Run
     from pfw.tolerance import Failed
+    from pfw.trackers import CallbackProgress, ConsoleProgress, FileProgress, Tracker
 
 #: Loaded when first used: they need the dependencies.
 _LAZY = {
     "AttemptMetrics": "pfw.metrics",
+    "BarProgress": "pfw.bar",
+    "CallbackProgress": "pfw.trackers",
     "Client": "pfw.client",
     "Config": "pfw.config",
+    "ConsoleProgress": "pfw.trackers",
     "Event": "pfw.events",
     "Failed": "pfw.tolerance",
+    "FileProgress": "pfw.trackers",
     "Future": "pfw.futures",
     "LocalCluster": "pfw.cluster",
     "Run": "pfw.runs",
     "StepMetrics": "pfw.metrics",
+    "Tracker": "pfw.trackers",
     "WaveMetrics": "pfw.metrics",
     "WorkflowMetrics": "pfw.metrics",
     "arun": "pfw.running",
@@ -82,17 +89,21 @@ _LAZY = {
 
 __all__ = [
     "AttemptMetrics",
+    "BarProgress",
+    "CallbackProgress",
     "CancellationToken",
     "Client",
     "ClusterError",
     "Config",
     "ConfigError",
+    "ConsoleProgress",
     "CoordinatorLostError",
     "CycleError",
     "DuplicateStepError",
     "EmptyWorkflowError",
     "Event",
     "Failed",
+    "FileProgress",
     "Future",
     "GraphError",
     "InternalError",
@@ -118,6 +129,7 @@ __all__ = [
     "StepInterrupt",
     "StepMetrics",
     "StepTimeoutError",
+    "Tracker",
     "UnknownDependencyError",
     "UnknownRunError",
     "UnpicklableError",

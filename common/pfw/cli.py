@@ -86,8 +86,11 @@ def _json(command: Command) -> Command:
 
 
 def _progress(command: Command) -> Command:
-    text = "On stderr: each event, or nothing. Default: a counter, renewed in place on a terminal."
-    return click.option("--progress", type=click.Choice(["console", "none"]), help=text)(command)
+    text = "On stderr: a bar, a line for each event, or nothing. Default: a counter, renewed in place on a terminal."
+    command = click.option("--events", metavar="FILE", help="Write each event to this file, as a line of JSON.")(
+        command
+    )
+    return click.option("--progress", type=click.Choice(["bar", "console", "none"]), help=text)(command)
 
 
 def _example(*lines: str) -> str:
@@ -123,7 +126,7 @@ _RUN_EXAMPLE = _example("pfw run examples/code_census.py -p limit=200", "pfw run
 def run(
     file: str, parameters: tuple[str, ...], mode: str | None, on: str | None, cpu: int | None, io: int | None,
     timeout: float | None, on_failure: str | None, keep: tuple[str, ...], detach: bool, time_scale: float | None,
-    bytes_scale: float | None, lane: str | None, progress: str | None, as_json: bool,
+    bytes_scale: float | None, lane: str | None, progress: str | None, events: str | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Run the workflow in a Python file, or replay a recorded one.
 
@@ -136,13 +139,16 @@ def run(
     Defaults can be set in the environment (PFW_MODE, PFW_CPU, ...) and in the TOML file that PFW_CONFIG names.
     """
     from pfw.config import settle
-    from pfw.launch import Order, launch
+    from pfw.launch import Order, launch, trackers_for, wants_counter
 
     kept = keep[0] if keep in (("leaves",), ("all",)) else keep or None
-    config = settle(None, mode=mode, cpu=cpu, io=io, timeout=timeout, on_failure=on_failure, keep=kept)
+    shown = trackers_for(progress, events)
+    config = settle(None, mode=mode, cpu=cpu, io=io, timeout=timeout, on_failure=on_failure, keep=kept, progress=shown)
     _check_place(config.mode, on, cpu, io, detach)
+    if detach and shown:
+        raise click.UsageError("--detach follows nothing: give --progress and --events to `pfw attach`")
     replay, workflow = _load(file, parameters, {"time_scale": time_scale, "bytes_scale": bytes_scale, "lane": lane})
-    return launch(Order(workflow, replay, on, config, progress, as_json), detach=detach)
+    return launch(Order(workflow, replay, on, config, wants_counter(progress, config), as_json), detach=detach)
 
 
 def _check_place(mode: str, on: str | None, cpu: int | None, io: int | None, detach: bool) -> None:
@@ -195,13 +201,15 @@ def _pairs(parameters: tuple[str, ...]) -> dict[str, str]:
 @_on
 @_progress
 @_json
-def attach(run_id: str, on: str | None, progress: str | None, as_json: bool) -> int:
+def attach(run_id: str, on: str | None, progress: str | None, events: str | None, as_json: bool) -> int:
     """Follow a run to its end, then say how it went; the exit code is the run's. Ctrl-C leaves it running."""
     from pfw.client import Client
-    from pfw.launch import attach_to
+    from pfw.config import settle
+    from pfw.launch import attach_to, trackers_for, wants_counter
 
+    config = settle(None, progress=trackers_for(progress, events))
     with Client(on) as client:
-        return attach_to(client, run_id, progress, as_json=as_json)
+        return attach_to(client, run_id, config.trackers, has_counter=wants_counter(progress, config), as_json=as_json)
 
 
 @cli.command(epilog=_example("pfw output 3f2a9c01de total --json"))

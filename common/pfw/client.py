@@ -15,7 +15,7 @@ from pfw.connection import find_address
 from pfw.errors import ClusterError, ConfigError, PfwError, UnknownDependencyError, UnknownRunError, did_you_mean
 from pfw.futures import Calls, Future
 from pfw.link import Link
-from pfw.progress import report
+from pfw.progress import open_all, report
 from pfw.record import RunRecord
 from pfw.runs import Meaning, Run
 from pfw.session import answer_of
@@ -130,10 +130,10 @@ class Client:
             wf.version or "",
             config.timeout or 0.0,
         )
+        open_all(config.trackers)
         record = self._link.call(lambda session, now: session.submit(message, record))
         run = Run(record, meaning, self)
-        if config.progress is not None:
-            report(run, config.progress)
+        report(run, config.trackers)
         if is_detached:
             self.wait(lambda: bool(record.run_id) or record.error is not None)
             if record.error is not None:

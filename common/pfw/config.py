@@ -16,9 +16,9 @@ from pfw.checks import check_number, check_slots, check_timeout, checked_priorit
 from pfw.errors import ConfigError, did_you_mean
 from pfw.lifecycle import MODES, ON_FAILURE
 from pfw.node import Deferred, MapNode, Node
-from pfw.progress import Listener
 from pfw.retry import RETRIES_LIMIT, Retry
 from pfw.step import StepDefaults
+from pfw.trackers import Progress, Tracker, trackers_of
 
 #: Names the TOML file.
 FILE_VARIABLE = "PFW_CONFIG"
@@ -73,10 +73,6 @@ def _keep(label: str, value: Any) -> Any:
     if wanted is None or not (wanted is value or all(isinstance(item, str | Deferred) for item in wanted)):
         raise ConfigError(f"{label} is 'leaves', 'all' or a list of ids and nodes, not {value!r}")
     return wanted
-
-
-def _anything(label: str, value: Any) -> Any:
-    return value
 
 
 # ---------------------------------------------------------------- how a variable's text is read
@@ -142,8 +138,8 @@ class Config:
     keep: Keep = "leaves"
     #: Runs of a higher priority get free slots first.
     priority: int = 0
-    #: A function, or several, called with each event.
-    progress: Listener | Iterable[Listener] | None = None
+    #: Who is told of events: a function, "bar", "console", a path that ends in .jsonl, a tracker, or several of them.
+    progress: Progress | None = None
 
     def __post_init__(self) -> None:
         for name, rule in _RULES.items():
@@ -173,6 +169,12 @@ class Config:
         return dataclasses.replace(self, **changes)
 
     @property
+    def trackers(self) -> tuple[Tracker, ...]:
+        """Who is told of events."""
+        assert isinstance(self.progress, tuple)  # made one by its check
+        return self.progress
+
+    @property
     def step_defaults(self) -> StepDefaults:
         """For options that steps do not set."""
         assert isinstance(self.retry, Retry)  # made one by its check
@@ -190,7 +192,7 @@ _RULES = {
     "on_failure": _Rule(_one_of(ON_FAILURE), str),
     "keep": _Rule(_keep, _names),
     "priority": _Rule(checked_priority, _number),
-    "progress": _Rule(_anything, None),
+    "progress": _Rule(trackers_of, str),
 }
 
 

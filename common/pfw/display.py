@@ -21,8 +21,6 @@ _STATE_AFTER = {
 }  # fmt: skip
 #: Of these, how they are told beside the count of all.
 _BAD = {"FAILED": "failed", "TIMED_OUT": "timed out", "SKIPPED": "skipped", "CANCELLED": "cancelled"}
-#: Types of events that `write_event` leaves out.
-_QUIET = ("Queued",)
 
 
 class CounterLine:
@@ -77,15 +75,6 @@ class CounterLine:
     def _write(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
-
-
-def write_event(stream: TextIO, event: Event) -> None:
-    """Writes one line for an event, as `[WORKFLOW] Failed: parse[3] - ValueError: no number`."""
-    if event.type not in _QUIET:
-        subject = event.step_id or event.run_id
-        detail = event.error or event.message
-        stream.write(f"[WORKFLOW] {event.type}: {subject}{f' - {detail}' if detail else ''}\n")
-        stream.flush()
 
 
 def follow(run: Run, line: CounterLine | None) -> None:

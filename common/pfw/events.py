@@ -6,9 +6,9 @@ ended, so three events cost one row on the wire.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import ClassVar, NamedTuple
 
 from pfw.facts import (
     FACT_CANCELLED,
@@ -22,75 +22,119 @@ from pfw.facts import (
     FACT_SUCCEEDED,
     FACT_TIMED_OUT,
     RUN_STATE_NAMES,
+    SUCCEEDED,
 )
 from pfw.failure import Failure
 from pfw.messages import FactRow
 
+#: Onlookers who are behind by more facts than this are told of `Queued` and `Started` in numbers.
+COUNT_ABOVE = 1_000
+#: The status in `RunFinished` of a run that nothing more will be heard of.
+LOST = "LOST"
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened to a step (or, with `step_id` None, to the run)."""
 
-    #: The name of the event's class.
-    type: ClassVar[str] = "Event"
-
+class _Fields(NamedTuple):
     run_id: str
     step_id: str | None
-    #: Wall-clock time, s since 1970.
     timestamp: float
-    #: Which try of the step, from 1; 0 where none had begun.
     attempt: int = 0
-    #: Name of the worker, "" where none took part.
     worker: str = ""
-    #: Seconds the attempt's code ran; for RunFinished from the run's start.
     duration: float | None = None
-    #: What went wrong: the type and message of the exception.
     error: str | None = None
-    #: Why, in words.
     message: str | None = None
+    steps: int = 1
+
+
+class Event(_Fields):
+    """Something that happened to a step, or to the run. Events cannot be changed.
+
+    Attributes:
+        type: The name of the event's class.
+        run_id: Of the run.
+        step_id: Of the step; None for the run itself, and where several steps are counted.
+        timestamp: Wall-clock time, s since 1970.
+        attempt: Which try of the step, from 1; 0 where none had begun.
+        worker: Its name; "" where none took part.
+        duration: Seconds the attempt's code ran; for RunFinished from the run's start.
+        error: What went wrong: type and message of the exception.
+        message: Why, in words; for RunStarted the name of the workflow, for RunFinished the run's status.
+        steps: How many steps it is about: those of the run; or more than 1 where Queued or Started are counted.
+    """
+
+    __slots__ = ()
+
+    type: ClassVar[str] = "Event"
 
     def __init_subclass__(cls) -> None:
         cls.type = cls.__name__
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and tuple.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = _Fields.__hash__
 
 
 class RunStarted(Event):
     """The run was accepted."""
 
+    __slots__ = ()
+
 
 class Queued(Event):
     """Everything the step depends on is there."""
+
+    __slots__ = ()
 
 
 class Started(Event):
     """An attempt executes."""
 
+    __slots__ = ()
+
 
 class Completed(Event):
     """The step succeeded."""
+
+    __slots__ = ()
 
 
 class Retrying(Event):
     """An attempt failed, and there will be another."""
 
+    __slots__ = ()
+
 
 class Failed(Event):
     """The step failed for good."""
+
+    __slots__ = ()
 
 
 class TimedOut(Event):
     """The step failed for good, because its last attempt ran for longer than its timeout."""
 
+    __slots__ = ()
+
 
 class Cancelled(Event):
-    """The step did not end by itself: its run was cancelled or stopped."""
+    """The step did not end by itself: its run was cancelled or stopped, or the cluster was lost."""
+
+    __slots__ = ()
 
 
 class Skipped(Event):
     """The step cannot run, because one that it depends on did not succeed."""
 
+    __slots__ = ()
+
 
 class RunFinished(Event):
-    """The run has ended; `message` is its status."""
+    """The run has ended."""
+
+    __slots__ = ()
 
 
 _OF_STEP: dict[int, type[Event]] = {
@@ -102,65 +146,105 @@ _OF_STEP: dict[int, type[Event]] = {
     FACT_SKIPPED: Skipped,
 }
 
+#: Builds a Completed from one tuple; a quarter of the time of `Completed(...)`.
+_new_completed = partial(tuple.__new__, Completed)
+
 
 class EventReader:
     """Turns a run's facts, read in order, into events."""
 
-    def __init__(self, run_id: str, ids: Sequence[str], workers: Mapping[int, str]) -> None:
+    def __init__(self, run_id: str, ids: Sequence[str], workers: Mapping[int, str], name: str = "") -> None:
         """Makes one, not yet at work.
 
         Args:
             run_id: Of the run.
             ids: Step ids by index; may grow.
             workers: Worker names by number; may grow.
+            name: Of the workflow.
         """
-        self._run_id, self._ids, self._workers = run_id, ids, workers
-        self._queued: set[int] = set()
-        self._started: set[tuple[int, int]] = set()
+        self._run_id, self._name, self._ids, self._workers = run_id, name, ids, workers
+        #: {step: attempt that is known to execute}
+        self._started: dict[int, int] = {}
         self._began = 0.0
 
-    def read(self, rows: Iterable[FactRow], epoch_s: float) -> Iterator[Event]:
-        """The events of these rows.
+    def read(self, rows: Sequence[FactRow], epoch_s: float, *, may_count: bool = False) -> list[Event]:
+        """The events of these rows. 1 µs a step where they are counted, else 2.
 
         Args:
             rows: Facts, in order, each once.
             epoch_s: Wall clock minus the clock of the rows.
+            may_count: Whether, of many rows, `Queued` and `Started` of steps that have ended meanwhile come as one
+                event each, with their number.
         """
-        for kind, step, at, attempt, worker, queued_at, started_at, run_s, payload, _, _ in rows:
-            if kind == FACT_CAPACITY:
-                continue
+        events: list[Event] = []
+        counted: list[FactRow] | None = [] if may_count and len(rows) > COUNT_ABOVE else None
+        for row in rows:
+            kind = row[0]
             if kind == FACT_RUN_STARTED:
-                self._began = at
-                yield RunStarted(self._run_id, None, at + epoch_s)
+                self._began, steps = row[2], len(self._ids)
+                events.append(RunStarted(self._run_id, None, row[2] + epoch_s, message=self._name, steps=steps))
             elif kind == FACT_FINISHED:
-                status = RUN_STATE_NAMES[attempt]
-                yield RunFinished(self._run_id, None, at + epoch_s, duration=at - self._began, message=status)
-            else:
-                name = self._workers.get(worker, "")
-                if kind != FACT_SKIPPED and (attempt or kind == FACT_STARTED):
-                    yield from self._before(step, attempt, name, queued_at + epoch_s, started_at + epoch_s)
-                if kind != FACT_STARTED:
-                    yield self._end(kind, step, at + epoch_s, attempt, name, run_s, payload)
+                events.append(self._run_finished(row[2], epoch_s, RUN_STATE_NAMES[row[3]]))
+            elif kind == FACT_STARTED:
+                if self._started.get(row[1]) != row[3]:
+                    self._started[row[1]] = row[3]
+                    events += self._before(row, epoch_s)
+            elif kind != FACT_CAPACITY:
+                if self._is_news(row):
+                    if counted is None:
+                        events += self._before(row, epoch_s)
+                    else:
+                        counted.append(row)
+                events.append(self._end(row, epoch_s))
+        if counted:
+            at = 1 if type(events[0]) is RunStarted else 0
+            events[at:at] = self._count(counted, epoch_s)
+        return events
 
-    def _before(self, step: int, attempt: int, worker: str, queued_at: float, started_at: float) -> Iterator[Event]:
-        if step not in self._queued:
-            self._queued.add(step)
-            yield Queued(self._run_id, self._ids[step], queued_at)
-        if (step, attempt) not in self._started:
-            self._started.add((step, attempt))
-            yield Started(self._run_id, self._ids[step], started_at, attempt, worker)
+    def conclude(self, states: Iterable[int], error: Exception, timestamp: float) -> list[Event]:
+        """The last events of a run of which nothing more will be heard: the cluster is lost, or the client closed."""
+        text = f"{type(error).__name__}: {error}"
+        steps = [step for step, state in enumerate(states) if state < SUCCEEDED]
+        events: list[Event] = [Cancelled(self._run_id, self._ids[step], timestamp, message=text) for step in steps]
+        return [*events, RunFinished(self._run_id, None, timestamp, error=text, message=LOST, steps=len(self._ids))]
 
-    def _end(
-        self, kind: int, step: int, timestamp: float, attempt: int, worker: str, run_s: float, payload: bytes
-    ) -> Event:
+    def _run_finished(self, at: float, epoch_s: float, status: str) -> Event:
+        duration, steps = at - self._began, len(self._ids)
+        return RunFinished(self._run_id, None, at + epoch_s, duration=duration, message=status, steps=steps)
+
+    def _is_news(self, row: FactRow) -> bool:
+        """Whether the attempt that ends here had begun without being told of."""
+        kind, step, _, attempt, worker, *_ = row
+        has_begun = kind != FACT_SKIPPED and (worker > 0 or kind != FACT_CANCELLED)
+        return self._started.pop(step, None) != attempt and has_begun
+
+    def _before(self, row: FactRow, epoch_s: float) -> list[Event]:
+        _, step, _, attempt, worker, queued_at, started_at, *_ = row
+        name = self._workers.get(worker, "")
+        started = Started(self._run_id, self._ids[step], started_at + epoch_s, attempt, name)
+        if attempt > 1:
+            return [started]
+        return [Queued(self._run_id, self._ids[step], queued_at + epoch_s), started]
+
+    def _count(self, rows: list[FactRow], epoch_s: float) -> list[Event]:
+        queued, last = sum([row[3] == 1 for row in rows]), rows[-1]
+        found: list[Event] = [Queued(self._run_id, None, last[5] + epoch_s, steps=queued)] if queued else []
+        return [*found, Started(self._run_id, None, last[6] + epoch_s, steps=len(rows))]
+
+    def _end(self, row: FactRow, epoch_s: float) -> Event:
+        kind, step, at, attempt, worker, _, _, run_s, payload, _, _ = row
+        step_id, name = self._ids[step], self._workers.get(worker, "")
+        if kind == FACT_SUCCEEDED:
+            return _new_completed((self._run_id, step_id, at + epoch_s, attempt, name, run_s, None, None, 1))
         error = message = None
+        duration: float | None = run_s
         if kind in (FACT_FAILED, FACT_RETRYING, FACT_TIMED_OUT):
             error = Failure.unpack(payload).headline
         elif kind == FACT_CANCELLED:
             message = payload.decode() or "the run stopped after a failure"
-        elif kind == FACT_SKIPPED:
-            message, attempt = f"{self._ids[attempt]} failed", 0
-        duration = None if kind in (FACT_SKIPPED, FACT_CANCELLED) else run_s
+            duration = run_s if worker else None
+        else:
+            message, attempt, duration = f"{self._ids[attempt]} failed", 0, None
         return _OF_STEP[kind](
-            self._run_id, self._ids[step], timestamp, attempt, worker, duration, error=error, message=message
+            self._run_id, step_id, at + epoch_s, attempt, name, duration, error=error, message=message
         )

@@ -78,9 +78,7 @@ def _name(record: RunRecord, step: int) -> str:
 
 def _describe_end(record: RunRecord, step: int) -> str:
     name, state = _name(record, step), STATE_NAMES[record.states[step]]
-    events = list(
-        EventReader(record.run_id, record.graph.ids, record.workers).read(_rows(record, step), record.epoch_s)
-    )
+    events = EventReader(record.run_id, record.graph.ids, record.workers).read(_rows(record, step), record.epoch_s)
     if not events:
         return f"{name} is {state}."
     last = events[-1]
@@ -134,5 +132,5 @@ def _describe_attempt(record: RunRecord, step: int, seen: dict[str, Any], now: f
 
 def _last_error(record: RunRecord, step: int) -> str:
     rows = _rows(record, step)
-    events = list(EventReader(record.run_id, record.graph.ids, record.workers).read(rows, record.epoch_s))
+    events = EventReader(record.run_id, record.graph.ids, record.workers).read(rows, record.epoch_s)
     return next((event.error for event in reversed(events) if event.error), "for a reason that has not come here yet")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import traceback
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import click
@@ -15,15 +14,16 @@ from pfw import running
 from pfw.client import Client
 from pfw.cluster import LocalCluster
 from pfw.config import Config
-from pfw.display import CounterLine, follow, write_event
+from pfw.display import CounterLine, follow
 from pfw.errors import PfwError, StepFailedError
 from pfw.facts import STATE_NAMES, SUCCEEDED
 from pfw.metrics import LANE_NAMES
-from pfw.progress import Listener, report
+from pfw.progress import open_all, report
 from pfw.replay import Replay
 from pfw.runs import Run
 from pfw.summary import PROCESS, shorten, summarise
 from pfw.table import plain, print_json
+from pfw.trackers import FileProgress, Tracker
 from pfw.workflow import Workflow
 
 #: Exit code for each end of a run.
@@ -42,9 +42,22 @@ class Order(NamedTuple):
     replay: Replay | None
     on: str | None
     config: Config
-    #: "console", "none", or None: a counter.
-    progress: str | None
+    #: Whether a counter shows how it goes.
+    has_counter: bool
     as_json: bool
+
+
+def trackers_for(progress: str | None, events: str | None) -> list[str | Tracker] | None:
+    """Who is told of events with these values of --progress and --events; None where neither was given."""
+    if progress is None and events is None:
+        return None
+    shown = [progress] if progress in ("bar", "console") else []
+    return [*shown, FileProgress(events)] if events else [*shown]
+
+
+def wants_counter(progress: str | None, config: Config) -> bool:
+    """Whether nothing else shows on the screen how it goes, and nobody wants to see nothing."""
+    return progress is None and all(isinstance(tracker, FileProgress) for tracker in config.trackers)
 
 
 def launch(order: Order, *, detach: bool) -> int:
@@ -70,7 +83,7 @@ def launch(order: Order, *, detach: bool) -> int:
 def _detach(order: Order) -> int:
     with Client(order.on) as client:
         _warn_if_empty(client)
-        found = client.start(order.workflow, config=order.config)
+        found = client.start(order.workflow, config=order.config.replace(progress=()))
         if order.as_json:
             print_json({"run": found.id, "name": found.name, "address": client.address})
         else:
@@ -81,11 +94,13 @@ def _detach(order: Order) -> int:
 
 def _run_here(order: Order) -> int:
     # On this thread, so that Ctrl-C and debuggers reach the step that runs.
-    line = _counter(order.progress, len(order.workflow.compile(order.config.step_defaults).graph.ids))
-    listeners = [line.on_event] if line else _listeners(order.progress)
+    config, line = order.config, None
+    if order.has_counter:
+        line = CounterLine(sys.stderr, len(order.workflow.compile(config.step_defaults).graph.ids))
+        config = config.replace(progress=(*config.trackers, line.on_event))
     try:
         with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result
-            found = running.run(order.workflow, config=order.config, check=False, progress=listeners or None)
+            found = running.run(order.workflow, config=config, check=False)
     except KeyboardInterrupt as interrupt:
         if hasattr(interrupt, "run"):
             tell(interrupt.run, {PROCESS: 1}, order.replay, as_json=order.as_json)
@@ -99,9 +114,9 @@ def _run_here(order: Order) -> int:
 def _run_on(client: Client, order: Order) -> int:
     if order.on:
         _warn_if_empty(client)
-    found = running.start(order.workflow, on=client, config=order.config, progress=_listeners(order.progress) or None)
+    found = running.start(order.workflow, on=client, config=order.config)
     try:
-        _follow(found, order.progress)
+        _follow(found, has_counter=order.has_counter)
     except KeyboardInterrupt:
         click.echo("pfw: interrupted, cancelling the run (Ctrl-C again to leave at once)", err=True)
         found.cancel("interrupted")
@@ -111,17 +126,16 @@ def _run_on(client: Client, order: Order) -> int:
     return tell(found, _slots(client), order.replay, as_json=order.as_json)
 
 
-def attach_to(client: Client, run_id: str, progress: str | None, *, as_json: bool) -> int:
+def attach_to(client: Client, run_id: str, trackers: Sequence[Tracker], *, has_counter: bool, as_json: bool) -> int:
     """Follows a run to its end; returns the exit code.
 
     Raises:
         UnknownRunError: The coordinator has no such run.
     """
     found = client.attach(run_id)
-    listeners = _listeners(progress)
-    if listeners:
-        report(found, listeners)
-    _follow(found, progress)
+    open_all(trackers)
+    report(found, trackers)
+    _follow(found, has_counter=has_counter)
     return tell(found, _slots(client), None, as_json=as_json)
 
 
@@ -174,17 +188,9 @@ def _slots(client: Client) -> dict[str, int]:
 # ---------------------------------------------------------------- how it goes
 
 
-def _counter(progress: str | None, total: int) -> CounterLine | None:
-    return CounterLine(sys.stderr, total) if progress is None else None
-
-
-def _listeners(progress: str | None) -> list[Listener]:
-    return [partial(write_event, sys.stderr)] if progress == "console" else []
-
-
-def _follow(found: Run, progress: str | None) -> None:
-    follow(found, _counter(progress, len(found.states)))
-    found.join_reporter()
+def _follow(found: Run, *, has_counter: bool) -> None:
+    follow(found, CounterLine(sys.stderr, len(found.states)) if has_counter else None)
+    found.join_reporters()
 
 
 # ---------------------------------------------------------------- how it went

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 from pfw.config import Config, Keep, settle
 from pfw.context import current
 from pfw.errors import PfwError
-from pfw.progress import Listener, report
+from pfw.progress import open_all, report
 from pfw.runs import Meaning, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from pfw.client import Client
+    from pfw.trackers import Progress
     from pfw.workflow import Workflow
 
 
@@ -30,7 +29,7 @@ def run(
     cpu: int | None = None,
     io: int | None = None,
     config: Config | None = None,
-    progress: Listener | Iterable[Listener] | None = None,
+    progress: Progress | None = None,
     timeout: float | None = None,
     on_failure: str | None = None,
     keep: Keep | None = None,
@@ -50,7 +49,8 @@ def run(
         cpu: CPU slots of the local cluster; None: the cores this process may use.
         io: IO slots of the local cluster; None: 4 for each CPU slot.
         config: What holds for options that are not given, and for steps; None: `Config.load()`.
-        progress: A function, or several, called with each event on a thread of their own.
+        progress: Who is told of events: a function, "bar", "console", a path that ends in .jsonl, a tracker, or a list
+            of them; on a thread of their own.
         timeout: How long the run may take, s; then its running steps are stopped and it has timed out.
         on_failure: After a step has failed for good: "stop" (running steps finish, nothing else starts), "continue"
             (only what depends on it is skipped), "abort" (running steps are stopped too).
@@ -97,7 +97,7 @@ def start(
     cpu: int | None = None,
     io: int | None = None,
     config: Config | None = None,
-    progress: Listener | Iterable[Listener] | None = None,
+    progress: Progress | None = None,
     timeout: float | None = None,
     on_failure: str | None = None,
     keep: Keep | None = None,
@@ -120,7 +120,7 @@ async def arun(
     cpu: int | None = None,
     io: int | None = None,
     config: Config | None = None,
-    progress: Listener | Iterable[Listener] | None = None,
+    progress: Progress | None = None,
     timeout: float | None = None,
     on_failure: str | None = None,
     keep: Keep | None = None,
@@ -197,13 +197,14 @@ def _begin_sequential(wf: Workflow, config: Config, *, is_inline: bool) -> Run:
     )  # fmt: skip
     engine = Sequential(record, life)
     found = Run(record, meaning, engine)
-    if config.progress is not None:
-        report(found, config.progress)
+    open_all(config.trackers)
+    report(found, config.trackers)
     if is_inline:
         try:
             engine.execute()
         except KeyboardInterrupt as interrupt:
             interrupt.run = found  # type: ignore[attr-defined]
+            found.join_reporters()
             raise
     else:
         start_thread(engine)
@@ -221,7 +222,7 @@ def _wait(found: Run) -> None:
         found.wait()
         raise
     finally:
-        found.join_reporter()
+        found.join_reporters()
 
 
 def _refuse_event_loop() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -23,11 +22,10 @@ from pfw.record import RunRecord
 if TYPE_CHECKING:
     from pfw.events import Event
     from pfw.metrics import WorkflowMetrics
+    from pfw.progress import Reporter
 
 #: How often somebody who only watches looks for new events.
 WATCH_S = 0.02
-#: How long the end of a run waits for progress functions that are behind.
-REPORTER_S = 5.0
 
 
 class Meaning(NamedTuple):
@@ -61,8 +59,8 @@ class Run:
         self._index: dict[str, int] | None = None
         #: Steps whose outputs `as_completed` has given and freed.
         self._given: set[int] = set()
-        #: The thread that tells progress functions, if there are any.
-        self.reporter: threading.Thread | None = None
+        #: What tells the trackers of this run.
+        self.reporters: list[Reporter] = []
 
     @property
     def id(self) -> str:
@@ -111,10 +109,10 @@ class Run:
             raise self._record.error
         return is_done
 
-    def join_reporter(self) -> None:
-        """Waits until the progress functions have heard of the end, but not for ever: one may hang."""
-        if self.reporter is not None:
-            self.reporter.join(REPORTER_S)
+    def join_reporters(self) -> None:
+        """Waits until the trackers have heard of the end, but not for ever: one may hang."""
+        for reporter in self.reporters:
+            reporter.join()
 
     def cancel(self, reason: str = "") -> None:
         """Ends the run: nothing starts any more, what runs is told to stop, and killed after its grace."""
@@ -323,11 +321,12 @@ class Run:
 
     def events(self) -> Iterator[Event]:
         """Every event from the start of the run, then further ones as they come, until the run has ended."""
-        return self._follow(self._wait_for_news)
+        for events in self._follow(self._wait_for_news):
+            yield from events
 
-    def watch(self) -> Iterator[Event]:
-        """As `events`, for an onlooker: new events are looked for every WATCH_S and nobody is slowed."""
-        return self._follow(self._nap)
+    def watch(self) -> Iterator[list[Event]]:
+        """As `events`, for an onlooker: new ones are looked for every WATCH_S, and one who is behind gets counts."""
+        return self._follow(self._nap, may_count=True)
 
     def _wait_for_news(self, known: int) -> None:
         self._engine.wait(lambda: self._has_news(known))
@@ -339,21 +338,22 @@ class Run:
     def _has_news(self, known: int) -> bool:
         return len(self._record.rows) > known or self._record.is_finished
 
-    def _follow(self, wait: Callable[[int], object]) -> Iterator[Event]:
+    def _follow(self, wait: Callable[[int], object], *, may_count: bool = False) -> Iterator[list[Event]]:
         from pfw.events import EventReader
 
         record = self._record
         wait(0)
-        reader = EventReader(record.run_id, record.graph.ids, record.workers)
-        position = 0
+        reader, position = EventReader(record.run_id, record.graph.ids, record.workers, record.name), 0
         while True:
             is_last = record.is_finished
             rows = record.rows[position:]
             position += len(rows)
-            yield from reader.read(rows, record.epoch_s)
+            yield reader.read(rows, record.epoch_s, may_count=may_count)
             if is_last:
-                return
+                break
             wait(position)
+        if record.error is not None:
+            yield reader.conclude(record.states, record.error, time.time())
 
 
 class _Outputs:

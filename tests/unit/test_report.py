@@ -11,8 +11,8 @@ import pytest
 
 from pfw import Workflow, errors, run, script, table
 from pfw.cli import BUG, CANCELLED, NOT_CONNECTED, USAGE, code_of
-from pfw.display import CounterLine, write_event
-from pfw.events import Event, Failed, Queued, RunFinished
+from pfw.display import CounterLine
+from pfw.events import Failed, Queued
 from pfw.replay import Replay
 from pfw.summary import PROCESS, VALUE_CHARS, shorten, summarise
 from pfw.wfformat import Instance, Task
@@ -52,20 +52,6 @@ def test_events_are_counted() -> None:
     for kind in (Queued, Failed):
         line.on_event(kind("r", "a", 0.0))
     assert "1 of 3 steps (1 failed)" in line.line()
-
-
-@pytest.mark.parametrize(
-    ("event", "text"),
-    [
-        (Queued("r", "a", 0.0), ""),
-        (Failed("r", "a", 0.0, error="ValueError: x"), "[WORKFLOW] Failed: a - ValueError: x\n"),
-        (RunFinished("r", None, 0.0, message="SUCCEEDED"), "[WORKFLOW] RunFinished: r - SUCCEEDED\n"),
-    ],
-)
-def test_an_event_is_a_line(event: Event, text: str) -> None:
-    stream = io.StringIO()
-    write_event(stream, event)
-    assert stream.getvalue() == text
 
 
 def fail() -> None:

@@ -1,0 +1,176 @@
+"""Events and trackers on real processes: complete in every ending, and never in the run's way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from helpers import steps, wait_until
+from helpers.command import expect, flow
+from pfw import ClusterError, ConfigError, Event, LocalCluster, Run, StalledError, Workflow, run, start, step
+
+__all__ = ["flow"]
+
+MODES = ("sequential", "parallel", "waves")
+ENDS = {"Completed", "Failed", "Cancelled", "Skipped", "TimedOut"}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(cpu=2, io=4) as found:
+        yield found
+
+
+def ends(events: list[Event]) -> Counter[str | None]:
+    """{step: number of final events}"""
+    return Counter(event.step_id for event in events if event.type in ENDS)
+
+
+def check_ends(found: Run, events: list[Event]) -> None:
+    assert ends(events) == dict.fromkeys(found.states, 1)
+    assert events[-1].type == "RunFinished"
+    assert sum(event.type in ("RunStarted", "RunFinished") for event in events) == 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("on_failure", ["stop", "continue", "abort"])
+def test_every_step_has_one_end_after_a_failure(cluster: LocalCluster, mode: str, on_failure: str) -> None:
+    heard: list[Event] = []
+    with Workflow() as wf:
+        bad = step(steps.fail)("bad")
+        step(steps.add)(step(steps.double)(bad), step(steps.give).map(range(20)))
+    found = run(wf, mode=mode, on=cluster, on_failure=on_failure, check=False, progress=heard.append)
+    check_ends(found, heard)
+    assert list(found.events()) == heard
+
+
+def test_every_step_has_one_end_after_a_cancel(cluster: LocalCluster, tmp_path: Path) -> None:
+    heard: list[Event] = []
+    with Workflow() as wf:
+        held = step(steps.hold, hint="light_io").map([str(tmp_path)] * 6, [f"s{n}" for n in range(6)])
+        step(steps.total)(held)
+    found = start(wf, on=cluster, progress=heard.append)
+    wait_until((tmp_path / "s0").exists, what="one runs")
+    found.cancel("enough")
+    assert found.wait(20)
+    found.join_reporters()
+    check_ends(found, heard)
+    assert {event.message for event in heard if event.type == "Cancelled"} == {"enough"}
+
+
+@pytest.mark.parametrize("victim", ["coordinator", "worker"])
+def test_every_step_has_one_end_after_the_cluster_is_lost(tmp_path: Path, victim: str) -> None:
+    heard: list[Event] = []
+    others = {child.pid for child in psutil.Process().children()}
+    with LocalCluster(cpu=1, io=1) as cluster:
+        with Workflow() as wf:
+            first = step(steps.give)(1)
+            step(steps.hold)(str(tmp_path), "it", first)
+        found = start(wf, on=cluster, progress=heard.append)
+        wait_until((tmp_path / "it").exists, what="it runs")
+        wait_until(lambda: found.states["give"] == "SUCCEEDED", what="the first end is heard of")
+        worker = cluster.workers()[0]["pid"]
+        daemons = {child.pid for child in psutil.Process().children()} - others
+        os.kill(worker if victim == "worker" else next(pid for pid in daemons if pid != worker), signal.SIGKILL)
+        with pytest.raises((ClusterError, StalledError)) as caught:
+            found.wait(20)
+        found.join_reporters()
+    check_ends(found, heard)
+    (cancelled,) = [event for event in heard if event.type == "Cancelled"]
+    assert str(caught.value) in str(cancelled.message)
+    assert (heard[-1].message, heard[-1].error) == ("LOST", cancelled.message)
+
+
+def test_ends_are_never_left_out_of_a_file(cluster: LocalCluster, tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with Workflow("many") as wf:
+        step(steps.double).map(range(5_000))
+    run(wf, on=cluster, progress=path)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    completed = Counter(line["step_id"] for line in lines if line["type"] == "completed")
+    assert completed == dict.fromkeys((f"double[{n}]" for n in range(5_000)), 1)
+    # What is counted adds up to what there was.
+    assert sum(line.get("steps", 1) for line in lines if line["type"] == "started") == 5_000
+    assert (lines[0]["type"], lines[-1]["type"]) == ("runstarted", "runfinished")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_callback_that_hangs_does_not_hold_the_run(cluster: LocalCluster, mode: str) -> None:
+    go, is_in, threads = threading.Event(), threading.Event(), set()
+
+    def hang(event: Event) -> None:
+        threads.add(threading.get_ident())
+        is_in.set()
+        assert go.wait(30)
+
+    with Workflow() as wf:
+        step(steps.double).map(range(50))
+    found = start(wf, mode=mode, on=cluster, progress=hang)
+    assert found.wait(20)
+    assert is_in.wait(20)
+    go.set()
+    found.join_reporters()
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
+def test_bad_progress_starts_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pfw.cluster.shared_cluster", lambda *_: pytest.fail("a cluster was asked for"))
+    with Workflow() as wf:
+        step(steps.give)(1)
+    with pytest.raises(ConfigError, match="progress"):
+        run(wf, progress="events.txt")
+
+
+def test_the_file_is_whole_when_the_process_ends_with_its_run(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("""
+from pfw import Workflow, start, step
+with Workflow() as wf:
+    step(abs).map(range(300))
+start(wf, mode="sequential", progress="events.jsonl").wait()
+""")
+    subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True, timeout=50)
+    lines = (tmp_path / "events.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["type"] == "runfinished"
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["parallel", "sequential"])
+def test_the_command_writes_events_to_a_file(flow: str, mode: str, tmp_path: Path) -> None:
+    path = tmp_path / "events of a run"
+    done = expect(0, "run", f"{flow}:tripled", "-p", "count=5", "--mode", mode, "--events", path)
+    assert len([line for line in path.read_text().splitlines() if json.loads(line)["type"] == "completed"]) == 6
+    assert "[WORKFLOW]" not in done.stderr
+
+
+def test_a_bar_without_a_terminal_is_lines(flow: str) -> None:
+    done = expect(0, "run", f"{flow}:tripled", "-p", "count=5", "--mode", "sequential", "--progress", "bar")
+    assert done.stderr.count("no progress bar, there is no terminal") == 1
+    assert done.stderr.count("[WORKFLOW] Completed") == 6
+
+
+def test_the_config_may_say_who_is_told(flow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PFW_PROGRESS", "console")
+    assert "[WORKFLOW] Completed" in expect(0, "run", f"{flow}:tripled", "-p", "count=5", "--mode", "sequential").stderr
+    assert (
+        expect(0, "run", f"{flow}:tripled", "-p", "count=5", "--mode", "sequential", "--progress", "none").stderr == ""
+    )
+
+
+def test_an_events_file_that_cannot_be_written_is_a_usage_error(flow: str, tmp_path: Path) -> None:
+    done = expect(2, "run", flow, "--mode", "sequential", "--events", tmp_path / "no" / "file")
+    assert "events cannot be written" in done.stderr
+    assert "--detach follows nothing" in expect(2, "run", flow, "--detach", "--events", "x").stderr
