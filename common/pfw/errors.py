@@ -139,6 +139,7 @@ class StepCrashedError(StepFailedError):
         signal: number of the signal that ended the process, None if it exited.
         exit_code: exit code of the process, None if a signal ended it.
         last_output: the last that the process printed, at most 4,000 bytes of it; part of `str(error)`.
+        peak_memory: the peak of the process's resident memory in bytes, None if it is not known.
     """
 
     def __init__(
@@ -148,12 +149,14 @@ class StepCrashedError(StepFailedError):
         signal: int | None = None,
         exit_code: int | None = None,
         last_output: str = "",
+        peak_memory: int | None = None,
         **attributes: Any,
     ) -> None:
         super().__init__(message, **attributes)
         self.signal = signal
         self.exit_code = exit_code
         self.last_output = last_output
+        self.peak_memory = peak_memory
 
     def __str__(self) -> str:
         message = super().__str__()

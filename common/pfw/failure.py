@@ -47,6 +47,8 @@ class Failure(NamedTuple):
     exit_code: int = 0
     #: The last that the process printed.
     last_output: str = ""
+    #: The peak of the process's memory; 0 where it is not known.
+    peak_bytes: int = 0
 
     @property
     def headline(self) -> str:
@@ -76,18 +78,23 @@ class Failure(NamedTuple):
         return cls(*fields)
 
 
-_FIELD_TYPES: Final = (int, str, str, str, bytes, int, int, str)
+_FIELD_TYPES: Final = (int, str, str, str, bytes, int, int, str, int)
 
 
-def describe_crash(status: int, last_output: str = "") -> Failure:
-    """Describe the death of the process that executed a step, from its wait status (as `os.waitpid` gives it)."""
-    number = status & 0x7F
+def describe_crash(status: int, last_output: str = "", peak_bytes: int = 0) -> Failure:
+    """Describe the death of the process that executed a step.
+
+    Args:
+        status: Its wait status, as `os.waitpid` gives it.
+        last_output: The last that it printed.
+        peak_bytes: The peak of its memory, 0 if it is not known.
+    """
+    number, exit_code = status & 0x7F, status >> 8 & 0xFF
     if number:
-        message = f"its process was killed by {_signal_name(number)}"
-        return Failure(FAIL_CRASHED, "StepCrashedError", message, signal=number, last_output=last_output)
-    exit_code = status >> 8 & 0xFF
-    message = f"its process ended with exit code {exit_code} before the step had returned"
-    return Failure(FAIL_CRASHED, "StepCrashedError", message, exit_code=exit_code, last_output=last_output)
+        message, exit_code = f"its process was killed by {_signal_name(number)}", 0
+    else:
+        message = f"its process ended with exit code {exit_code} before the step had returned"
+    return Failure(FAIL_CRASHED, "StepCrashedError", message, "", b"", number, exit_code, last_output, peak_bytes)
 
 
 def describe_timeout(timeout_s: float, payload: bytes = b"") -> Failure:

@@ -552,9 +552,18 @@ class RunLife:
         else:
             self._fail(step, worker, started_at, run_s, failure, now, cost, kind)
 
-    def on_crashed(self, step: int, worker: int, started_at: float, run_s: float, failure: bytes, now: float) -> None:
+    def on_crashed(
+        self,
+        step: int,
+        worker: int,
+        started_at: float,
+        run_s: float,
+        failure: bytes,
+        now: float,
+        cost: Cost = UNMEASURED,
+    ) -> None:
         """The process that executed the attempt died."""
-        self._charge(self._crashes, CRASH_LIMIT, step, worker, started_at, run_s, failure, now)
+        self._charge(self._crashes, CRASH_LIMIT, step, worker, started_at, run_s, failure, now, cost)
 
     def on_lost(self, step: int, worker: int, failure: bytes, now: float) -> None:
         """The worker that held the attempt is gone, and with it whatever the attempt did."""
@@ -598,16 +607,17 @@ class RunLife:
         run_s: float,
         failure: bytes,
         now: float,
+        cost: Cost = UNMEASURED,
     ) -> None:
         if self._discards:
-            self.on_stopped(step, worker, now, started_at, run_s)
+            self.on_stopped(step, worker, now, started_at, run_s, cost)
             return
         budget[step] = budget.get(step, 0) + 1
         if budget[step] < limit and self.spec(step).reruns and self._may_start(step):
-            self._again(FACT_RETRYING, step, worker, started_at, run_s, failure, now)
+            self._again(FACT_RETRYING, step, worker, started_at, run_s, failure, now, cost)
             self._make_ready(step, now)
         else:
-            self._fail(step, worker, started_at, run_s, failure, now)
+            self._fail(step, worker, started_at, run_s, failure, now, cost)
 
     def backoff_s(self, step: int, retry: int) -> float:
         """Delay before retry number `retry` (from 1): min(max_delay, backoff * factor ** (retry - 1)).

@@ -72,7 +72,7 @@ def _make_error(failure: Failure, text: str, step_id: str, attempts: int, retrie
         number, exit_code = failure.signal or None, None if failure.signal else failure.exit_code
         return StepCrashedError(
             text, step=step_id, attempts=attempts, remote_traceback=remote, signal=number, exit_code=exit_code,
-            last_output=failure.last_output,
+            last_output=failure.last_output, peak_memory=failure.peak_bytes or None,
         )  # fmt: skip
     kind = _ERROR_OF_CODE.get(failure.code, StepFailedError)
     if failure.code == FAIL_ERROR and 0 < retries < attempts:

@@ -224,7 +224,7 @@ class Core:
         elif code == oc.TIMED_OUT:
             life.on_timed_out(step, worker.number, started, run_s, payload, now, cost)
         elif code == oc.CRASHED:
-            life.on_crashed(step, worker.number, started, run_s, payload, now)
+            life.on_crashed(step, worker.number, started, run_s, payload, now, cost)
         elif code == oc.STOPPED and attempt.run.is_cancel_sent:
             life.on_stopped(step, worker.number, now, started, run_s, cost)
         elif code == oc.STOPPED and payload:

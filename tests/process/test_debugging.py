@@ -134,6 +134,16 @@ def test_a_step_that_tolerates_failures_is_called_with_what_it_got(options: dict
     assert stands_for.step_id == "fail"
 
 
+def test_what_a_step_was_called_with_that_took_too_long(cluster: LocalCluster, tmp_path: Path) -> None:
+    with Workflow() as wf:
+        step(steps.hold, timeout=0.2, grace=0.1)(str(tmp_path), give.options(id="name")("held"))
+    found = run(wf, on=cluster, check=False)
+    assert found.inputs("hold") == ((str(tmp_path), "held"), {})
+    assert "'hold' is TIMED_OUT at attempt 1" in found.explain()
+    (tmp_path / "go").touch()
+    assert found.replay("hold") is None
+
+
 # -- how it stands -----------------------------------------------------------------------------------------------------
 
 

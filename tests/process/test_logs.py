@@ -225,6 +225,7 @@ def test_of_many_steps_the_oldest_output_is_dropped(cluster: LocalCluster) -> No
 
 
 def last_words(how: str) -> None:
+    bytearray(200 * MB)  # touches all of it
     print("x" * 10_000)
     print("last words é", end="")
     steps.crash(how)
@@ -245,6 +246,9 @@ def test_a_crash_says_what_was_printed_last(cluster: LocalCluster, how: str) -> 
     assert isinstance(error, StepCrashedError)
     assert error.last_output.endswith("xxx\nlast words é")
     assert len(error.last_output) <= 4_000
+    assert error.peak_memory is not None
+    assert 200 * MB < error.peak_memory < 1_000 * MB
+    assert (found.metrics.steps["last_words"].memory_peak or 0) >= error.peak_memory, "the highest of its attempts"
     assert str(error).endswith("last words é")
     assert found.logs("last_words", 2) == "x" * 10_000 + "\nlast words é"
 

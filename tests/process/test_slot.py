@@ -70,7 +70,7 @@ class Driver:
         reaped: dict[int, int] = {}
         while self.handle.pid not in reaped:
             assert host.wait_readable(self.spawner.fileno(), TIMEOUT_S)
-            reaped.update(self.spawner.poll())
+            reaped.update({pid: status for pid, status, _ in self.spawner.poll()})
         return reaped[self.handle.pid]
 
 

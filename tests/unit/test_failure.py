@@ -132,13 +132,13 @@ def test_after_retries_they_are_exhausted() -> None:
 
 
 def test_a_crash_says_what_was_printed_last() -> None:
-    failure = Failure.unpack(describe_crash(signal.SIGKILL, "last words\n").pack())
+    failure = Failure.unpack(describe_crash(signal.SIGKILL, "last words\n", 1 << 30).pack())
     error = to_error(failure, "native", 1, 0)
     assert isinstance(error, errors.StepCrashedError)
-    assert error.last_output == "last words\n"
+    assert (error.last_output, error.peak_memory) == ("last words\n", 1 << 30)
     assert str(error).endswith("killed by SIGKILL (signal 9)\n\nThe last it printed:\nlast words")
     again = pickle.loads(pickle.dumps(error))
-    assert (again.last_output, str(again)) == (error.last_output, str(error))
+    assert (again.last_output, again.peak_memory, str(again)) == (error.last_output, error.peak_memory, str(error))
 
 
 def test_who_gives_up_before_has_not_exhausted_its_retries() -> None:

@@ -27,12 +27,14 @@ def rig() -> WorkerRig:
 
 
 def crashed(
-    attempt: int, *, signal: int = 0, exit_code: int = 0, run_us: int = 0, last_output: str = ""
+    attempt: int, *, signal: int = 0, exit_code: int = 0, run_us: int = 0, last_output: str = "", peak: int = 0
 ) -> m.OutcomeRow:
     how = f"was killed by {signals.Signals(signal).name} (signal {signal})" if signal else ""
     how = how or f"ended with exit code {exit_code} before the step had returned"
-    failure = Failure(FAIL_CRASHED, "StepCrashedError", f"its process {how}", "", b"", signal, exit_code, last_output)
-    return (attempt, oc.CRASHED, 100_000_000, run_us, failure.pack(), 0, 0)
+    failure = Failure(
+        FAIL_CRASHED, "StepCrashedError", f"its process {how}", "", b"", signal, exit_code, last_output, peak
+    )
+    return (attempt, oc.CRASHED, 100_000_000, run_us, failure.pack(), 0, peak)
 
 
 def test_blame_falls_only_on_the_step_that_executed(rig: WorkerRig) -> None:
@@ -40,9 +42,11 @@ def test_blame_falls_only_on_the_step_that_executed(rig: WorkerRig) -> None:
     rig.turn()
     rig.now = 100.25
     rig.end(1, 1)
-    rig.core.on_slot_died(1, 2, 100_000_000, 11, 0, rig.now, "last words")
+    rig.core.on_slot_died(1, 2, 100_000_000, 11, 0, rig.now, "last words", 1 << 30)
     assert rig.turn() == {
-        "messages": [rig.outcomes(outcome(1), crashed(2, signal=11, run_us=250_000, last_output="last words"))],
+        "messages": [
+            rig.outcomes(outcome(1), crashed(2, signal=11, run_us=250_000, last_output="last words", peak=1 << 30))
+        ],
         "starts": [(2, LANE_CPU)],
     }
     rig.core.on_slot_ready(2, rig.now)

@@ -259,7 +259,7 @@ class Agent:
             self._watch_slot(slot)
 
     def _reap(self, now: float) -> None:
-        for pid, status in self._spawner.poll():
+        for pid, status, peak_bytes in self._spawner.poll():
             number = self._number_of_pid.pop(pid, None)
             if number is None:
                 continue
@@ -276,7 +276,7 @@ class Agent:
                     logger.warning("a slot has ended before it was ready: %s", last_output or "it has printed nothing")
                 ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
                 code = 0 if ended_by else os.WEXITSTATUS(status)
-                self._core.on_slot_died(number, executing, start_us, ended_by, code, now, last_output)
+                self._core.on_slot_died(number, executing, start_us, ended_by, code, now, last_output, peak_bytes)
         if self._spawner.at_end:
             raise InternalError("the process that starts slots has ended")
 

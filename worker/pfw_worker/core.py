@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from pfw import messages as m
 from pfw import outcome as oc
 from pfw.errors import InternalError
-from pfw.failure import describe_crash, describe_timeout
+from pfw.failure import Failure, describe_crash, describe_timeout
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
 from pfw.messages import Message
 from pfw.wire import parts
@@ -357,6 +357,7 @@ class Core:
         exit_code: int,
         now: float,
         last_output: str = "",
+        peak_bytes: int = 0,
     ) -> None:
         """The slot's process ended and everything it had sent was read.
 
@@ -368,6 +369,7 @@ class Core:
             exit_code: With which code it exited.
             now: The time.
             last_output: The last that was printed in it.
+            peak_bytes: The peak of its memory.
         """
         slot = self.slots.pop(number)
         if slot.is_killed and executing not in self._stops:
@@ -379,11 +381,12 @@ class Core:
         orphans = [n for n in slot.held if n in self.attempts]
         if slot.lane == LANE_ASYNC and len(orphans) == 1 and not slot.is_killed:
             executing, start_us = orphans[0], start_us or int(slot.held[orphans[0]] * 1e6)
+        crash = describe_crash(signal or exit_code << 8, last_output, peak_bytes)
         for orphan in reversed(orphans):
             if orphan == executing:
-                self._blame(orphan, start_us, signal, exit_code, now, last_output)
+                self._blame(orphan, start_us, crash, now)
             elif self._is_spent(orphan, slot.lane):
-                self._blame(orphan, int(slot.held[orphan] * 1e6), signal, exit_code, now, last_output)
+                self._blame(orphan, int(slot.held[orphan] * 1e6), crash, now)
             else:
                 self._requeue(orphan, slot.lane)
         if slot.lane == LANE_CPU:
@@ -405,18 +408,18 @@ class Core:
         if lane == LANE_ASYNC:
             self._alone.add(number)
 
-    def _blame(self, number: int, start_us: int, signal: int, exit_code: int, now: float, last_output: str) -> None:
+    def _blame(self, number: int, start_us: int, crash: Failure, now: float) -> None:
         run_us = max(0, int(now * 1e6) - start_us)
         self.attempts.pop(number)
         self._in_outbox.add(number)
         stop = self._stops.pop(number, None)
         if stop is None:
-            code, payload = oc.CRASHED, describe_crash(signal or exit_code << 8, last_output).pack()
+            code, payload = oc.CRASHED, crash.pack()
         elif stop.timeout_s:
             code, payload = oc.TIMED_OUT, describe_timeout(stop.timeout_s).pack()
         else:
             code, payload = oc.STOPPED, b""
-        self._outcome_rows.append((number, code, start_us, run_us, payload, 0, 0))
+        self._outcome_rows.append((number, code, start_us, run_us, payload, 0, crash.peak_bytes))
 
     # -- time ------------------------------------------------------------------------------------------------------
 

@@ -35,8 +35,9 @@ SYS_PATH_VARIABLE: Final = "PFW_SYS_PATH"
 _REPLY_TIMEOUT_S: Final = 30.0
 _CLOSE_TIMEOUT_S: Final = 10.0
 
-#: What the spawner says: (_SPAWNED, pid, 0) with a pidfd, (_REFUSED, errno, 0) or (_REAPED, pid, wait status).
-_REPLY: Final = struct.Struct("=iii")
+#: What the spawner says: (_SPAWNED, pid, 0, 0) with a pidfd, (_REFUSED, errno, 0, 0) or
+#: (_REAPED, pid, wait status, peak of its memory in KiB).
+_REPLY: Final = struct.Struct("=iiiq")
 _SPAWNED: Final = 1
 _REFUSED: Final = 2
 _REAPED: Final = 3
@@ -72,6 +73,16 @@ class SlotHandle(NamedTuple):
         os.close(self.pidfd)
 
 
+class Ended(NamedTuple):
+    """A slot process that has ended."""
+
+    pid: int
+    #: As `os.waitpid` gives it.
+    status: int
+    #: The peak of its resident memory, since it was last measured there (`host.take_peak_memory`).
+    peak_bytes: int
+
+
 class Spawner:
     """The supervisor's side: starts slots, hears of their ends."""
 
@@ -79,7 +90,7 @@ class Spawner:
 
     def __init__(self, control: socket.socket, pid: int) -> None:
         self._control = control
-        self._reaped: list[tuple[int, int]] = []
+        self._reaped: list[Ended] = []
         self.pid = pid
         #: True when the spawner process is gone, and with it all slots.
         self.at_end = False
@@ -121,8 +132,8 @@ class Spawner:
             os.close(page_fd)
         return SlotHandle(pid, kind, channel, page, pidfd, Output(output_fd))
 
-    def poll(self) -> list[tuple[int, int]]:
-        """Return `[(pid, wait status)]` of the slots that have ended since the last call, without blocking."""
+    def poll(self) -> list[Ended]:
+        """Return the slots that have ended since the last call, without blocking."""
         while not self.at_end and host.wait_readable(self.fileno(), 0.0):
             self._receive()
         reaped, self._reaped = self._reaped, []
@@ -155,11 +166,11 @@ class Spawner:
         if not data:
             self.at_end = True
             return None
-        what, number, status = _REPLY.unpack(data)
+        what, number, status, peak_kib = _REPLY.unpack(data)
         if what == _REFUSED:
             raise OSError(number, f"cannot start a slot: {os.strerror(number)}")
         if what == _REAPED:
-            self._reaped.append((number, status))
+            self._reaped.append(Ended(number, status, peak_kib << 10))
             return None
         return number, fds[0]
 
@@ -201,13 +212,13 @@ class _Nursery:
         try:
             pid = self._fork(data.decode(), fds)
         except OSError as error:
-            self._control.sendall(_REPLY.pack(_REFUSED, error.errno or errno.EAGAIN, 0))
+            self._control.sendall(_REPLY.pack(_REFUSED, error.errno or errno.EAGAIN, 0, 0))
             return True
         finally:
             for fd in fds:
                 os.close(fd)
         pidfd = host.pidfd_open(pid)  # before anything is reaped, so that it cannot name another process
-        socket.send_fds(self._control, [_REPLY.pack(_SPAWNED, pid, 0)], [pidfd])
+        socket.send_fds(self._control, [_REPLY.pack(_SPAWNED, pid, 0, 0)], [pidfd])
         os.close(pidfd)
         return True
 
@@ -228,9 +239,9 @@ class _Nursery:
             if ended is None:
                 return
             _kill_group(ended.si_pid)
-            _, status = os.waitpid(ended.si_pid, 0)
+            _, status, usage = os.wait4(ended.si_pid, 0)
             self._slots.discard(ended.si_pid)
-            self._control.sendall(_REPLY.pack(_REAPED, ended.si_pid, status))
+            self._control.sendall(_REPLY.pack(_REAPED, ended.si_pid, status, usage.ru_maxrss))
 
 
 def _serve(control: socket.socket) -> None:
