@@ -712,7 +712,8 @@ class Core:
                     worker.known_functions.add(function)
                     functions[function] = self._functions.pickles[function]
                 estimate_us = int(self._functions.estimates_us[function]) if spec.may_go_ahead else 0
-                grace_ms = int(spec.grace * 1000)
+                grace_ms, timeout_ms = int(spec.grace * 1000), math.ceil(spec.timeout * 1000)
+                is_once = 1 - spec.reruns
             inputs = graph.inputs[step]
             rows.append(
                 (
@@ -728,8 +729,8 @@ class Core:
                     tuple([outputs[d] for d in inputs]) if inputs else (),  # type: ignore[misc]
                 )
             )
-            if spec.timeout or not spec.reruns:
-                limits.append((number, math.ceil(spec.timeout * 1000), 1 - spec.reruns))
+            if timeout_ms or is_once:
+                limits.append((number, timeout_ms, is_once))
             if batch != worker.batch:
                 worker.attempts[number] = attempt._replace(batch=worker.batch)
         self._to_acknowledge.pop(worker, None)

@@ -21,14 +21,16 @@ from pfw.facts import (
     FACT_SKIPPED,
     FACT_STARTED,
     FACT_SUCCEEDED,
+    FACT_TIMED_OUT,
     FAILED,
     RUN_FAILED,
     SKIPPED,
     SUCCEEDED,
+    TIMED_OUT,
     Fact,
     pack_capacity,
 )
-from pfw.failure import FAIL_ERROR, Failure
+from pfw.failure import FAIL_ERROR, Failure, describe_timeout
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO, Graph
 from pfw.metrics import AttemptMetrics, WaveMetrics, measure
 
@@ -74,8 +76,8 @@ def test_a_step_that_succeeded_at_its_second_attempt() -> None:
 
 def test_every_ending_of_a_step_is_measured() -> None:
     found = measured(
-        graph_of([(), (0,), (), (), ()]),
-        [FAILED, SKIPPED, CANCELLED, CANCELLED, CANCELLED],
+        graph_of([(), (0,), (), (), (), ()]),
+        [FAILED, SKIPPED, CANCELLED, CANCELLED, CANCELLED, TIMED_OUT],
         began(),
         Fact(FACT_FAILED, 0, 12.0, 1, 1, 10.0, 10.5, 1.5, WHY),
         Fact(FACT_SKIPPED, 1, 12.0, 0, 0, 12.0, 12.0, 0.0, b""),
@@ -83,16 +85,19 @@ def test_every_ending_of_a_step_is_measured() -> None:
         Fact(FACT_RETRYING, 3, 11.0, 1, 1, 10.0, 10.5, 0.5, WHY),
         Fact(FACT_CANCELLED, 3, 12.0, 1, 0, 10.0, 12.0, 0.0, b"cancelled"),
         Fact(FACT_CANCELLED, 4, 13.0, 1, 2, 10.0, 11.0, 2.0, b"cancelled", 100_000, MIB),
+        Fact(FACT_TIMED_OUT, 5, 13.0, 1, 1, 10.0, 12.0, 1.0, describe_timeout(1.0).pack()),
         ended(13.0),
     )
-    failed, skipped, waiting, in_backoff, running = found.steps.values()
+    failed, skipped, waiting, in_backoff, running, slow = found.steps.values()
     assert (failed.error, failed.attempts, failed.history[0].error) == ("ValueError: why", 1, "ValueError: why")
     assert (skipped.status, skipped.attempts, skipped.started_at, skipped.ended_at) == ("SKIPPED", 0, None, 1012.0)
     assert (waiting.queued_at, waiting.started_at, waiting.ended_at, waiting.history) == (1010.0, None, 1012.0, [])
     assert (in_backoff.attempts, len(in_backoff.history), in_backoff.ended_at) == (1, 1, 1012.0)
     assert (running.status, running.run_time, running.worker) == ("CANCELLED", 2.0, "right")
     assert [attempt.status for attempt in running.history] == ["CANCELLED"]
-    assert (found.failed_steps, found.retries, found.run_time["cpu"]) == (1, 1, 4.0)
+    assert (slow.status, [attempt.status for attempt in slow.history]) == ("TIMED_OUT", ["TIMED_OUT"])
+    assert slow.error == "StepTimeoutError: it ran for longer than its timeout of 1 s"
+    assert (found.failed_steps, found.retries, found.run_time["cpu"]) == (2, 1, 5.0)
 
 
 def test_a_run_that_goes_on_is_measured_until_now() -> None:
