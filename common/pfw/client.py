@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pfw import codec
 from pfw import messages as m
 from pfw.call import Input, Inputs
+from pfw.checks import check_number
 from pfw.config import Config, Keep, settle
 from pfw.connection import find_address
 from pfw.errors import ClusterError, ConfigError, PfwError, UnknownDependencyError, UnknownRunError, did_you_mean
@@ -36,9 +37,11 @@ class Client:
             timeout: Seconds to wait for the coordinator's answer.
 
         Raises:
+            ConfigError: The address is none, or the timeout is no number of seconds.
             ClusterError: Nobody answers there.
             VersionMismatchError: The coordinator runs another protocol or Python version.
         """
+        check_number("timeout", timeout)
         self._link = Link(find_address(address))
         self._calls: Calls | None = None
         self._connect(timeout)

@@ -68,11 +68,25 @@ def fail_until(attempt: int, value: Any = None) -> Any:
     return value
 
 
+def who_until(folder: str, attempt: int) -> str:
+    """Notes its process, and fails before this attempt."""
+    mark(folder, "tried")
+    return str(fail_until(attempt, "done"))
+
+
 def leave(code: Any) -> NoReturn:
     raise SystemExit(code)
 
 
 def interrupt() -> NoReturn:
+    raise KeyboardInterrupt
+
+
+async def leave_async(code: Any) -> NoReturn:
+    raise SystemExit(code)
+
+
+async def interrupt_async() -> NoReturn:
     raise KeyboardInterrupt
 
 

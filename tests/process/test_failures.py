@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 from collections.abc import Iterator
@@ -146,8 +147,12 @@ def test_odd_exceptions_are_failures_of_their_step_alone(cluster: LocalCluster, 
 
 
 @pytest.mark.parametrize(
-    ("fn", "args", "cause"), [(steps.leave, (3,), SystemExit), (steps.interrupt, (), KeyboardInterrupt)]
-)
+    ("fn", "args", "cause"),
+    [
+        (steps.leave, (3,), SystemExit), (steps.interrupt, (), KeyboardInterrupt),
+        (steps.leave_async, (3,), SystemExit), (steps.interrupt_async, (), KeyboardInterrupt),
+    ],
+)  # fmt: skip
 def test_an_exit_or_interrupt_in_a_step_is_its_failure(
     cluster: LocalCluster, fn: Any, args: tuple[Any, ...], cause: type[BaseException]
 ) -> None:
@@ -193,6 +198,18 @@ def test_only_what_the_policy_names_is_tried_again(cluster: LocalCluster) -> Non
         given_up(99)
     found = run(wf, on=cluster, on_failure="continue", check=False)
     assert {name: error.attempts for name, error in found.errors.items()} == {"fail": 1, "fail_until": 2}
+
+
+def test_the_policy_is_asked_in_the_process_of_the_step(cluster: LocalCluster, tmp_path: Path) -> None:
+    def is_worth_it(error: BaseException) -> bool:
+        steps.mark(str(tmp_path), "asked")
+        return True
+
+    pids = step(steps.who_until, retry=Retry(retries=2, backoff=0.0, on=is_worth_it))
+    assert run(alone(pids, str(tmp_path), 3), on=cluster).value == "done"
+    tried, asked = ((tmp_path / name).read_text().split() for name in ("tried", "asked"))
+    assert asked == tried[:2]
+    assert str(os.getpid()) not in asked
 
 
 def test_a_run_that_stops_lets_running_steps_finish_and_tries_nothing_again(

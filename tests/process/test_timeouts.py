@@ -12,6 +12,7 @@ import pytest
 
 from helpers import steps, wait_until
 from pfw import (
+    Client,
     ConfigError,
     LocalCluster,
     Retry,
@@ -208,6 +209,12 @@ def test_a_run_that_is_quick_enough_succeeds(cluster: LocalCluster, mode: str) -
 def test_a_timeout_that_cannot_be_is_refused(mode: str, timeout: Any) -> None:
     with pytest.raises(ConfigError, match="timeout"):
         run(alone(give, 1), mode=mode, timeout=timeout)
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), float("inf"), "1", True, None])
+def test_a_client_needs_a_number_of_seconds_to_wait(timeout: Any) -> None:
+    with pytest.raises(ConfigError, match="timeout is a number"):
+        Client("tcp://127.0.0.1:1", timeout=timeout)
 
 
 # ---------------------------------------------------------------- sequential mode
