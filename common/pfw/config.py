@@ -206,11 +206,11 @@ def settle(config: Config | None, **given: Any) -> Config:
     Raises:
         ConfigError: A value cannot be; the message says which one.
     """
-    if config is None:
-        config = Config.load()
-    elif not isinstance(config, Config):
-        raise ConfigError(f"config is a Config, not {config!r}")
     changes = {name: value for name, value in given.items() if value is not None}
+    if config is None:
+        return Config.load(**changes)
+    if not isinstance(config, Config):
+        raise ConfigError(f"config is a Config, not {config!r}")
     return config.replace(**changes) if changes else config
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from helpers import ROOT
 from pfw import Config, ConfigError, Retry, Run, StepFunction, Workflow, current, run, step
-from pfw.config import settle
+from pfw.config import _RULES, settle
 
 
 @step
@@ -210,6 +210,10 @@ def test_variables_reach_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.outputs["attempts_used"] == 3
     assert list(found.outputs) == ["attempts_used"]
     assert {known.worker.partition("-")[0] for known in found.metrics.steps.values()} == {"sequential"}
+
+
+def test_every_field_has_its_rule() -> None:
+    assert set(_RULES) == {field.name for field in dataclasses.fields(Config)}
 
 
 def test_the_page_lists_the_fields_with_their_defaults() -> None:
