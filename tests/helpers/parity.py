@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from helpers.steps import meet
+from helpers.steps import LOOK_S, meet
 from pfw import current
 
 
@@ -36,6 +36,20 @@ def merge(parts: list[dict[str, int]]) -> dict[str, int]:
 def join(*values: object) -> str:
     """Names what it got, so that a result shows the way it came."""
     return f"({' '.join(map(str, values))})"
+
+
+def sign(file: str, *values: object) -> str:
+    """As `join`; leaves a file."""
+    Path(file).touch()
+    return join(*values)
+
+
+def linger(file: str, pause_s: float, value: object) -> str:
+    """As `join` of one, once the file is there, or after a while."""
+    until = time.monotonic() + pause_s
+    while time.monotonic() < until and not Path(file).exists():
+        time.sleep(LOOK_S)
+    return join(value)
 
 
 def connect(attempts: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -15,7 +16,7 @@ import pytest
 
 from helpers import ROOT, parity, steps, wait_until
 from helpers.daemons import Daemons
-from pfw import Client, LocalCluster, MapNode, Retry, RetryExhaustedError, Run, Workflow, run, start, step
+from pfw import Client, FileProgress, LocalCluster, MapNode, Retry, RetryExhaustedError, Run, Workflow, run, start, step
 
 TERMINAL = {"Completed", "Failed", "Cancelled", "Skipped"}
 #: CPU and IO slots of each place that has slots, all workers together.
@@ -182,16 +183,23 @@ def test_parallel_data_ingestion(place: Place, tmp_path: Path) -> None:
         assert metrics.total_duration >= len(names) * pause_s
 
 
-def test_multi_level_dag(place: Place) -> None:
+def test_multi_level_dag(place: Place, tmp_path: Path) -> None:
+    # In parallel mode what lingers ends when the level below it has begun; in the others that waits for it.
+    file, pause_s = str(tmp_path / "signed"), 20.0 if place.mode == "parallel" else 0.1
     with Workflow("levels") as wf:
         root = join.options(id="root")("r")
-        left, middle, right = (join.options(id=name)(root) for name in ("left", "middle", "right"))
-        low, high = join.options(id="low")(left, middle), join.options(id="high")(middle, right, root)
+        left, middle = (join.options(id=name)(root) for name in ("left", "middle"))
+        right = step(parity.linger, hint="light_io").options(id="right")(file, pause_s, root)
+        low = step(parity.sign).options(id="low")(file, left, middle)
+        high = join.options(id="high")(middle, right, root)
         join.options(id="top")(low, high, left)
     assert [sorted(wave) for wave in wf.waves()] == [["root"], ["left", "middle", "right"], ["high", "low"], ["top"]]
     found = place.run(wf, keep="all")
     assert found.value == "((((r)) ((r))) (((r)) ((r)) (r)) ((r)))"
     assert found.outputs["low"] == "(((r)) ((r)))"
+    ends = story(found, "Completed")
+    is_early = ends.index(("Completed", "low")) < ends.index(("Completed", "right"))
+    assert is_early == (place.mode == "parallel")
     check_order(found, wf)
     check_terminals(found)
 
@@ -239,7 +247,7 @@ def test_cancellation_in_a_long_workflow(place: Place, tmp_path: Path) -> None:
     assert set(found.states.values()) <= {"SUCCEEDED", "CANCELLED"}
     assert [found.states[f"stage{number}"] for number in range(stages)] == ["CANCELLED"] * stages
     check_terminals(found)
-    assert {event.message for event in found.events() if event.type == "Cancelled"} == {"enough"}
+    assert {str(event.message).partition(":")[0] for event in found.events() if event.type == "Cancelled"} == {"enough"}
     # What it held is free again.
     with Workflow("after") as after:
         names = [f"next-{number}" for number in range(IO)]
@@ -357,3 +365,29 @@ def test_50_step_high_volume(place: Place) -> None:
     }  # fmt: skip
     check_order(found, wf)
     check_terminals(found)
+
+
+def test_file_progress_log(place: Place, tmp_path: Path) -> None:
+    log = tmp_path / "events.jsonl"
+    with Workflow("log") as wf:
+        total(square.map(range(3)))
+        join(divide(1, 0))
+    found = place.run(wf, progress=str(log), check=False, on_failure="continue")
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    # What the crate's users read of each line.
+    assert all(row.keys() >= {"type", "step_id", "timestamp", "message"} for row in rows)
+    assert [(row["type"], row["step_id"] or None) for row in rows] == [
+        (event.type.lower(), event.step_id) for event in found.events()
+    ]
+    assert (rows[0]["type"], rows[-1]["type"]) == ("runstarted", "runfinished")
+    ends = {row["step_id"]: row["type"] for row in rows if row["type"].capitalize() in TERMINAL}
+    squares = [f"square[{n}]" for n in range(3)]
+    assert ends == {**dict.fromkeys([*squares, "total"], "completed"), "divide": "failed", "join": "skipped"}
+    failed = next(row for row in rows if row["type"] == "failed")
+    assert failed["error"] == "ZeroDivisionError: division by zero"
+    assert {row["run_id"] for row in rows} == {found.id}
+    times = [row["timestamp"] for row in rows if row["type"] in ("completed", "failed", "skipped")]
+    assert times == sorted(times)
+    assert abs(times[0] - time.time()) < 60  # s since 1970
+    again = place.run(wf, progress=FileProgress(log, append=True), check=False, on_failure="continue")
+    assert {json.loads(line)["run_id"] for line in log.read_text().splitlines()} == {found.id, again.id}
