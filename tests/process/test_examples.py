@@ -31,11 +31,28 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
     ),
     # Eight times the pause in sequence; at the least twice as fast in parallel, however busy the machine is.
     "parallel_execution.py": ([], [r"^sequential +0.[89]", r"^speed-up +([2-9]|\d\d)\.\d+ +efficiency \d+%"]),
+    "progress_tracking.py": (
+        [],
+        [
+            r"^\[WORKFLOW\] Completed: measure\[4\]$",
+            r"^\[WORKFLOW\] Failed: broken - ValueError: 30 is more than I can bear$",
+            r"^FAILED; the sum is 30$",
+            r"^statistics: 6 Completed, 1 Failed, 7 Queued, 1 Retrying, .* 1 Skipped, 8 Started$",
+            r"^the function saw: flaky, measure\[0\], .* measure\[4\]$",
+            r"^the file has: 6 completed, 1 failed, 7 queued, 1 retrying, .* 1 skipped, 8 started$",
+            r'^its last line: {"type":"runfinished",',
+        ],
+    ),
 }
 
 
 def test_every_example_is_here() -> None:
     assert {file.name for file in (ROOT / "examples").glob("*.py")} == set(EXAMPLES)
+
+
+def test_the_page_describes_every_example() -> None:
+    page = (ROOT / "docs" / "examples.md").read_text("utf-8")
+    assert set(re.findall(r"^\| `(\w+\.py)`", page, re.MULTILINE)) == set(EXAMPLES)
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
