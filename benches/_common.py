@@ -96,6 +96,7 @@ class Line:
 FORMATS: dict[str, Callable[[float], str]] = {
     "steps/s": lambda x: f"{x:,.0f} steps/s",
     "ns": lambda x: f"{x:.1f} ns",
+    "ms": lambda x: f"{x:.1f} ms",
     "µs": lambda x: f"{x:,.0f} µs" if x >= 100 else f"{x:.1f} µs",
     "µs/step": lambda x: f"{x:.2f} µs/step",
     "s": lambda x: f"{x:.3f} s",

@@ -17,7 +17,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pfw.context import CancellationToken, StepContext, current
+from pfw.cancellation import CancellationToken
+from pfw.context import StepContext, current
 from pfw.errors import (
     ClusterError,
     ConfigError,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from pfw.events import Event
     from pfw.futures import Future
     from pfw.metrics import AttemptMetrics, StepMetrics, WaveMetrics, WorkflowMetrics
+    from pfw.receipt import CancelReceipt, StepEnd
     from pfw.running import arun, run, start
     from pfw.runs import Run
     from pfw.tolerance import Failed
@@ -69,6 +71,7 @@ _LAZY = {
     "AttemptMetrics": "pfw.metrics",
     "BarProgress": "pfw.bar",
     "CallbackProgress": "pfw.trackers",
+    "CancelReceipt": "pfw.receipt",
     "Client": "pfw.client",
     "Config": "pfw.config",
     "ConsoleProgress": "pfw.trackers",
@@ -78,6 +81,7 @@ _LAZY = {
     "Future": "pfw.futures",
     "LocalCluster": "pfw.cluster",
     "Run": "pfw.runs",
+    "StepEnd": "pfw.receipt",
     "StepMetrics": "pfw.metrics",
     "Tracker": "pfw.trackers",
     "WaveMetrics": "pfw.metrics",
@@ -91,6 +95,7 @@ __all__ = [
     "AttemptMetrics",
     "BarProgress",
     "CallbackProgress",
+    "CancelReceipt",
     "CancellationToken",
     "Client",
     "ClusterError",
@@ -124,6 +129,7 @@ __all__ = [
     "Step",
     "StepContext",
     "StepCrashedError",
+    "StepEnd",
     "StepFailedError",
     "StepFunction",
     "StepInterrupt",

@@ -291,15 +291,12 @@ def replay(run_id: str, step: str, debug: bool, on: str | None) -> int:
 @_on
 @_json
 def cancel(run_id: str, reason: str, on: str | None, as_json: bool) -> None:
-    """End a run: nothing starts any more, and what runs is stopped."""
+    """End a run and wait for its end: nothing starts any more, and what runs is stopped. Says how each step ended."""
     from pfw.client import Client
+    from pfw.launch import tell_receipt
 
     with Client(on) as client:
-        client.cancel(run_id, reason)
-    if as_json:
-        print_json({"run": run_id, "reason": reason})
-    else:
-        click.echo(f"{run_id} is being cancelled")
+        tell_receipt(client.cancel(run_id, reason), as_json=as_json)
 
 
 @cli.command(epilog=_example("pfw runs", "pfw runs --json"))

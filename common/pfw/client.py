@@ -17,6 +17,7 @@ from pfw.errors import ClusterError, ConfigError, PfwError, UnknownDependencyErr
 from pfw.futures import Calls, Future
 from pfw.link import Link
 from pfw.progress import open_all, report
+from pfw.receipt import CancelReceipt
 from pfw.record import RunRecord
 from pfw.runs import Meaning, Run
 from pfw.session import answer_of
@@ -157,14 +158,15 @@ class Client:
         meaning = Meaning(*codec.load(attached.meta)) if attached.meta else Meaning(None, (), {})
         return Run(record, meaning, self)
 
-    def cancel(self, run_id: str, reason: str = "") -> None:
-        """Cancels a run by its id.
+    def cancel(self, run_id: str, reason: str = "", timeout: float | None = None) -> CancelReceipt:
+        """Cancels a run by its id and waits for its end; as `Run.cancel`.
 
         Raises:
             UnknownRunError: The coordinator has no such run.
         """
-        attached: m.Attached = self._ask(lambda number: m.Attach(number, _checked_id(run_id)))
-        self._link.call(lambda session, now: session.cancel_by_number(attached.run, reason or "cancelled"))
+        mine = [record for record in list(self._link.session.records.values()) if record.run_id == run_id]
+        found = Run(mine[0], Meaning(None, (), {}), self) if mine else self.attach(run_id)
+        return found.cancel(reason, timeout)
 
     def runs(self) -> list[dict[str, Any]]:
         """The runs the coordinator knows.
@@ -235,9 +237,9 @@ class Client:
         except PfwError:
             return {}
 
-    def cancel_record(self, record: RunRecord, reason: str) -> None:
-        """Asks for the end of a run of this client."""
-        self._link.call(lambda session, now: session.cancel(record, reason))
+    def cancel_record(self, record: RunRecord, reason: str, *, is_urgent: bool = False) -> None:
+        """Asks for the end of a run of this client; may be called in a signal handler."""
+        self._link.post(lambda session, now: session.cancel(record, reason, is_urgent=is_urgent))
 
 
 def kept_steps(compiled: Compiled, keep: Keep) -> tuple[int, ...] | None:

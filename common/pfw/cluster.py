@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import weakref
@@ -23,6 +20,7 @@ from pfw import host
 from pfw.checks import check_slots
 from pfw.client import Client
 from pfw.echo import Echo
+from pfw.folders import FOLDER_VARIABLE, make_folder, remove_folder
 from pfw.link import Link
 
 #: The shared cluster of `run(wf)` ends when it has not been used for so long.
@@ -34,8 +32,6 @@ START_S = 20.0
 END_S = 5.0
 #: How long the end of a run waits for a terminal that is slow.
 SHOW_S = 5.0
-
-_PREFIX = "pfw-local-"
 
 
 class LocalCluster(Client):
@@ -64,9 +60,7 @@ class LocalCluster(Client):
         self.echo = Echo(_show)
         #: When the shared cluster was last asked for or busy, on the monotonic clock.
         self.used_at = time.monotonic()
-        sweep()
-        self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self._lock_fd = _lock(self._folder)
+        self._folder, self._lock_fd = make_folder("local")
         self._daemons: list[subprocess.Popen[bytes]] = []
         _alive.add(self)
         try:
@@ -89,6 +83,7 @@ class LocalCluster(Client):
     def _spawn(self, module: str, *arguments: str) -> None:
         environment = {
             **os.environ,
+            FOLDER_VARIABLE: str(self._folder),
             "PFW_SYS_PATH": json.dumps([entry for entry in sys.path if isinstance(entry, str)]),
         }
         command = [sys.executable, "-P", "-c", _boot(module), *arguments]
@@ -125,7 +120,7 @@ class LocalCluster(Client):
                 daemon.wait()
         self._daemons = []
         if self._lock_fd >= 0:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove_folder(self._folder)
             os.close(self._lock_fd)
             self._lock_fd = -1
 
@@ -159,26 +154,6 @@ def _show(text: str) -> None:
     """Where the steps would have printed it if they had run here."""
     sys.stdout.write(text)
     sys.stdout.flush()
-
-
-def _lock(folder: Path) -> int:
-    """Marks the folder as in use: the lock goes with its owner, however that ends."""
-    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return fd
-
-
-def sweep() -> None:
-    """Removes folders of clusters whose owner was killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        try:
-            if folder.stat().st_uid != os.getuid() or time.time() - folder.stat().st_mtime < 5:
-                continue  # somebody else's, or so new that its owner may not have locked it yet
-            fd = _lock(folder)
-        except OSError:
-            continue
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(fd)
 
 
 # -- the cluster of `run(wf)` --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a running step can know about itself, and the token with which it learns that it is to stop."""
+"""What a running step can know about itself."""
 
 from __future__ import annotations
 
@@ -9,47 +9,12 @@ from contextvars import ContextVar, Token
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from pfw.errors import StepInterrupt
+from pfw.cancellation import CancellationToken
 
 if TYPE_CHECKING:
     from pfw.capture import Buffer
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
-
-
-class CancellationToken:
-    """Says whether work is to stop. May be shared by threads; cancelling again changes nothing.
-
-    >>> token = CancellationToken()
-    >>> token.cancelled
-    False
-    >>> token.cancel("no longer needed")
-    >>> token.cancelled, token.reason
-    (True, 'no longer needed')
-    """
-
-    __slots__ = ("cancelled", "reason")
-
-    def __init__(self) -> None:
-        #: Whether work is to stop; a plain attribute, so reading it in a tight loop is cheap.
-        self.cancelled = False
-        #: Why, where the one who cancelled has said so.
-        self.reason: str | None = None
-
-    def cancel(self, reason: str | None = None) -> None:
-        """Ask for work to stop; the first reason stands."""
-        if not self.cancelled:
-            self.reason = reason
-            self.cancelled = True
-
-    def check(self) -> None:
-        """Return at once, or end the step.
-
-        Raises:
-            StepInterrupt: The token is cancelled.
-        """
-        if self.cancelled:
-            raise StepInterrupt(self.reason or "cancelled")
 
 
 class StepContext:
@@ -216,3 +181,20 @@ def _prepare_logging() -> None:
         logger.addHandler(handler)
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
+
+
+#: How often a pickled token has become a step's own: what was unpickled meanwhile belongs to that step.
+tokens_given = 0
+
+
+def token_here(cancelled: bool, reason: str | None) -> CancellationToken:
+    """What a pickled token becomes: the token of the step that unpickles it, elsewhere a new one in the same state."""
+    global tokens_given
+    entry = _of_task.get()
+    if entry is not None:
+        tokens_given += 1
+        return entry.need_token()
+    token = CancellationToken()
+    if cancelled:
+        token.cancel(reason)
+    return token

@@ -193,12 +193,14 @@ class RunCancelledError(PfwError):
 
     Attributes:
         reason: what was given as the reason, None if nothing was.
+        receipt: the CancelReceipt, how each step ended.
         run: the Run, whose outputs and metrics can still be read; dropped when the error is pickled.
     """
 
-    def __init__(self, message: str, *, reason: str | None = None, run: Any = None) -> None:
+    def __init__(self, message: str, *, reason: str | None = None, receipt: Any = None, run: Any = None) -> None:
         super().__init__(message)
         self.reason = reason
+        self.receipt = receipt
         self.run = run
 
     def _state(self) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from functools import partial
 from typing import ClassVar, NamedTuple
 
 from pfw.facts import (
+    ENDED_NAMES,
+    ENDED_NEVER_STARTED,
     FACT_CANCELLED,
     FACT_CAPACITY,
     FACT_FAILED,
@@ -23,6 +25,7 @@ from pfw.facts import (
     FACT_TIMED_OUT,
     RUN_STATE_NAMES,
     SUCCEEDED,
+    unpack_end,
 )
 from pfw.failure import Failure
 from pfw.messages import FactRow
@@ -120,7 +123,10 @@ class TimedOut(Event):
 
 
 class Cancelled(Event):
-    """The step did not end by itself: its run was cancelled or stopped, or the cluster was lost."""
+    """The step did not end by itself: its run was cancelled or stopped, or the cluster was lost.
+
+    `message` says why, and how the step ended.
+    """
 
     __slots__ = ()
 
@@ -241,10 +247,16 @@ class EventReader:
         if kind in (FACT_FAILED, FACT_RETRYING, FACT_TIMED_OUT):
             error = Failure.unpack(payload).headline
         elif kind == FACT_CANCELLED:
-            message = payload.decode() or "the run stopped after a failure"
+            message = _how_cancelled(payload)
             duration = run_s if worker else None
         else:
             message, attempt, duration = f"{self._ids[attempt]} failed", 0, None
         return _OF_STEP[kind](
             self._run_id, step_id, at + epoch_s, attempt, name, duration, error=error, message=message
         )
+
+
+def _how_cancelled(payload: bytes) -> str:
+    how, after_ms, reason = unpack_end(payload)
+    why = reason or "the run stopped after a failure"
+    return f"{why}: {ENDED_NAMES[how]}" + (f" after {after_ms} ms" if how != ENDED_NEVER_STARTED else "")

@@ -34,6 +34,21 @@ def is_interruptible() -> bool:
     return _is_interruptible
 
 
+def load_function(pickled: bytes, entry: Entry) -> tuple[LoadedFunction, bool]:
+    """Load a step's function for one attempt; raises whatever its unpickling raises.
+
+    Returns:
+        The function, and whether it serves other attempts too: not if it holds a token, which became this attempt's.
+    """
+    given = context.tokens_given
+    previous = context.enter(entry)
+    try:
+        loaded = codec.load_function(pickled)
+    finally:
+        context.leave(previous)
+    return loaded, context.tokens_given == given
+
+
 def execute(loaded: LoadedFunction, call: bytes, inputs: Sequence[bytes], entry: Entry) -> tuple[int, bytes]:
     """Run a synchronous step.
 

@@ -31,6 +31,16 @@ Cost: TypeAlias = tuple[int, int]
 UNMEASURED: Cost = (0, 0)
 
 
+#: How a step came to its end that was cancelled: part of the payload of its fact.
+ENDED_NEVER_STARTED, ENDED_ITSELF, ENDED_INTERRUPTED, ENDED_KILLED, ENDED_ANYWAY, ENDED_LOST = range(6)
+ENDED_NAMES = (
+    "never started", "stopped itself", "interrupted", "killed", "finished anyway", "lost with its worker",
+)  # fmt: skip
+
+#: Characters of a cancel's reason.
+REASON_LIMIT = 10_000
+
+
 class Fact(NamedTuple):
     """One row of a run's history. Times are seconds on the clock of whoever drives the run."""
 
@@ -46,8 +56,8 @@ class Fact(NamedTuple):
     started_at: float
     #: Seconds the attempt's code ran, waiting excluded.
     run_s: float
-    #: The output if it is kept, the packed failure, the reason of a cancel, what was printed, or an input; for
-    #: RUN_STARTED and CAPACITY the packed number of slots in each lane.
+    #: The output if it is kept, the packed failure, how a step was cancelled (`pack_end`), why a run was, what was
+    #: printed, or an input; for RUN_STARTED and CAPACITY the packed number of slots in each lane.
     payload: bytes
     #: What the attempt cost: CPU time in µs, and peak memory in bytes, each 0 where it was not measured.
     cpu_us: int = 0
@@ -66,3 +76,19 @@ def pack_capacity(slots: Sequence[int]) -> bytes:
 def unpack_capacity(payload: bytes) -> list[int]:
     """What `pack_capacity` was given; empty where nothing was said."""
     return [int(count) for count in payload.split()]
+
+
+def pack_end(how: int, after_ms: int, reason: bytes) -> bytes:
+    """The payload of FACT_CANCELLED: one of ENDED_, the time since the cancel, why the run was cancelled."""
+    return b"%d %d %b" % (how, after_ms, reason)
+
+
+def unpack_end(payload: bytes) -> tuple[int, int, str]:
+    """What `pack_end` was given."""
+    how, after_ms, reason = payload.split(b" ", 2)
+    return int(how), int(after_ms), reason.decode()
+
+
+def sendable_reason(reason: object) -> str:
+    """A reason in words that can be sent, whatever was given as one."""
+    return str(reason or "cancelled").encode("utf-8", "replace").decode()[:REASON_LIMIT]

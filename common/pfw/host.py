@@ -17,6 +17,8 @@ from typing import Final
 _PR_SET_PDEATHSIG: Final = 1
 #: FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
 _FALLOC_PUNCH_HOLE: Final = 0x01 | 0x02
+_PR_SET_NAME: Final = 15
+_PR_SET_CHILD_SUBREAPER: Final = 36
 _SOCKET_BUFFER_BYTES: Final = 1 << 20
 _CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
 
@@ -48,9 +50,57 @@ def wait_readable(fd: int, timeout_s: float) -> bool:
 
 def set_pdeathsig(number: int) -> None:
     """Have this signal sent to the calling process when the thread that forked it ends."""
+    _prctl(_PR_SET_PDEATHSIG, number)
+
+
+def set_subreaper() -> None:
+    """Make the calling process the parent of its descendants whose own parent has ended."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def set_name(name: str) -> None:
+    """Name the calling thread, in at most 15 bytes; what it forks has the same name, what it executes has not."""
+    _prctl(_PR_SET_NAME, ctypes.c_char_p(name.encode()))
+
+
+def _prctl(option: int, argument: object) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if libc.prctl(option, argument, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
+
+
+def process_ids() -> list[int]:
+    """Return the processes that can be seen, those that have ended and were not reaped included."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the processes whose parent this is; about 20 µs for each process of the machine."""
+    found = []
+    for child in process_ids():
+        try:
+            text = Path(f"/proc/{child}/stat").read_text("utf-8", "replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(text.rpartition(")")[2].split()[1]) == pid:
+            found.append(child)
+    return found
+
+
+def name_of(pid: int) -> str:
+    """Return the name of a process's first thread, "" if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").rstrip("\n")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def environment_of(pid: int) -> list[bytes]:
+    """Return the environment that a process was executed with, `NAME=value` each; empty where nobody may know it."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def is_alive(pid: int) -> bool:

@@ -19,10 +19,11 @@ from pfw.errors import PfwError, StepFailedError
 from pfw.facts import STATE_NAMES, SUCCEEDED
 from pfw.metrics import LANE_NAMES
 from pfw.progress import open_all, report
+from pfw.receipt import CancelReceipt
 from pfw.replay import Replay
 from pfw.runs import Run
 from pfw.summary import PROCESS, shorten, summarise
-from pfw.table import plain, print_json
+from pfw.table import plain, print_json, table
 from pfw.trackers import FileProgress, Tracker
 from pfw.workflow import Workflow
 
@@ -33,6 +34,8 @@ _ENDED = frozenset(STATE_NAMES[SUCCEEDED:])
 _LOOK_S = 0.1
 #: So many failed steps are named; the first is shown with its traceback.
 FAILURES_NAMED = 10
+#: What is only counted of a cancelled run: there may be many, and nothing of them was under way.
+_UNTOUCHED = ("already done", "never started")
 
 
 class Order(NamedTuple):
@@ -118,9 +121,7 @@ def _run_on(client: Client, order: Order) -> int:
     try:
         _follow(found, has_counter=order.has_counter)
     except KeyboardInterrupt:
-        click.echo("pfw: interrupted, cancelling the run (Ctrl-C again to leave at once)", err=True)
-        found.cancel("interrupted")
-        found.wait()
+        running.end_interrupted(found)
         tell(found, _slots(client), order.replay, as_json=order.as_json)
         raise
     return tell(found, _slots(client), order.replay, as_json=order.as_json)
@@ -233,3 +234,18 @@ def _value_text(found: Run) -> str:
         return shorten(found.value)
     except (PfwError, ValueError) as error:
         return f"(no value: {error})"
+
+
+def tell_receipt(receipt: CancelReceipt, *, as_json: bool) -> None:
+    """Says what a cancel has done."""
+    if as_json:
+        print_json(receipt.to_dict())
+        return
+    click.echo(f"{receipt.run_id}: {receipt}")
+    rows = [
+        [step, end.how, "" if end.after_ms is None else f"{end.after_ms:,} ms"]
+        for step, end in receipt.steps.items()
+        if end.how not in _UNTOUCHED
+    ]
+    if rows:
+        click.echo(table(["step", "how it ended", "after"], rows, ""))

@@ -33,6 +33,9 @@ from pfw.facts import (
     ASSIGNED,
     BACKOFF,
     CANCELLED,
+    ENDED_ANYWAY,
+    ENDED_LOST,
+    ENDED_NEVER_STARTED,
     FACT_CANCELLED,
     FACT_CAPACITY,
     FACT_FAILED,
@@ -61,6 +64,7 @@ from pfw.facts import (
     Cost,
     Fact,
     new_fact,
+    pack_end,
 )
 from pfw.graph import IF_ALL, IF_ALWAYS, LANE_ASYNC, LANE_CPU, LANE_IO, Graph, Spec
 
@@ -142,6 +146,7 @@ class RunLife:
         "_ranks",
         "_reasons",
         "_seed",
+        "_stopped_at",
         "_timeout_s",
         "_wave",
         "_wave_left",
@@ -191,7 +196,7 @@ class RunLife:
         """
         self.graph = Graph([], [], [], [], [], [], [], [])
         self.mode, self.on_failure, self.is_open = mode, on_failure, is_open
-        self.keep_all = keep_all or is_open
+        self.keep_all, self._kept = keep_all or is_open, set(keep)
         self.status, self.cancel_reason = RUN_RUNNING, b""
         self.facts: list[Fact] = []
         #: How many facts from the start are no longer in `facts` (open runs drop what was acknowledged).
@@ -213,7 +218,8 @@ class RunLife:
         self._seed, self._timeout_s, self._is_timed_out = seed, timeout_s, False
         #: Running attempts were told to stop: nothing they return counts any more, each step is cancelled instead.
         self._discards = self._has_tolerant = False
-        self._kept = set(keep)
+        #: When it was decided that nothing more starts.
+        self._stopped_at = 0.0
         #: {failed step: packed failure}
         self._reasons: dict[int, bytes] = {}
         self._missing: list[int] = []
@@ -463,7 +469,7 @@ class RunLife:
     ) -> None:
         """The attempt returned. 1.3 µs a step with one dependant, most of it the fact."""
         if self._discards:
-            self.on_stopped(step, worker, now, started_at, run_s, cost)
+            self.on_stopped(step, worker, ENDED_ANYWAY, now, started_at, run_s, cost)
             return
         self.states[step] = SUCCEEDED
         kept = self.keep_all or step in self._kept
@@ -541,7 +547,7 @@ class RunLife:
         cost: Cost,
     ) -> None:
         if self._discards:
-            self.on_stopped(step, worker, now, started_at, run_s, cost)
+            self.on_stopped(step, worker, ENDED_ANYWAY, now, started_at, run_s, cost)
             return
         used = self._failures.get(step, 0)
         if is_retryable and used < self.spec(step).retries and self._may_start(step):
@@ -563,19 +569,25 @@ class RunLife:
         cost: Cost = UNMEASURED,
     ) -> None:
         """The process that executed the attempt died."""
-        self._charge(self._crashes, CRASH_LIMIT, step, worker, started_at, run_s, failure, now, cost)
+        if self._discards:
+            self.on_stopped(step, worker, ENDED_ANYWAY, now, started_at, run_s, cost)
+        else:
+            self._charge(self._crashes, CRASH_LIMIT, step, worker, started_at, run_s, failure, now, cost)
 
     def on_lost(self, step: int, worker: int, failure: bytes, now: float) -> None:
         """The worker that held the attempt is gone, and with it whatever the attempt did."""
         started_at = self.started_at.get(step, now)
-        self._charge(self._losses, LOSS_LIMIT, step, worker, started_at, 0.0, failure, now)
+        if self._discards:
+            self.on_stopped(step, worker, ENDED_LOST, now, started_at)
+        else:
+            self._charge(self._losses, LOSS_LIMIT, step, worker, started_at, 0.0, failure, now)
 
     def on_not_started(self, step: int, worker: int, now: float) -> None:
         """The attempt was handed back unexecuted: nobody's fault, and no attempt."""
         self.attempts[step] -= 1
         self.started_at.pop(step, None)
         if not self._may_start(step):
-            self._cancel_one(step, 0, now)
+            self._cancel_one(step, 0, ENDED_NEVER_STARTED, now)
             self._settle(now)
         else:
             self._make_ready(step, now)
@@ -584,13 +596,14 @@ class RunLife:
         self,
         step: int,
         worker: int,
+        how: int,
         now: float,
         started_at: float | None = None,
         run_s: float = 0.0,
         cost: Cost = UNMEASURED,
     ) -> None:
-        """The attempt ended because it was told to."""
-        self._cancel_one(step, worker, now, started_at, run_s, cost)
+        """The attempt ended because it was told to; `how` is one of ENDED_."""
+        self._cancel_one(step, worker, how, now, started_at, run_s, cost)
         self._settle(now)
 
     def _may_start(self, step: int) -> bool:
@@ -609,9 +622,6 @@ class RunLife:
         now: float,
         cost: Cost = UNMEASURED,
     ) -> None:
-        if self._discards:
-            self.on_stopped(step, worker, now, started_at, run_s, cost)
-            return
         budget[step] = budget.get(step, 0) + 1
         if budget[step] < limit and self.spec(step).reruns and self._may_start(step):
             self._again(FACT_RETRYING, step, worker, started_at, run_s, failure, now, cost)
@@ -671,7 +681,7 @@ class RunLife:
         self._spread(step, step, now)
         self._end(step)
         if self.on_failure != "continue" and self.status == RUN_RUNNING:
-            self.status = RUN_STOPPING
+            self.status, self._stopped_at = RUN_STOPPING, now
             self._discards = self.on_failure == "abort"
             self._cancel_unstarted(now)
             if self._discards:
@@ -726,7 +736,7 @@ class RunLife:
             self._make_ready(step, now)
             return True
         if ended == {CANCELLED}:
-            self._mark_cancelled(step, 0, now)
+            self._mark_cancelled(step, 0, self._pack_end(ENDED_NEVER_STARTED, now), now)
         else:
             self._skip(step, cause, now)
         return False
@@ -744,7 +754,7 @@ class RunLife:
             return False
         self.status, self.is_open, self._discards = RUN_STOPPING, False, True
         self.deadline = None
-        self.cancel_reason = reason.encode() or b"cancelled"
+        self.cancel_reason, self._stopped_at = reason.encode() or b"cancelled", now
         self._cancel_unstarted(now)
         self.to_stop.extend(self.running())
         self._settle(now)
@@ -765,20 +775,37 @@ class RunLife:
             self._make_ready(step, now)
         self._backoff_heap = [(at, step) for at, step in self._backoff_heap if survives(step)]
         heapq.heapify(self._backoff_heap)
+        end = self._pack_end(ENDED_NEVER_STARTED, now)
         for step, state in enumerate(self.states):
             if state < ASSIGNED and not survives(step):
-                self._cancel_one(step, 0, now)
+                self._append_cancelled(step, 0, end, now)
 
     def _cancel_one(
         self,
         step: int,
         worker: int,
+        how: int,
         now: float,
         started_at: float | None = None,
         run_s: float = 0.0,
         cost: Cost = UNMEASURED,
     ) -> None:
-        self._mark_cancelled(step, worker, now, started_at, run_s, cost)
+        self._append_cancelled(step, worker, self._pack_end(how, now), now, started_at, run_s, cost)
+
+    def _pack_end(self, how: int, now: float) -> bytes:
+        return pack_end(how, max(0, round((now - self._stopped_at) * 1000)), self.cancel_reason)
+
+    def _append_cancelled(
+        self,
+        step: int,
+        worker: int,
+        end: bytes,
+        now: float,
+        started_at: float | None = None,
+        run_s: float = 0.0,
+        cost: Cost = UNMEASURED,
+    ) -> None:
+        self._mark_cancelled(step, worker, end, now, started_at, run_s, cost)
         if self._has_tolerant and not self._discards:
             self._spread(step, step, now)
 
@@ -786,6 +813,7 @@ class RunLife:
         self,
         step: int,
         worker: int,
+        end: bytes,
         now: float,
         started_at: float | None = None,
         run_s: float = 0.0,
@@ -794,8 +822,8 @@ class RunLife:
         self.states[step] = CANCELLED
         attempt, queued = self.attempts[step], self.queued_at[step]
         noted_at = self.started_at.pop(step, now)
-        start, reason = noted_at if started_at is None else started_at, self.cancel_reason
-        self.facts.append(Fact(FACT_CANCELLED, step, now, attempt, worker, queued, start, run_s, reason, *cost))
+        start = noted_at if started_at is None else started_at
+        self.facts.append(Fact(FACT_CANCELLED, step, now, attempt, worker, queued, start, run_s, end, *cost))
         self._end(step)
 
     def _end(self, step: int) -> None:

@@ -75,6 +75,7 @@ class Link:
         self._led_at = float("-inf")
         self._wake_at = time.monotonic()
         self._afterwards: deque[Callable[[], None]] = deque()
+        self._posted: deque[Callable[[Session, float], object]] = deque()
         self._pid = os.getpid()
         self._processes = dict(processes)
         self._wake, self._waker = socket.socketpair()
@@ -105,6 +106,12 @@ class Link:
                 self._poke()
         self._run_afterwards()
         return result
+
+    def post(self, action: Callable[[Session, float], object]) -> None:
+        """Has something done with the session in the next turn. Takes no lock: a signal handler may call it."""
+        self._posted.append(action)
+        if not self._closed.is_set():
+            self._poke()
 
     def wait(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
         """Waits until `predicate()` is true (it must be cheap); False if the time is over before."""
@@ -197,6 +204,8 @@ class Link:
         while True:
             for parts in sockets.receive(self._socket):
                 self._deliver(parts[0], now)
+            while self._posted:
+                self._posted.popleft()(self.session, now)
             self.session.on_time(now)
             box = self.session.drain(now)
             if box.messages:
@@ -238,7 +247,7 @@ class Link:
     def _poke(self) -> None:
         try:
             self._waker.send(b"\0")
-        except BlockingIOError:
+        except OSError:  # it has been poked already, or is closed
             pass
 
     def _run_afterwards(self) -> None:

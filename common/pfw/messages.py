@@ -159,6 +159,8 @@ class Cancels(NamedTuple):
     after: int
     last: int
     runs: tuple[int, ...]
+    #: Those of them whose steps are to be killed at once.
+    urgent: tuple[int, ...] = ()
 
 
 class Hello(NamedTuple):
@@ -209,6 +211,8 @@ class CancelRun(NamedTuple):
 
     run: int
     reason: str
+    #: Nobody waits for it any more: what runs is killed at once.
+    is_urgent: int = 0
 
 
 class CloseRun(NamedTuple):

@@ -10,7 +10,7 @@ OK: Final = 0
 ERROR: Final = 1
 #: The step raised, and its `Retry` says that another attempt may help.
 RETRYABLE: Final = 2
-#: The step ended with `StepInterrupt` after it had been asked to stop.
+#: The step ended with `StepInterrupt` after it had been asked to stop, by looking at its token.
 STOPPED: Final = 3
 #: The process that executed the step died (reported by the supervisor).
 CRASHED: Final = 4
@@ -18,3 +18,7 @@ CRASHED: Final = 4
 NOT_STARTED: Final = 5
 #: The step's timeout was over and it was told so (decided by the supervisor, whatever the slot returned).
 TIMED_OUT: Final = 6
+#: As STOPPED, after `StepInterrupt` was raised in it (reported by the supervisor); the payload is empty.
+INTERRUPTED: Final = 7
+#: The step was asked to stop and did not until its process was killed (reported by the supervisor).
+KILLED: Final = 8

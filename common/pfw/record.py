@@ -46,6 +46,7 @@ class RunRecord:
         "inputs",
         "is_closing",
         "is_open",
+        "is_urgent",
         "meta",
         "mode",
         "log",
@@ -78,7 +79,7 @@ class RunRecord:
         self.status = RUN_RUNNING
         #: Why nothing more will come, although the run has not ended: the cluster is gone or has refused it.
         self.error: Exception | None = None
-        self.cancel_reason = ""
+        self.cancel_reason, self.is_urgent = "", False
         #: {step: pickled output}, {step: packed failure}
         self.outputs: dict[int, bytes] = {}
         self.failures: dict[int, bytes] = {}

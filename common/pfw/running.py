@@ -8,9 +8,10 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from pfw.cancellation import CancellationToken
 from pfw.config import Config, Keep, settle
 from pfw.context import current
-from pfw.errors import PfwError
+from pfw.errors import ConfigError, PfwError
 from pfw.progress import open_all, report
 from pfw.runs import Meaning, Run
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from pfw.client import Client
     from pfw.trackers import Progress
     from pfw.workflow import Workflow
+
+#: How long a run that is ended by force is waited for.
+KILL_S = 1.0
 
 
 def run(
@@ -29,6 +33,7 @@ def run(
     cpu: int | None = None,
     io: int | None = None,
     config: Config | None = None,
+    token: CancellationToken | None = None,
     progress: Progress | None = None,
     timeout: float | None = None,
     on_failure: str | None = None,
@@ -49,6 +54,7 @@ def run(
         cpu: CPU slots of the local cluster; None: the cores this process may use.
         io: IO slots of the local cluster; None: 4 for each CPU slot.
         config: What holds for options that are not given, and for steps; None: `Config.load()`.
+        token: Cancelling it cancels the run; if it is cancelled already nothing is executed.
         progress: Who is told of events: a function, "bar", "console", a path that ends in .jsonl, a tracker, or a list
             of them; on a thread of their own.
         timeout: How long the run may take, s; then its running steps are stopped and it has timed out.
@@ -83,7 +89,7 @@ def run(
         config, mode=mode, cpu=cpu, io=io, progress=progress, timeout=timeout, on_failure=on_failure, keep=keep,
         priority=priority,
     )  # fmt: skip
-    found = _begin(wf, on, settled, is_inline=True)
+    found = _begin(wf, on, settled, token, is_inline=True)
     _wait(found)
     return found.check() if check else found
 
@@ -97,6 +103,7 @@ def start(
     cpu: int | None = None,
     io: int | None = None,
     config: Config | None = None,
+    token: CancellationToken | None = None,
     progress: Progress | None = None,
     timeout: float | None = None,
     on_failure: str | None = None,
@@ -108,7 +115,7 @@ def start(
         config, mode=mode, cpu=cpu, io=io, progress=progress, timeout=timeout, on_failure=on_failure, keep=keep,
         priority=priority,
     )  # fmt: skip
-    return _begin(wf, on, settled, is_inline=False)
+    return _begin(wf, on, settled, token, is_inline=False)
 
 
 async def arun(
@@ -120,6 +127,7 @@ async def arun(
     cpu: int | None = None,
     io: int | None = None,
     config: Config | None = None,
+    token: CancellationToken | None = None,
     progress: Progress | None = None,
     timeout: float | None = None,
     on_failure: str | None = None,
@@ -133,25 +141,33 @@ async def arun(
         priority=priority,
     )  # fmt: skip
     # Starting a cluster and waiting block, so they are done on a thread.
-    found = await asyncio.to_thread(_begin, wf, on, settled, is_inline=False)
+    found = await asyncio.to_thread(_begin, wf, on, settled, token, is_inline=False)
     try:
         await asyncio.to_thread(_wait, found)
     except asyncio.CancelledError:
-        found.cancel("its task was cancelled")
+        found.ask_to_end("its task was cancelled")
         raise
     return found.check() if check else found
 
 
-def _begin(wf: Workflow, on: Client | str | None, config: Config, *, is_inline: bool) -> Run:
+def _begin(
+    wf: Workflow, on: Client | str | None, config: Config, token: CancellationToken | None, *, is_inline: bool
+) -> Run:
     if current().run_id:
         raise PfwError("a running step cannot run a workflow of its own: compute here, or run the workflow afterwards")
     from pfw.client import kept_steps
 
-    if config.mode == "sequential":
-        return _begin_sequential(wf, config, is_inline=is_inline)
+    if token is not None and not isinstance(token, CancellationToken):
+        raise ConfigError(f"token is a CancellationToken, not {token!r}")
+    if config.mode == "sequential" or (token is not None and token.cancelled):
+        # Of a run that is cancelled already no cluster needs to hear.
+        return _begin_here(wf, config, token, is_inline=is_inline)
     # Before a cluster is started for it: what can be said of the workflow is said at once.
     kept_steps(wf.compile(config.step_defaults), config.keep)
-    return _client(on, config.cpu, config.io).submit_run(wf, config)
+    found = _client(on, config.cpu, config.io).submit_run(wf, config)
+    if token is not None:
+        found.obey(token)
+    return found
 
 
 def _client(on: Client | str | None, cpu: int | None, io: int | None) -> Client:
@@ -181,7 +197,7 @@ _clients: dict[tuple[str, int], Client] = {}
 _clients_lock = threading.Lock()
 
 
-def _begin_sequential(wf: Workflow, config: Config, *, is_inline: bool) -> Run:
+def _begin_here(wf: Workflow, config: Config, token: CancellationToken | None, *, is_inline: bool) -> Run:
     from pfw.client import kept_steps
     from pfw.lifecycle import RunLife
     from pfw.record import RunRecord
@@ -190,13 +206,15 @@ def _begin_sequential(wf: Workflow, config: Config, *, is_inline: bool) -> Run:
     compiled = wf.compile(config.step_defaults)
     kept = kept_steps(compiled, config.keep)
     meaning = Meaning(compiled.value, compiled.leaves, compiled.maps)
-    record = RunRecord(wf.name, "sequential", compiled.graph, meaning, version=wf.version or "")
+    record = RunRecord(wf.name, config.mode, compiled.graph, meaning, version=wf.version or "")
     life = RunLife(
-        mode="sequential", on_failure=config.on_failure, keep=kept or (), keep_all=kept is None,
+        mode=config.mode, on_failure=config.on_failure, keep=kept or (), keep_all=kept is None,
         timeout_s=config.timeout or 0.0,
     )  # fmt: skip
     engine = Sequential(record, life)
     found = Run(record, meaning, engine)
+    if token is not None:
+        found.obey(token)
     open_all(config.trackers)
     report(found, config.trackers)
     if is_inline:
@@ -204,6 +222,7 @@ def _begin_sequential(wf: Workflow, config: Config, *, is_inline: bool) -> Run:
             engine.execute()
         except KeyboardInterrupt as interrupt:
             interrupt.run = found  # type: ignore[attr-defined]
+            sys.stderr.write("pfw: interrupted, the run was cancelled\n")
             found.join_reporters()
             raise
     else:
@@ -217,12 +236,26 @@ def _wait(found: Run) -> None:
         found.wait()
     except KeyboardInterrupt as interrupt:
         interrupt.run = found  # type: ignore[attr-defined]
-        sys.stderr.write("pfw: interrupted, cancelling the run (Ctrl-C again to leave it at once)\n")
-        found.cancel("interrupted")
-        found.wait()
+        end_interrupted(found)
         raise
     finally:
         found.join_reporters()
+
+
+def end_interrupted(found: Run) -> None:
+    """What Ctrl-C does to a run: it is cancelled, and by force when Ctrl-C is pressed once more.
+
+    Raises:
+        KeyboardInterrupt: It was pressed once more. With `.run`.
+    """
+    try:
+        sys.stderr.write("pfw: interrupted, cancelling the run (Ctrl-C again to kill what runs)\n")
+        found.cancel("interrupted")
+    except KeyboardInterrupt as interrupt:
+        interrupt.run = found  # type: ignore[attr-defined]
+        found.ask_to_end("interrupted", is_urgent=True)
+        found.wait(KILL_S)
+        raise
 
 
 def _refuse_event_loop() -> None:

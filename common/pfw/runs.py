@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pfw.call import fill
+from pfw.cancellation import CancellationToken, tie
 from pfw.errors import (
     OutputNotKeptError,
     RunCancelledError,
@@ -16,8 +17,10 @@ from pfw.errors import (
     did_you_mean,
 )
 from pfw.facts import FACT_SUCCEEDED, FAILURES, RUN_CANCELLED, RUN_STATE_NAMES, RUN_TIMED_OUT, STATE_NAMES, SUCCEEDED
-from pfw.node import ItemNode, MapNode, Node
+from pfw.node import MapNode, Node
+from pfw.receipt import CancelReceipt, read_receipt
 from pfw.record import RunRecord
+from pfw.results import OutputMapping, PickledOutputs
 
 if TYPE_CHECKING:
     from pfw.events import Event
@@ -47,8 +50,8 @@ class Engine(Protocol):
     def look(self, record: RunRecord, step: int) -> dict[str, Any]:
         """How a step stands that has not ended; {} if nobody knows any more."""
 
-    def cancel_record(self, record: RunRecord, reason: str) -> None:
-        """Asks for the end of the run."""
+    def cancel_record(self, record: RunRecord, reason: str, *, is_urgent: bool = False) -> None:
+        """Asks for the end of the run, an urgent one by force; may be called in a signal handler."""
 
 
 class Run:
@@ -114,17 +117,41 @@ class Run:
         for reporter in self.reporters:
             reporter.join()
 
-    def cancel(self, reason: str = "") -> None:
-        """Ends the run: nothing starts any more, what runs is told to stop, and killed after its grace."""
+    def cancel(self, reason: str = "", timeout: float | None = None) -> CancelReceipt:
+        """Ends the run and waits for its end: nothing starts any more, what runs is stopped, or killed after its grace.
+
+        Args:
+            reason: Why; part of the run's error.
+            timeout: Seconds to wait at most, None for as long as it takes. The cancel itself stands in any case.
+
+        Returns:
+            How each step ended; of a run that has ended before as well.
+
+        Raises:
+            ClusterError: The cluster was lost before the run ended.
+            StalledError: The worker of the local cluster was lost.
+        """
+        self.ask_to_end(reason)
         if not self.done():
-            self._engine.cancel_record(self._record, reason)
+            self.wait(timeout)
+        return read_receipt(self._record)
+
+    def ask_to_end(self, reason: str, *, is_urgent: bool = False) -> None:
+        """As `cancel`, without waiting for anything; if it is urgent what runs is killed at once."""
+        if not self.done():
+            self._engine.cancel_record(self._record, reason, is_urgent=is_urgent)
+
+    def obey(self, token: CancellationToken) -> None:
+        """Has the run cancelled with this token."""
+        tie(token, self._record, self._engine.cancel_record)
 
     def check(self) -> Run:
         """Returns the run if it succeeded.
 
         Raises:
             StepFailedError: A step failed; the error of the first one, with `.run`.
-            RunCancelledError: It was cancelled, with `.run` and `.reason`; RunTimeoutError: because of its timeout.
+            RunCancelledError: It was cancelled, with `.run`, `.reason` and `.receipt`; RunTimeoutError: because of its
+                timeout.
             ClusterError: The cluster was lost before the run ended.
             StalledError: The worker of the local cluster was lost.
         """
@@ -132,11 +159,9 @@ class Run:
         if record.error is not None:
             raise record.error
         if record.status in (RUN_CANCELLED, RUN_TIMED_OUT):
-            kind, reason = (
-                RunCancelledError if record.status == RUN_CANCELLED else RunTimeoutError,
-                record.cancel_reason,
-            )
-            raise kind(f"run {self.id} was cancelled: {reason}", reason=reason, run=self)
+            kind = RunCancelledError if record.status == RUN_CANCELLED else RunTimeoutError
+            reason, receipt = record.cancel_reason, read_receipt(record)
+            raise kind(f"run {self.id} was cancelled: {reason}", reason=reason, receipt=receipt, run=self)
         if record.failures:
             first, attempts = next((row[1], row[3]) for row in record.rows if row[0] in FAILURES)
             error = self._error(first, attempts)
@@ -163,7 +188,7 @@ class Run:
                 f"workflow {self.name!r} has {len(self._meaning.leaves)} leaves ({names}): "
                 f"say with wf.returns(...) what its value is, or read run.outputs"
             )
-        return fill(self._meaning.value, _Outputs(self))  # type: ignore[arg-type]  # all it does is look up
+        return fill(self._meaning.value, PickledOutputs(self))  # type: ignore[arg-type]  # all it does is look up
 
     @property
     def outputs(self) -> Mapping[str | Node | MapNode, Any]:
@@ -354,47 +379,3 @@ class Run:
             wait(position)
         if record.error is not None:
             yield reader.conclude(record.states, record.error, time.time())
-
-
-class _Outputs:
-    """Outputs by step index, as `fill` reads them."""
-
-    def __init__(self, run: Run) -> None:
-        from pfw import codec
-
-        self._run = run
-        self._load = codec.load
-        self._pickled = run._record.outputs
-
-    def __getitem__(self, step: int) -> Any:
-        pickled = self._pickled.get(step)
-        return self._run.output(step) if pickled is None else self._load(pickled)
-
-
-class OutputMapping(Mapping[str | Node | MapNode, Any]):
-    """The kept outputs of a run."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-
-    def __getitem__(self, key: str | Node | MapNode) -> Any:
-        run = self._run
-        if isinstance(key, MapNode):
-            key = key.id
-        if isinstance(key, ItemNode):
-            value = run.output(run.step_index(key.id))
-            for item in key.path:
-                value = value[item]
-            return value
-        name = key.id if isinstance(key, Node) else key
-        members = run._meaning.maps.get(name)
-        if members is not None:
-            return [run.output(step) for step in members]
-        return run.output(run.step_index(name))
-
-    def __iter__(self) -> Iterator[str | Node | MapNode]:
-        record = self._run._record
-        return iter([record.graph.ids[step] for step in sorted(record.outputs)])
-
-    def __len__(self) -> int:
-        return len(self._run._record.outputs)

@@ -20,12 +20,13 @@ from typing import Any
 
 from pfw import outcome as oc
 from pfw.alarm import alarm, can_alarm, is_debugged
+from pfw.cancellation import CancellationToken
 from pfw.capture import Buffer, capturing
-from pfw.codec import LoadedFunction, load_function
-from pfw.context import CancellationToken, Entry
+from pfw.codec import LoadedFunction
+from pfw.context import Entry
 from pfw.errors import InternalError, StepInterrupt
-from pfw.execution import execute, execute_async, is_interruptible, report_load_error
-from pfw.facts import STATE_NAMES, Cost, pack_capacity
+from pfw.execution import execute, execute_async, is_interruptible, load_function, report_load_error
+from pfw.facts import ENDED_INTERRUPTED, ENDED_ITSELF, STATE_NAMES, Cost, pack_capacity, sendable_reason
 from pfw.failure import describe_timeout
 from pfw.graph import LANE_CPU
 from pfw.lifecycle import RunLife
@@ -48,7 +49,9 @@ class Sequential:
         self._token = CancellationToken()
         #: Whether the run is to end; a step's token may have been cancelled by the step itself.
         self._is_cancelled = False
-        self._reason = ""
+        self._reason, self._cancelled_at = "", 0.0
+        #: The thread that executes; what it runs must not wait for the run's end.
+        self._thread = 0
         #: Whether Ctrl-C was pressed, and whether it may raise where the main thread is now.
         self._is_interrupted = self._may_interrupt = False
         self._meter = Meter()
@@ -56,13 +59,17 @@ class Sequential:
         self._printed = Buffer()
         #: Whether the running step was told that its time, or the run's, is over.
         self._is_late = False
+        #: Whether it has raised in the step that runs.
+        self._has_raised = False
         self._functions: dict[int, LoadedFunction | BaseException] = {}
         record.epoch_s = time.time() - time.monotonic()
         record.run_id = os.urandom(5).hex()
         record.workers[WORKER] = f"sequential-{os.getpid()}"
 
     def wait(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Waits until `predicate()` is true; False if the time is over before."""
+        """Waits until `predicate()` is true; False if the time is over before, or if a step of the run itself waits."""
+        if threading.get_ident() == self._thread:
+            return predicate()
         with self._changed:
             return self._changed.wait_for(predicate, timeout)
 
@@ -77,10 +84,9 @@ class Sequential:
             "slots": 1, "taken": 1, "waiting": life.ready[LANE_CPU].count, "is_in_later_wave": False,
         }  # fmt: skip
 
-    def cancel_record(self, record: RunRecord, reason: str) -> None:
-        """Ends the run before its next step; the running one sees it in its token."""
-        self._reason, self._is_cancelled = reason or "cancelled", True
-        self._token.cancel(self._reason)
+    def cancel_record(self, record: RunRecord, reason: str, *, is_urgent: bool = False) -> None:
+        """Ends the run before its next step; the running one sees it in its token, and nothing here can end it."""
+        self._note_cancel(sendable_reason(reason))
         with self._changed:
             self._changed.notify_all()
 
@@ -90,13 +96,14 @@ class Sequential:
         Raises:
             KeyboardInterrupt: Ctrl-C; the run is cancelled.
         """
-        life = self._life
+        life, self._thread = self._life, threading.get_ident()
         with _outside_of_blocks(), self._hearing_interrupts(), capturing():
             life.start(self._record.graph, time.monotonic(), CAPACITY)
             while not life.is_finished:
                 self._step()
                 self._publish()
         self._publish()
+        self._thread = 0
         if self._is_interrupted:
             raise KeyboardInterrupt
 
@@ -110,14 +117,21 @@ class Sequential:
                 self._record.error.__cause__ = error
                 self._changed.notify_all()
 
+    def _note_cancel(self, reason: str) -> None:
+        if not self._is_cancelled:
+            self._reason, self._cancelled_at = reason, time.monotonic()
+            self._is_cancelled = True
+        self._token.cancel(self._reason)
+
     @contextmanager
     def _hearing_interrupts(self) -> Iterator[None]:
         """Ctrl-C cancels the run and interrupts the step, as a cancel on a cluster does."""
 
         def on_interrupt(number: int, frame: FrameType | None) -> None:
-            self._reason, self._is_interrupted, self._is_cancelled = "interrupted", True, True
-            self._token.cancel(self._reason)
+            self._is_interrupted = True
+            self._note_cancel("interrupted")
             if self._may_interrupt or is_interruptible():
+                self._has_raised = True
                 raise StepInterrupt
 
         is_ours = threading.current_thread() is threading.main_thread()
@@ -161,6 +175,7 @@ class Sequential:
         timeout_s = life.spec(step).timeout
         self._is_late = False
         self._meter.begin()
+        self._has_raised = False
         started = time.monotonic()
         ends_at = started + timeout_s if timeout_s else inf
         code, payload = self._call(step, attempt, ends_at if life.deadline is None else min(ends_at, life.deadline))
@@ -168,13 +183,15 @@ class Sequential:
         run_s = now - started
         cost = self._meter.end([int(run_s * 1e6)])[0]
         life.on_printed(step, WORKER, self._printed.take(), now)
+        if self._is_cancelled:  # from then on nothing that the step returns counts
+            life.cancel(self._reason, self._cancelled_at)
         if self._is_late and not self._is_cancelled:
             self._end_late(step, started, run_s, b"" if code == oc.OK else payload, now, cost)
         elif code == oc.OK:
             life.on_succeeded(step, WORKER, started, run_s, payload, now, cost)
         elif code == oc.STOPPED and self._is_cancelled:
-            life.cancel(self._reason, now)
-            life.on_stopped(step, WORKER, now, started, run_s, cost)
+            how = ENDED_INTERRUPTED if self._has_raised else ENDED_ITSELF
+            life.on_stopped(step, WORKER, how, now, started, run_s, cost)
         else:
             life.on_failed(step, WORKER, started, run_s, payload, code == oc.RETRYABLE, now, cost)
 
@@ -183,23 +200,23 @@ class Sequential:
         life = self._life
         life.on_time(now)
         if life.deadline is None and life.cancel_reason:
-            life.on_stopped(step, WORKER, now, started, run_s, cost)
+            life.on_stopped(step, WORKER, ENDED_INTERRUPTED, now, started, run_s, cost)
         else:
             failure = describe_timeout(life.spec(step).timeout, payload)
             life.on_timed_out(step, WORKER, started, run_s, failure.pack(), now, cost)
 
     def _call(self, step: int, attempt: int, ends_at: float) -> tuple[int, bytes]:
         graph, outputs = self._life.graph, self._life.outputs
-        function = self._load(graph.function_of[step])
-        if isinstance(function, BaseException):
-            return report_load_error(function)
-        inputs: list[bytes] = [outputs[dependency] for dependency in graph.inputs[step]]  # type: ignore[misc]
         # A token for each step: one that cancels its own has cancelled nobody else.
         self._token = CancellationToken()
         if self._is_cancelled:
             self._token.cancel(self._reason)
         entry = Entry(self._record.run_id, attempt, self._token)
         entry.printed = self._printed
+        function = self._load(graph.function_of[step], entry)
+        if isinstance(function, BaseException):
+            return report_load_error(function)
+        inputs: list[bytes] = [outputs[dependency] for dependency in graph.inputs[step]]  # type: ignore[misc]
         if function.is_async:
             found = oc.STOPPED, b""
             with self._interruptible():
@@ -227,14 +244,16 @@ class Sequential:
             loop.call_at(ends_at, task.cancel)  # type: ignore[union-attr]
         return await call
 
-    def _load(self, number: int) -> LoadedFunction | BaseException:
+    def _load(self, number: int, entry: Entry) -> LoadedFunction | BaseException:
         found = self._functions.get(number)
         if found is None:
+            is_common = True
             try:
-                found = load_function(self._life.graph.functions[number])
+                found, is_common = load_function(self._life.graph.functions[number], entry)
             except BaseException as error:  # whatever the function's own module raises, as in a slot
                 found = error
-            self._functions[number] = found
+            if is_common:
+                self._functions[number] = found
         return found
 
     def _publish(self) -> None:

@@ -20,7 +20,7 @@ from pfw.errors import (
     UnknownRunError,
     VersionMismatchError,
 )
-from pfw.facts import FACT_FINISHED
+from pfw.facts import FACT_FINISHED, sendable_reason
 from pfw.graph import Graph
 from pfw.messages import Message
 from pfw.record import RunRecord
@@ -34,8 +34,6 @@ REPEAT_S = 2.0
 HELLO_S = 0.2
 #: So many bytes of facts are confirmed without waiting for the heartbeat.
 CONFIRM_BYTES = 2 << 20
-#: Characters of a cancel's reason.
-REASON_LIMIT = 10_000
 #: A turn that starts so much later than planned moves the deadline.
 LATE_S = 1.0
 
@@ -115,15 +113,13 @@ class Session:
             self._mail.append(m.Extend(record.number, first, blob))
         return first
 
-    def cancel(self, record: RunRecord, reason: str) -> None:
-        """Asks for the end of a run; repeated until the run has ended."""
-        record.cancel_reason = _sendable(reason)
+    def cancel(self, record: RunRecord, reason: str, *, is_urgent: bool = False) -> None:
+        """Asks for the end of a run, an urgent one by force; repeated until the run has ended."""
+        if record.is_finished:
+            return
+        record.cancel_reason, record.is_urgent = sendable_reason(reason), is_urgent or record.is_urgent
         if record.number:
-            self._mail.append(m.CancelRun(record.number, record.cancel_reason))
-
-    def cancel_by_number(self, number: int, reason: str) -> None:
-        """Asks for the end of a run that is not followed here."""
-        self._mail.append(m.CancelRun(number, _sendable(reason)))
+            self._mail.append(m.CancelRun(record.number, record.cancel_reason, int(record.is_urgent)))
 
     def close_run(self, record: RunRecord) -> None:
         """No more steps will come to this open run; repeated until the run has ended."""
@@ -230,7 +226,7 @@ class Session:
         if record.is_closing and not record.unacknowledged:
             self._mail.append(m.CloseRun(record.number))
         if record.cancel_reason:
-            self._mail.append(m.CancelRun(record.number, record.cancel_reason))
+            self._mail.append(m.CancelRun(record.number, record.cancel_reason, int(record.is_urgent)))
 
     def _on_welcome(self, now: float) -> None:
         if self.is_welcome:
@@ -351,8 +347,3 @@ def answer_of(message: Message) -> Any:
     if isinstance(message, m.Attached):
         return message
     raise ClusterError(f"unexpected answer {type(message).__name__}")
-
-
-def _sendable(reason: object) -> str:
-    """A reason in words, whatever was given as one."""
-    return str(reason or "cancelled").encode("utf-8", "replace").decode()[:REASON_LIMIT]

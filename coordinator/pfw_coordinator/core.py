@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 from pfw import messages as m
 from pfw import outcome as oc
 from pfw.errors import ProtocolError
-from pfw.facts import Cost, pack_capacity
+from pfw.facts import ENDED_INTERRUPTED, ENDED_ITSELF, ENDED_KILLED, Cost, pack_capacity
 from pfw.failure import FAIL_LOST, FAIL_UNPICKLABLE, Failure
 from pfw.graph import LANE_CPU
 from pfw.lifecycle import ON_FAILURE, RunLife
@@ -57,6 +57,8 @@ INPUT_BYTES = MESSAGE_BYTES - (1 << 20)
 #: Facts of ended runs that are kept for clients that attach later; the oldest run goes first.
 KEPT_FACTS = 1_000_000
 KEPT_BYTES = 1 << 30
+#: How an attempt that was told to stop did so.
+ENDED_OF_CODE = {oc.STOPPED: ENDED_ITSELF, oc.INTERRUPTED: ENDED_INTERRUPTED, oc.KILLED: ENDED_KILLED}
 
 
 class Outbox(NamedTuple):
@@ -225,8 +227,8 @@ class Core:
             life.on_timed_out(step, worker.number, started, run_s, payload, now, cost)
         elif code == oc.CRASHED:
             life.on_crashed(step, worker.number, started, run_s, payload, now, cost)
-        elif code == oc.STOPPED and attempt.run.is_cancel_sent:
-            life.on_stopped(step, worker.number, now, started, run_s, cost)
+        elif code in ENDED_OF_CODE and attempt.run.is_cancel_sent:
+            life.on_stopped(step, worker.number, ENDED_OF_CODE[code], now, started, run_s, cost)
         elif code == oc.STOPPED and payload:
             # The step has cancelled its own token: nobody else wanted it to end.
             life.on_failed(step, worker.number, started, run_s, payload, False, now, cost)
@@ -260,7 +262,7 @@ class Core:
         """A worker has seen a gap in the cancels."""
         if self._worker(peer, now) is not None:
             runs = tuple(run for run, number in self._cancels.items() if number > msg.after)
-            self._send(peer, m.Cancels(msg.after, self._numbers["cancel"], runs))
+            self._send(peer, m.Cancels(msg.after, self._numbers["cancel"], runs, self._urgent(runs)))
 
     def on_leaving(self, peer: bytes, msg: m.Leaving, now: float) -> None:
         """A worker drains, or has drained."""
@@ -402,6 +404,9 @@ class Core:
         """A run is to end; any client may ask."""
         if self._client(peer, now) is not None and (run := self.runs.get(msg.run)) is not None:
             self._cancel(run, msg.reason, now)
+            if msg.is_urgent and not run.is_urgent and not run.life.is_finished:
+                run.is_urgent = True
+                self._broadcast_cancel(run)
 
     def on_close_run(self, peer: bytes, msg: m.CloseRun, now: float) -> None:
         """No more steps will come to this open run."""
@@ -524,7 +529,10 @@ class Core:
         run.is_cancel_sent = True
         before = self._numbers["cancel"]
         number = self._cancels[run.number] = self._next("cancel")
-        self._broadcasts.append(m.Cancels(before, number, (run.number,)))
+        self._broadcasts.append(m.Cancels(before, number, (run.number,), self._urgent((run.number,))))
+
+    def _urgent(self, runs: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(run for run in runs if self.runs[run].is_urgent)
 
     def _end_run(self, run: Run) -> None:
         """The run has ended: workers may forget it, functions nobody uses any more go."""

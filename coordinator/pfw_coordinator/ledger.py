@@ -35,6 +35,7 @@ class Run:
         "is_cancel_sent",
         "is_detached",
         "is_over",
+        "is_urgent",
         "kept_bytes",
         "key",
         "life",
@@ -70,7 +71,8 @@ class Run:
         self.subscriptions: list[Subscription] = []
         #: Workers that know this run and have to forget it.
         self.workers: dict[Worker, None] = {}
-        self.is_cancel_sent = False
+        #: Workers were told that it is cancelled, and that what runs of it is to be killed.
+        self.is_cancel_sent = self.is_urgent = False
         #: The last end of a backoff, or deadline, that was noted down, and what is kept of the run after its end.
         self.backoff_at = float("-inf")
         self.kept_bytes = 0

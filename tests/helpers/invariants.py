@@ -129,6 +129,7 @@ def check_worker(core: WorkerCore) -> None:
         assert slot.held or slot.expected_us == 0
     assert places == Counter(core.attempts.keys()), f"held {list(core.attempts)}, found {dict(places)}"
     assert not set(core.attempts) & core._in_outbox
+    assert set(core._stops) <= set(core.attempts), "what is not held is being stopped"
     waiting = {row[0] for row in core._outcome_rows}
     assert core._in_outbox == waiting | {row[0] for rows in core._outbox.values() for row in rows}
     assert sum(slot.lane == LANE_CPU for slot in core.slots.values()) == core.limits[LANE_CPU]

@@ -4,69 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import subprocess
-import sys
-import tempfile
-import textwrap
-import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
 
 from helpers import steps, wait_until
-from helpers.command import MARK, check_nothing_is_left
+from helpers.scripts import Script, new_script
 from pfw import ConfigError, LocalCluster, PfwError, Workflow, arun, run, start, step
 
 give = step(steps.give)
 
 
-class Script:
-    """A user's script, run in a process of its own in a folder of its own."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self.folder, self._stack = folder, stack
-        #: Every process of this test has it in its environment.
-        self.mark = uuid.uuid4().hex
-        (folder / "tmp").mkdir()
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {**os.environ, MARK: self.mark, "TMPDIR": str(self.folder / "tmp")}
-
-    def begin(self, text: str, *arguments: str) -> subprocess.Popen[str]:
-        (self.folder / "script.py").write_text(textwrap.dedent(text))
-        process = subprocess.Popen(
-            [sys.executable, "script.py", *arguments], cwd=self.folder, env=self.env, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        self._stack.enter_context(process)
-        self._stack.callback(process.kill)
-        return process
-
-    def run(self, text: str, *arguments: str, code: int = 0) -> str:
-        """Returns what it has printed."""
-        process = self.begin(text, *arguments)
-        output, errors = process.communicate(timeout=50)
-        assert process.returncode == code, f"exit code {process.returncode}\n{output}\n{errors}"
-        self.errors = errors
-        return output
-
-    def check_nothing_is_left(self) -> None:
-        check_nothing_is_left(self.mark)
-
-    def folders(self) -> list[Path]:
-        return list((self.folder / "tmp").glob("pfw-*"))
-
-
 @pytest.fixture
 def script() -> Iterator[Script]:
-    # Sockets lie in its folder for temporary files, so its path must be short.
-    with ExitStack() as stack, tempfile.TemporaryDirectory(prefix="pfwt-") as folder:
-        yield Script(Path(folder), stack)
+    with new_script() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -223,36 +177,6 @@ def test_a_client_that_is_killed_leaves_no_process_and_the_next_start_sweeps_its
     os.utime(left, (1, 1))  # a folder that is seconds old might be one that is being made
     script.run("from pfw import LocalCluster\nwith LocalCluster(cpu=1, io=1): pass\n")
     assert script.folders() == []
-
-
-def test_ctrl_c_ends_a_script_and_its_cluster(script: Script) -> None:
-    process = script.begin(HOLD + "\n    run(wf, cpu=1, io=1)\n", str(script.folder))
-    wait_until((script.folder / "began").exists, 20, what="the step runs")
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == -signal.SIGINT
-    assert "cancelling the run" in errors
-    assert errors.rstrip().endswith("KeyboardInterrupt")
-    script.check_nothing_is_left()
-    assert script.folders() == []
-
-
-def test_an_interrupted_run_is_there_to_be_looked_at(script: Script) -> None:
-    text = (
-        HOLD
-        + """
-    try:
-        run(wf, cpu=1, io=1)
-    except KeyboardInterrupt as interrupt:
-        print(interrupt.run.status, interrupt.run.states)
-    """
-    )
-    process = script.begin(text, str(script.folder))
-    wait_until((script.folder / "began").exists, 20, what="the step runs")
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=30)
-    assert (process.returncode, output) == (0, "CANCELLED {'hold': 'CANCELLED'}\n"), errors
-    script.check_nothing_is_left()
 
 
 # ---------------------------------------------------------------- losing a daemon

@@ -13,6 +13,7 @@ from pfw.facts import (
     ASSIGNED,
     BACKOFF,
     CANCELLED,
+    ENDED_ITSELF,
     FACT_CANCELLED,
     FACT_FAILED,
     FACT_FINISHED,
@@ -211,7 +212,7 @@ class Schedule:
         elif event == "not started":
             life.on_not_started(step, 1, now)
         else:
-            life.on_stopped(step, 1, now)
+            life.on_stopped(step, 1, ENDED_ITSELF, now)
         self.oracle.end(step, event)
         self.compare()
 

@@ -248,9 +248,15 @@ class SimWorker(Actor):
         for number in (*box.kills, *box.ends):
             if number in self.slots:
                 self.slots[number].kill()
+        self._require_clear(box.clears)
         if box.messages:
             self.world.note(self.name, "says", box.messages)
             self.world.network.send(self.peer, UP, encode(box.messages))
+
+    def _require_clear(self, clears: list[str]) -> None:
+        for run_id in clears:
+            at_work = [number for number, slot in self.slots.items() if slot.is_alive and run_id in slot.runs()]
+            require(not at_work, self.name, "clears away what steps of run", run_id, "use in", at_work)
 
     def _write_pages(self, box: Any) -> None:
         """What the status pages say of cancelled runs; a slot that is started later does not know of them."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pfw import outcome as oc
 from pfw.absence import is_absence, unpack_absence
 from pfw.facts import (
+    ENDED_LOST,
+    ENDED_NEVER_STARTED,
     FACT_CANCELLED,
     FACT_FAILED,
     FACT_FINISHED,
@@ -25,6 +27,7 @@ from pfw.facts import (
     RUN_TIMED_OUT,
     STATE_NAMES,
     SUCCEEDED,
+    unpack_end,
 )
 from pfw.failure import FAIL_CRASHED, FAIL_LOST, FAIL_TIMEOUT, Failure
 from pfw.graph import LANE_ASYNC
@@ -231,6 +234,7 @@ class Oracle:
             require(output in self.outputs[key], where, "has an output that step", step, "did not return")
             require(self.given.get(key, output) == output, where, "has another output of step", step)
         self._check_kept(where, plan, record)
+        self._check_ends(where, record)
 
     def _check_log(self, where: str, record: RunRecord) -> None:
         """What was printed is told once; with faults it may be lost, but is never told twice."""
@@ -246,6 +250,18 @@ class Oracle:
         for step in wanted:
             if step < len(record.states) and record.states[step] == SUCCEEDED:
                 require(step in record.outputs, where, "has not got the output of step", step)
+
+    def _check_ends(self, where: str, record: RunRecord) -> None:
+        """What is said of how cancelled steps ended is what has happened in the slots."""
+        for row in record.rows:
+            if row[0] == FACT_CANCELLED:
+                how, after_ms, reason = unpack_end(row[8])
+                begun = self.begun[record.run_id, row[1]]
+                require(after_ms < 60_000 and reason in ("", record.cancel_reason), where, "has an odd end:", row)
+                if how not in (ENDED_NEVER_STARTED, ENDED_LOST):
+                    require(begun, where, "step", row[1], "is said to have run and did not")
+                elif how == ENDED_NEVER_STARTED and not row[3]:
+                    require(not begun or self._world.has_faults, where, "step", row[1], "is said not to have run")
 
     def check_attempts(self) -> None:
         """Without faults a step is executed as often as its facts say: once, and once more for each retry."""

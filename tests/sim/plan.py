@@ -69,6 +69,8 @@ class RunPlan:
     closes_early: bool = False
     #: When the run is cancelled; None for never.
     cancel_at: float | None = None
+    #: A second cancel so much later, that kills what runs.
+    urgent_after: float | None = None
     #: When another client attaches; None for never.
     attach_at: float | None = None
     #: How long the run may take, s; 0: as long as it takes.
@@ -154,6 +156,7 @@ def draw_run(random: Random, number: int, trouble: Trouble, *, most_steps: int) 
         plan.closes_early = random.random() < 0.3
     if random.random() < trouble.cancel:
         plan.cancel_at = plan.submit_at + random.choice((0.0, 0.002, 0.05, 0.5, 2.0)) * random.random()
+        plan.urgent_after = random.choice((None, None, 0.0, 0.001, 0.2))
     if not is_open and random.random() < trouble.timeout / 2:
         plan.timeout_s = random.choice((0.01, 0.2, 1.0, 3.0))
     if random.random() < 0.15:

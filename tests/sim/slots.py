@@ -140,6 +140,10 @@ class SimSlot:
             code = oc.OK if self.random.random() < 0.2 else oc.STOPPED
             self.timeline.after(self.random.uniform(0.0, 0.010), self._end, self._era, code)
 
+    def runs(self) -> set[str]:
+        """Ids of the runs whose steps it executes."""
+        return {self._row[2]} if self._row is not None else set()
+
     def kill(self) -> None:
         """SIGKILL; the process may get a little further before it dies."""
         self.timeline.after(self.random.uniform(0.0, 0.001), self.die, 9, 0)
@@ -210,6 +214,9 @@ class SimAsyncSlot(SimSlot):
         if len(self._running) == 1:
             ((attempt, (_, start_us, _)),) = self._running.items()
             self.page = (attempt, start_us)
+
+    def runs(self) -> set[str]:
+        return {row[2] for row, _, _ in self._running.values()}
 
     def on_stop(self, attempt: int, level: int) -> None:
         raise AssertionError("the async process is told by message, not by signal")

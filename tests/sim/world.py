@@ -123,7 +123,10 @@ class World:
         elif plan.is_open:
             self.timeline.at(at + plan.fragments[-1][0] + 0.1, self._close_when_done, client, plan, record)
         if plan.cancel_at is not None:
-            self.timeline.at(START_S + plan.cancel_at, self._cancel, client, record)
+            self.timeline.at(START_S + plan.cancel_at, self._cancel, client, record, False)
+            if plan.urgent_after is not None:
+                at = START_S + plan.cancel_at + plan.urgent_after
+                self.timeline.at(at, self._cancel, client, record, True)
         if plan.attach_at is not None and not self.is_embedded and not plan.is_open:
             self.timeline.at(START_S + plan.attach_at, self._attach, plan, record)
 
@@ -150,8 +153,8 @@ class World:
     def _close(self, client: SimClient, record: RunRecord) -> None:
         client.call(lambda session, now: None if record.is_finished else session.close_run(record))
 
-    def _cancel(self, client: SimClient, record: RunRecord) -> None:
-        client.call(lambda session, now: None if record.is_finished else session.cancel(record, "as planned"))
+    def _cancel(self, client: SimClient, record: RunRecord, is_urgent: bool) -> None:
+        client.call(lambda session, now: session.cancel(record, "as planned", is_urgent=is_urgent))
 
     def _attach(self, plan: RunPlan, record: RunRecord) -> None:
         client = self.random.choice(self.clients)

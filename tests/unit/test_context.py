@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from pfw.context import CancellationToken, Entry, current, enter, enter_task, leave
-from pfw.errors import StepInterrupt
+from pfw.cancellation import CancellationToken
+from pfw.context import Entry, current, enter, enter_task, leave
 
 
 def test_outside_a_run_the_context_is_inert() -> None:
@@ -77,13 +77,3 @@ def test_a_token_given_is_the_contexts_token() -> None:
     assert not entry.is_cancelled()
     token.cancel()
     assert entry.is_cancelled()
-
-
-def test_a_cancelled_token_interrupts_and_keeps_the_first_reason() -> None:
-    token = CancellationToken()
-    token.check()
-    token.cancel("enough")
-    token.cancel("too late")
-    assert token.reason == "enough"
-    with pytest.raises(StepInterrupt, match="enough"):
-        token.check()

@@ -197,6 +197,32 @@ def test_a_cancel_is_broadcast_and_ends_with_the_last_attempt(rig: CoordinatorRi
     assert run.life.facts[-1].payload == b"enough"
 
 
+def test_an_urgent_cancel_is_broadcast_once_more(rig: CoordinatorRig) -> None:
+    rig.join("a")
+    run = rig.submit(graph_of([()]))
+    rig.turn()
+    rig.core.on_cancel_run(b"client", m.CancelRun(1, "enough"), rig.now)
+    assert rig.turn()["all"] == [m.Cancels(0, 1, (1,))]
+    for _ in range(2):
+        rig.core.on_cancel_run(b"client", m.CancelRun(1, "enough", 1), rig.now)
+    assert rig.turn()["all"] == [m.Cancels(1, 2, (1,), (1,))]
+    rig.core.on_cancels_asked(b"a", m.CancelsAsked(0), rig.now)
+    assert rig.turn()["a"] == [m.Cancels(0, 2, (1,), (1,))]
+    rig.outcome("a", 1, code=oc.KILLED)
+    rig.turn()
+    assert run.life.status == RUN_CANCELLED
+    rig.core.on_cancel_run(b"client", m.CancelRun(1, "enough", 1), rig.now)
+    assert "all" not in rig.turn()
+
+
+def test_a_cancel_that_is_urgent_from_the_start_is_broadcast_once(rig: CoordinatorRig) -> None:
+    rig.join("a")
+    rig.submit(graph_of([()]))
+    rig.turn()
+    rig.core.on_cancel_run(b"client", m.CancelRun(1, "enough", 1), rig.now)
+    assert rig.turn()["all"] == [m.Cancels(0, 1, (1,), (1,))]
+
+
 def test_a_cancel_of_what_has_not_started_ends_at_once(rig: CoordinatorRig) -> None:
     run = rig.submit()
     rig.core.on_cancel_run(b"client", m.CancelRun(1, ""), rig.now)

@@ -23,6 +23,8 @@ from pfw.events import (
 )
 from pfw.facts import (
     ASSIGNED,
+    ENDED_KILLED,
+    ENDED_NEVER_STARTED,
     FACT_CANCELLED,
     FACT_CAPACITY,
     FACT_FAILED,
@@ -38,6 +40,7 @@ from pfw.facts import (
     SUCCEEDED,
     WAITING,
     Fact,
+    pack_end,
 )
 from pfw.failure import FAIL_ERROR, Failure
 
@@ -90,29 +93,29 @@ def test_steps_that_never_began_have_only_their_end(reader: EventReader) -> None
     rows = [
         Fact(FACT_SKIPPED, 1, 5.0, 0, 0, 5.0, 5.0, 0.0, b""),
         Fact(FACT_CAPACITY, 0, 5.0, 0, 0, 5.0, 5.0, 0.0, b"2 2 2"),
-        Fact(FACT_CANCELLED, 2, 6.0, 0, 0, 1.0, 6.0, 0.0, b""),
+        Fact(FACT_CANCELLED, 2, 6.0, 0, 0, 1.0, 6.0, 0.0, pack_end(ENDED_NEVER_STARTED, 0, b"")),
         ENDED,
     ]
     assert reader.read(rows, EPOCH_S) == [
         Skipped("run", "b", 105.0, message="a failed"),
-        Cancelled("run", "c", 106.0, message="the run stopped after a failure"),
+        Cancelled("run", "c", 106.0, message="the run stopped after a failure: never started"),
         RunFinished("run", None, 109.0, duration=9.0, message="FAILED", steps=3),
     ]
 
 
 def test_a_cancelled_step_that_ran_was_started(reader: EventReader) -> None:
-    rows = [Fact(FACT_CANCELLED, 0, 6.0, 1, 1, 1.0, 2.0, 4.0, b"enough")]
+    rows = [Fact(FACT_CANCELLED, 0, 6.0, 1, 1, 1.0, 2.0, 4.0, pack_end(ENDED_KILLED, 50, b"enough"))]
     assert reader.read(rows, EPOCH_S) == [
         Queued("run", "a", 101.0),
         Started("run", "a", 102.0, 1, "worker"),
-        Cancelled("run", "a", 106.0, 1, "worker", 4.0, message="enough"),
+        Cancelled("run", "a", 106.0, 1, "worker", 4.0, message="enough: killed after 50 ms"),
     ]
 
 
 def test_a_step_cancelled_in_its_backoff_is_not_started_again(reader: EventReader) -> None:
     rows = [
         Fact(FACT_RETRYING, 0, 2.0, 1, 1, 1.0, 1.0, 0.5, WHY),
-        Fact(FACT_CANCELLED, 0, 6.0, 1, 0, 1.0, 6.0, 0.0, b"enough"),
+        Fact(FACT_CANCELLED, 0, 6.0, 1, 0, 1.0, 6.0, 0.0, pack_end(ENDED_NEVER_STARTED, 0, b"enough")),
     ]
     assert [event.type for event in reader.read(rows, EPOCH_S)] == ["Queued", "Started", "Retrying", "Cancelled"]
 

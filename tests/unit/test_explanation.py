@@ -8,6 +8,7 @@ from helpers.samples import graph_of, spec
 from pfw.errors import ClusterError
 from pfw.explanation import explain, explain_run
 from pfw.facts import (
+    ENDED_NEVER_STARTED,
     FACT_CANCELLED,
     FACT_FAILED,
     FACT_FINISHED,
@@ -18,6 +19,7 @@ from pfw.facts import (
     FACT_SUCCEEDED,
     RUN_FAILED,
     Fact,
+    pack_end,
 )
 from pfw.failure import FAIL_ERROR, Failure
 from pfw.graph import LANE_IO
@@ -56,12 +58,12 @@ def test_how_a_step_has_ended() -> None:
     record = record_with(
         fact(FACT_SUCCEEDED, 0), fact(FACT_RETRYING, 1, payload=WHY), fact(FACT_FAILED, 1, attempt=2, payload=WHY),
         Fact(FACT_SKIPPED, 2, 103.0, 1, 0, 103.0, 103.0, 0.0, b""),
-        Fact(FACT_CANCELLED, 4, 103.0, 0, 0, 100.0, 103.0, 0.0, b"enough"),
+        Fact(FACT_CANCELLED, 4, 103.0, 0, 0, 100.0, 103.0, 0.0, pack_end(ENDED_NEVER_STARTED, 0, b"enough")),
     )  # fmt: skip
     assert told(record, 0) == "'s0' is SUCCEEDED at attempt 1 on worker alpha after 1.50 s."
     assert told(record, 1) == "'s1' is FAILED at attempt 2 on worker alpha after 1.50 s: ValueError: no good."
     assert told(record, 2) == "'s2' is SKIPPED: s1 failed."
-    assert told(record, 4) == "'s4' is CANCELLED: enough."
+    assert told(record, 4) == "'s4' is CANCELLED: enough: never started."
 
 
 def test_who_waits_is_followed_to_what_holds_it_up() -> None:

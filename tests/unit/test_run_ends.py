@@ -12,6 +12,11 @@ from helpers.samples import graph_of, spec
 from pfw.facts import (
     ASSIGNED,
     CANCELLED,
+    ENDED_ANYWAY,
+    ENDED_ITSELF,
+    ENDED_KILLED,
+    ENDED_LOST,
+    ENDED_NEVER_STARTED,
     FACT_CANCELLED,
     FACT_FAILED,
     FACT_FINISHED,
@@ -27,6 +32,7 @@ from pfw.facts import (
     SKIPPED,
     SUCCEEDED,
     WAITING,
+    unpack_end,
 )
 from pfw.lifecycle import RunLife
 
@@ -116,8 +122,18 @@ def test_abort_stops_running_steps_too_and_takes_nothing_from_them() -> None:
     assert life.outputs == [None] * 5
 
 
-@pytest.mark.parametrize("end", ["ok", "error", "crash", "loss", "not started", "stopped"])
-def test_after_a_cancel_every_end_of_an_attempt_is_a_cancel(end: str) -> None:
+@pytest.mark.parametrize(
+    ("end", "how"),
+    [
+        ("ok", ENDED_ANYWAY),
+        ("error", ENDED_ANYWAY),
+        ("crash", ENDED_ANYWAY),
+        ("loss", ENDED_LOST),
+        ("not started", ENDED_NEVER_STARTED),
+        ("stopped", ENDED_KILLED),
+    ],
+)
+def test_after_a_cancel_every_end_of_an_attempt_is_a_cancel(end: str, how: int) -> None:
     life = start(graph_of([(), (0,)], specs=[spec(retries=3)]))
     assign(life)
     assert life.cancel("enough", 1.0)
@@ -125,20 +141,25 @@ def test_after_a_cancel_every_end_of_an_attempt_is_a_cancel(end: str) -> None:
     assert list(life.states) == [ASSIGNED, CANCELLED]
     assert life.to_stop == [0]
     if end == "ok":
-        succeed(life, 0)
+        succeed(life, 0, 1.25)
     elif end == "error":
-        fail(life, 0, is_retryable=True)
+        fail(life, 0, 1.25, is_retryable=True)
     elif end == "crash":
-        life.on_crashed(0, 1, 1.0, 0.5, b"", 1.0)
+        life.on_crashed(0, 1, 1.0, 0.5, b"", 1.25)
     elif end == "loss":
-        life.on_lost(0, 1, b"", 1.0)
+        life.on_lost(0, 1, b"", 1.25)
     elif end == "not started":
-        life.on_not_started(0, 1, 1.0)
+        life.on_not_started(0, 1, 1.25)
     else:
-        life.on_stopped(0, 1, 1.0)
+        life.on_stopped(0, 1, ENDED_KILLED, 1.25)
     assert life.status == RUN_CANCELLED
     assert kinds(life)[1:] == [(FACT_CANCELLED, 1), (FACT_CANCELLED, 0), (FACT_FINISHED, 0)]
-    assert {fact.payload for fact in life.facts[1:]} == {b"enough"}
+    assert [unpack_end(fact.payload) for fact in life.facts[1:3]] == [
+        (ENDED_NEVER_STARTED, 0, "enough"),
+        (how, 250, "enough"),
+    ]
+    assert life.facts[3].payload == b"enough"
+    assert life.facts[2].attempt == (0 if end == "not started" else 1)
 
 
 def test_a_cancel_counts_once_and_not_after_the_end() -> None:
@@ -160,8 +181,9 @@ def test_a_run_that_stops_can_still_be_cancelled() -> None:
     fail(life, 0)
     assert life.cancel("enough", 2.0)
     assert life.to_stop == [1]
-    life.on_stopped(1, 1, 3.0)
+    life.on_stopped(1, 1, ENDED_ITSELF, 3.0)
     assert life.status == RUN_CANCELLED
+    assert unpack_end(life.facts[-2].payload) == (ENDED_ITSELF, 1000, "enough"), "from the cancel, not from the failure"
 
 
 # -- waves -------------------------------------------------------------------------------------------------------------

@@ -224,25 +224,6 @@ def test_many_bytes_are_confirmed_without_waiting(rig: SessionRig) -> None:
     assert rig.turn() == [m.Cursors(((1, 2, 2),))]
 
 
-def test_a_cancel_is_repeated_until_the_run_has_ended(rig: SessionRig) -> None:
-    record = rig.start()
-    rig.session.cancel(record, "enough")
-    cancel = m.CancelRun(1, "enough")
-    assert rig.turn() == [cancel]
-    assert cancel in rig.sleep(REPEAT_S * 1.6)
-    rig.hear(facts(0, STARTED, fact(FACT_FINISHED, attempt=RUN_CANCELLED)))
-    assert cancel not in rig.sleep(REPEAT_S * 2)
-
-
-def test_a_cancel_before_the_run_is_accepted_follows_it(rig: SessionRig) -> None:
-    record = RunRecord("name", "parallel", GRAPH, None)
-    rig.session.submit(submission(), record)
-    rig.session.cancel(record, "")
-    assert rig.turn() == [submission()]
-    rig.hear(m.Accepted(b"key", 3, "id"))
-    assert rig.turn() == [m.CancelRun(3, "cancelled")]
-
-
 def test_a_forgotten_run_is_no_longer_asked_for(rig: SessionRig) -> None:
     record, waiting = rig.start(), RunRecord("name", "parallel", GRAPH, None)
     rig.session.submit(submission(b"other"), waiting)

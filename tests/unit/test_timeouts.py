@@ -17,6 +17,9 @@ from pfw.facts import (
     ASSIGNED,
     BACKOFF,
     CANCELLED,
+    ENDED_ANYWAY,
+    ENDED_ITSELF,
+    ENDED_NEVER_STARTED,
     FACT_CANCELLED,
     FACT_FINISHED,
     FACT_RETRYING,
@@ -30,6 +33,7 @@ from pfw.facts import (
     RUN_TIMED_OUT,
     SKIPPED,
     TIMED_OUT,
+    unpack_end,
 )
 from pfw.lifecycle import RunLife
 from pfw_coordinator.core import LATE_S
@@ -114,7 +118,10 @@ def test_a_run_ends_at_its_deadline_as_by_a_cancel() -> None:
     assert life.status == RUN_TIMED_OUT
     assert kinds(life)[-3:] == [(FACT_CANCELLED, 1), (FACT_CANCELLED, 0), (FACT_FINISHED, 0)]
     assert life.facts[-1].attempt == RUN_TIMED_OUT
-    assert {fact.payload for fact in life.facts[-3:]} == {b"the run's timeout of 5 s is over"}
+    assert life.facts[-1].payload == b"the run's timeout of 5 s is over"
+    ends = [unpack_end(fact.payload) for fact in life.facts[-3:-1]]
+    why = "the run's timeout of 5 s is over"
+    assert ends == [(ENDED_NEVER_STARTED, 0, why), (ENDED_ANYWAY, 100, why)]
 
 
 def test_a_run_that_waits_ends_at_once() -> None:
@@ -147,7 +154,7 @@ def test_a_run_that_has_ended_or_ends_has_no_deadline(end: str) -> None:
     assert life.wake_at() is None
     life.on_time(6.0)
     if end == "cancel":
-        life.on_stopped(0, 1, 6.0)
+        life.on_stopped(0, 1, ENDED_ITSELF, 6.0)
     assert life.status == (RUN_SUCCEEDED if end == "success" else RUN_CANCELLED)
 
 

@@ -18,6 +18,7 @@ from pfw.facts import (
     ASSIGNED,
     BACKOFF,
     CANCELLED,
+    ENDED_ITSELF,
     FAILED,
     READY,
     RUN_CANCELLED,
@@ -117,11 +118,11 @@ def test_no_tolerant_step_starts_in_a_run_that_is_cancelled(how: str) -> None:
     assign(life)
     if how == "cancel":
         life.cancel("enough", 5.0)
-        life.on_stopped(0, 1, 6.0)
+        life.on_stopped(0, 1, ENDED_ITSELF, 6.0)
     else:
         fail(life, 0)
     assert life.states[2] == CANCELLED
-    life.on_stopped(1, 1, 7.0)
+    life.on_stopped(1, 1, ENDED_ITSELF, 7.0)
     assert life.status == (RUN_CANCELLED if how == "cancel" else RUN_FAILED)
 
 

@@ -171,7 +171,8 @@ def test_a_slot_gets_a_function_once_and_forgets_it_when_told(rig: WorkerRig) ->
     rig.turn()
     rig.core.on_forget(m.Forget((1,), (0,)), rig.now)
     rig.assign(row(2, run=2, function=1), functions=())
-    assert rig.turn() == {"to_slots": [(1, [[(1, b"fn 1")], [0], [sent(2, run=2, function=1)]])]}
+    to_slots = [(1, [[(1, b"fn 1")], [0], [sent(2, run=2, function=1)]])]
+    assert rig.turn() == {"to_slots": to_slots, "forgotten": ["run-1"]}
 
 
 def test_io_steps_start_slots_up_to_the_limit(rig: WorkerRig) -> None:

@@ -165,7 +165,8 @@ def test_a_cancel_hands_back_what_waits_and_stops_what_runs(rig: WorkerRig) -> N
     assert rig.turn() == {"kills": [1]}
     rig.core.on_slot_died(1, 1, 100_000_000, 9, 0, rig.now)
     assert rig.turn() == {
-        "messages": [rig.outcomes((1, oc.STOPPED, 100_000_000, 900_000, b"", 0, 0))],
+        "clears": ["run-1"],
+        "messages": [rig.outcomes((1, oc.KILLED, 100_000_000, 900_000, b"", 0, 0))],
         "starts": [(2, LANE_CPU)],
     }
 
@@ -181,6 +182,56 @@ def test_a_stop_is_repeated_every_100_ms(rig: WorkerRig) -> None:
     assert not rig.core.is_look_due(rig.now + STOP_EVERY_S / 2)
 
 
+def test_each_rung_is_climbed_when_it_is_due(rig: WorkerRig) -> None:
+    rig.assign(row(1, grace_s=0.25))
+    rig.turn()
+    rig.core.on_cancels(m.Cancels(0, 1, (1,)), rig.now)
+    climbed = []
+    while rig.now < 100.26:
+        rig.look(slot1=1)
+        climbed.append((round(rig.now - 100.0, 3), rig.turn()))
+        rig.now = rig.wake_at
+    assert [at for at, box in climbed if "stops" in box] == [0.0, 0.1, 0.125, 0.225]
+    assert [at for at, box in climbed if "kills" in box] == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("waited", "code", "told"),
+    [
+        (0.0, oc.STOPPED, oc.STOPPED),
+        (0.6, oc.STOPPED, oc.INTERRUPTED),
+        (0.6, oc.RETRYABLE, oc.RETRYABLE),
+        (0.6, oc.OK, oc.OK),
+    ],
+)
+def test_how_a_stopped_step_has_ended_is_told(rig: WorkerRig, waited: float, code: int, told: int) -> None:
+    rig.assign(row(1, grace_s=1.0))
+    rig.turn()
+    rig.core.on_cancels(m.Cancels(0, 1, (1,)), rig.now)
+    rig.now += waited
+    rig.look(slot1=1)
+    rig.turn()
+    rig.end(1, 1, code=code)
+    assert rig.turn() == {"messages": [rig.outcomes(outcome(1, told))], "clears": ["run-1"]}
+
+
+def test_a_step_that_stops_itself_unasked_was_not_interrupted(rig: WorkerRig) -> None:
+    rig.assign(row(1))
+    rig.turn()
+    rig.end(1, 1, code=oc.STOPPED)
+    assert rig.turn() == {"messages": [rig.outcomes(outcome(1, oc.STOPPED))]}
+
+
+def test_a_crash_while_it_is_being_stopped_is_a_crash(rig: WorkerRig) -> None:
+    rig.assign(row(1))
+    rig.turn()
+    rig.core.on_cancels(m.Cancels(0, 1, (1,)), rig.now)
+    rig.look(slot1=1)
+    rig.turn()
+    rig.core.on_slot_died(1, 1, 100_000_000, 11, 0, rig.now)
+    assert rig.turn()["messages"] == [rig.outcomes(crashed(1, signal=11))]
+
+
 def test_who_is_killed_for_another_is_not_to_blame(rig: WorkerRig) -> None:
     rig.assign(row(1, us=100, grace_s=0.0), row(2, run=2, us=100))
     rig.turn()
@@ -189,7 +240,7 @@ def test_who_is_killed_for_another_is_not_to_blame(rig: WorkerRig) -> None:
     assert rig.turn()["kills"] == [1]
     rig.end(1, 1)
     rig.core.on_slot_died(1, 2, 100_000_000, 9, 0, rig.now)
-    assert rig.turn() == {"messages": [rig.outcomes(outcome(1))], "starts": [(2, LANE_CPU)]}
+    assert rig.turn() == {"messages": [rig.outcomes(outcome(1))], "starts": [(2, LANE_CPU)], "clears": ["run-1"]}
     assert list(rig.core.attempts) == [2]
 
 
@@ -218,7 +269,7 @@ def test_an_async_step_is_stopped_by_message(rig: WorkerRig) -> None:
     assert rig.turn()["kills"] == [2]
     rig.core.on_slot_died(2, 0, 0, 9, 0, rig.now)
     box = rig.turn()
-    assert box["messages"] == [rig.outcomes((1, oc.STOPPED, 100_000_000, 1_000_000, b"", 0, 0))]
+    assert box["messages"] == [rig.outcomes((1, oc.KILLED, 100_000_000, 1_000_000, b"", 0, 0))]
     assert list(rig.core.attempts) == [2], "it was innocent"
 
 
@@ -239,6 +290,7 @@ def test_on_a_gap_nothing_starts_before_the_cancels_are_known(rig: WorkerRig) ->
     assert rig.turn() == {"messages": [m.CancelsAsked(0)], "cancelled": [7]}
     rig.core.on_cancels(m.Cancels(0, 3, (1,)), rig.now)
     assert rig.turn() == {
+        "clears": ["run-1"],
         "messages": [rig.outcomes(outcome(1, oc.NOT_STARTED))],
         "cancelled": [1],
         "to_slots": [(1, [[FUNCTION], [], [sent(2, run=2)]])],
@@ -266,6 +318,7 @@ def test_a_blocked_attempt_that_is_dropped_is_gone(rig: WorkerRig) -> None:
     rig.core.on_reply(m.Reply(0, 1, (1,)), rig.now)
     rig.core.on_cancels(m.Cancels(0, 1, (1,)), rig.now)
     assert rig.turn() == {
+        "clears": ["run-1"],
         "messages": [m.CancelsAsked(0), rig.outcomes(outcome(2, oc.NOT_STARTED))],
         "cancelled": [1],
     }

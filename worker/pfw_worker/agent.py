@@ -6,20 +6,24 @@ arrives or `wake_at`.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
 import select
 import signal
 import socket
+import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pfw import messages as m
 from pfw.errors import ConfigError, InternalError, ProtocolError
+from pfw.folders import remove_folder
 from pfw.graph import LANE_ASYNC, LANE_CPU
 from pfw.patience import Patience
 from pfw.wire import Assembler, encode
+from pfw_worker.channel import are_outcomes, is_note
 from pfw_worker.core import Core, Outbox
 from pfw_worker.output import Outputs
 
@@ -238,7 +242,7 @@ class Agent:
         slot = self._slots[number]
         try:
             messages = slot.channel.recv()
-            if not all(_is_note(message) or _are_outcomes(message) for message in messages):
+            if not all(is_note(message) or are_outcomes(message) for message in messages):
                 raise ProtocolError("not a list of outcomes")
         except ProtocolError as error:
             # Its death is reported by the spawner, and blamed on the step that executes.
@@ -246,7 +250,7 @@ class Agent:
             slot.kill()
             return
         for rows in messages:
-            if _is_note(rows):
+            if is_note(rows):
                 attempt, what = rows
                 text = what if type(what) is bytes else slot.output.take_until(attempt, what, now)
                 self._core.on_printed(attempt, text, now)
@@ -297,6 +301,11 @@ class Agent:
             if messages:
                 self._core.on_recalled(number, messages, time.monotonic())
                 self._wake_at = 0.0
+        for run_id in box.clears:
+            self._clear(run_id)
+        for run_id in box.forgotten:
+            with contextlib.suppress(OSError):  # something is in it: that stays as long as the worker
+                (self._spawner.folder / run_id).rmdir()
         if box.messages:
             self._sockets.send(self._dealer, encode(box.messages))
             self._ears[0].is_touched = True
@@ -318,6 +327,13 @@ class Agent:
         for number in box.ends:
             self._ignore(self._slots[number].channel.fileno())
             self._slots[number].kill()
+
+    def _clear(self, run_id: str) -> None:
+        """Removes the temporary files of a run: from their place at once, and on a thread, for there may be many."""
+        doomed = self._spawner.folder / f"{run_id}-gone"
+        with contextlib.suppress(OSError):  # there is none: its steps were async, or none has begun
+            (self._spawner.folder / run_id).rename(doomed)
+            threading.Thread(target=remove_folder, args=(doomed,), daemon=True).start()
 
     def _start(self, number: int, kind: str) -> None:
         try:
@@ -378,19 +394,3 @@ class Agent:
         self._sockets.send(self._dealer, encode([m.Leaving(1)]))
         logger.info("drained" if self._core.is_drained else "the drain took too long: what still runs goes elsewhere")
         return 0
-
-
-def _is_note(message: tuple[Any, ...]) -> bool:
-    """Whether a slot's message says what an attempt has printed: (attempt, end of the file) or (attempt, text)."""
-    return len(message) == 2 and type(message[0]) is int and message[0] >= 0 and type(message[1]) in (int, bytes)
-
-
-_OUTCOME = (int, int, int, int, bytes, int, int)
-
-
-def _are_outcomes(message: tuple[Any, ...]) -> bool:
-    """Whether a slot's message has the form of outcomes; 0.3 µs a row."""
-    for row in message:
-        if type(row) is not tuple or tuple(map(type, row)) != _OUTCOME or min(row[:4]) < 0 or min(row[5:]) < 0:
-            return False
-    return True

@@ -11,6 +11,7 @@ import asyncio
 import os
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pfw import execution, outcome
@@ -22,7 +23,7 @@ from pfw.printed import PIECE_EVERY_S, Pace
 from pfw.usage import Turns
 from pfw_worker.channel import Channel
 from pfw_worker.page import StatusPage
-from pfw_worker.slot import Assignment, Functions
+from pfw_worker.slot import Assignment, Functions, Surroundings
 from pfw_worker.streams import Streams
 
 
@@ -106,7 +107,7 @@ class AsyncSlot:
         self, fn: int, call: bytes, inputs: tuple[bytes, ...], entry: Entry, turns: Turns
     ) -> tuple[int, bytes]:
         try:
-            loaded = self._functions.load(fn)
+            loaded = self._functions.load(fn, entry)
         except BaseException as error:  # importing its module runs user code
             return execution.report_load_error(error)
         found: tuple[int, bytes] = await turns.watch(execution.execute_async(loaded, call, inputs, entry))
@@ -179,8 +180,12 @@ async def _serve(channel: Channel, page: StatusPage) -> None:
     await AsyncSlot(channel, page).run()
 
 
-def main(channel: Channel, page: StatusPage) -> None:
-    """Be the async process until the supervisor is gone; what still runs then is dropped with the process."""
+def main(channel: Channel, page: StatusPage, folder: Path) -> None:
+    """Be the async process until the supervisor is gone; what still runs then is dropped with the process.
+
+    The temporary files of all its steps are in one folder in `folder`: at once they may be of many runs.
+    """
+    Surroundings().use_temporary(folder / "async")
     # Not asyncio.run: it would wait for steps that do not let themselves be cancelled.
     Streams()
     with capturing():

@@ -7,7 +7,8 @@ what it had not begun goes to another slot under the same attempt.
 
 A cancelled run is remembered until the coordinator says to forget it: assignments of it that come later are handed back
 at once. A running attempt of it climbs the ladder: token at 0, StepInterrupt at half of its grace, SIGKILL at grace.
-A running attempt whose timeout is over climbs it from StepInterrupt on, and has timed out whatever it returns.
+A running attempt whose timeout is over climbs it from StepInterrupt on, and has timed out whatever it returns. An
+urgent cancel leaves no grace.
 
 As everywhere `on_*` only changes state, and `drain` is the one way out. No clock, sockets, processes, pickles.
 """
@@ -81,6 +82,10 @@ class Outbox(NamedTuple):
     starts: list[tuple[int, int]]
     #: Slots whose process may end.
     ends: list[int]
+    #: Run ids: cancelled, and nothing of them runs here any more. Their temporary files go before the messages do.
+    clears: list[str]
+    #: Run ids: over. Of their temporary files only the folder goes, if it is empty.
+    forgotten: list[str]
     wake_at: float
 
 
@@ -130,6 +135,9 @@ class Core:
         self._starts: list[tuple[int, int]] = []
         self._recalls: list[int] = []
         self._ends: list[int] = []
+        #: Cancelled runs of which something may still run here.
+        self._uncleared: set[int] = set()
+        self._forgotten: list[str] = []
         for _ in range(registration.cpu):
             self._start_slot(LANE_CPU, now)
 
@@ -165,6 +173,7 @@ class Core:
         self._blocked.clear()
         self._cancelled.clear()
         self._to_cancel.clear()
+        self._uncleared.clear()
         self._has_new_numbers = True
         self.number = self._last_batch = self._last_cancel = self._wanted_cancel = self._outbox_number = 0
 
@@ -242,7 +251,8 @@ class Core:
     def on_forget(self, msg: m.Forget, now: float) -> None:
         """Runs that have ended and functions that nobody uses any more."""
         for run in msg.runs:
-            self._run_ids.pop(run, None)
+            if run in self._run_ids:
+                self._forgotten.append(self._run_ids.pop(run))
             self._cancelled.discard(run)
         for function in msg.functions:
             self._functions.pop(function, None)
@@ -256,6 +266,8 @@ class Core:
         """Cancels after one number and up to another; a gap before them is asked for."""
         for run in msg.runs:
             self._cancel(run, now)
+        for run in msg.urgent:
+            self._hasten(run, now)
         if msg.after <= self._last_cancel:
             self._last_cancel = max(self._last_cancel, msg.last)
         if max(msg.last, self._wanted_cancel) > self._last_cancel:
@@ -274,6 +286,7 @@ class Core:
             return
         self._cancelled.add(run)
         self._to_cancel.append(run)
+        self._uncleared.add(run)
         for queue in (*self._queues, self._blocked):
             doomed = [number for number in queue if self.attempts[number].row[1] == run]
             for number in doomed:
@@ -284,8 +297,16 @@ class Core:
                 self._stops.setdefault(number, Stop(now, held.grace_s))
         self._next_look = now
 
+    def _hasten(self, run: int, now: float) -> None:
+        """What still runs of a cancelled run is killed now."""
+        for number, stop in self._stops.items():
+            if self.attempts[number].row[1] == run:
+                self._stops[number] = stop._replace(grace_s=0.0)
+        self._next_look = now
+
     def _hand_back(self, number: int) -> None:
         del self.attempts[number]
+        self._stops.pop(number, None)
         self._outcome_rows.append((number, oc.NOT_STARTED, 0, 0, b"", 0, 0))
         self._in_outbox.add(number)
 
@@ -335,11 +356,14 @@ class Core:
             slot.idle_since = now
 
     def _judged(self, row: m.OutcomeRow) -> m.OutcomeRow:
-        """The outcome, or that the attempt had timed out before: what it returned then does not count."""
+        """The outcome with what was done to the attempt: after its timeout nothing that it returned counts."""
         number, code, start_us, run_us, payload, cpu_us, peak_bytes = row
         stop = self._stops.get(number)
-        if stop is None or not stop.timeout_s or code == oc.NOT_STARTED:
+        if stop is None or code == oc.NOT_STARTED:
             return row
+        if not stop.timeout_s:
+            is_interrupted = code == oc.STOPPED and stop.rung == STOP_INTERRUPT
+            return (number, oc.INTERRUPTED, start_us, run_us, b"", cpu_us, peak_bytes) if is_interrupted else row
         failure = describe_timeout(stop.timeout_s, b"" if code == oc.OK else payload)
         return (number, oc.TIMED_OUT, start_us, run_us, failure.pack(), cpu_us, peak_bytes)
 
@@ -382,11 +406,14 @@ class Core:
         if slot.lane == LANE_ASYNC and len(orphans) == 1 and not slot.is_killed:
             executing, start_us = orphans[0], start_us or int(slot.held[orphans[0]] * 1e6)
         crash = describe_crash(signal or exit_code << 8, last_output, peak_bytes)
+        # Those before it have ended, and how was not told yet. If nobody wants them any more they end here.
+        lost = set(orphans[: orphans.index(executing)] if executing in orphans else ()) & self._stops.keys()
         for orphan in reversed(orphans):
             if orphan == executing:
-                self._blame(orphan, start_us, crash, now)
-            elif self._is_spent(orphan, slot.lane):
-                self._blame(orphan, int(slot.held[orphan] * 1e6), crash, now)
+                self._blame(orphan, start_us, crash, now, is_killed=slot.is_killed)
+            elif orphan in lost or self._is_spent(orphan, slot.lane):
+                is_killed = slot.is_killed or orphan in lost
+                self._blame(orphan, int(slot.held[orphan] * 1e6), crash, now, is_killed=is_killed)
             else:
                 self._requeue(orphan, slot.lane)
         if slot.lane == LANE_CPU:
@@ -408,17 +435,17 @@ class Core:
         if lane == LANE_ASYNC:
             self._alone.add(number)
 
-    def _blame(self, number: int, start_us: int, crash: Failure, now: float) -> None:
+    def _blame(self, number: int, start_us: int, crash: Failure, now: float, *, is_killed: bool) -> None:
         run_us = max(0, int(now * 1e6) - start_us)
         self.attempts.pop(number)
         self._in_outbox.add(number)
         stop = self._stops.pop(number, None)
-        if stop is None:
-            code, payload = oc.CRASHED, crash.pack()
-        elif stop.timeout_s:
+        if stop is not None and stop.timeout_s:
             code, payload = oc.TIMED_OUT, describe_timeout(stop.timeout_s).pack()
+        elif stop is not None and is_killed:
+            code, payload = oc.KILLED, b""
         else:
-            code, payload = oc.STOPPED, b""
+            code, payload = oc.CRASHED, crash.pack()
         self._outcome_rows.append((number, code, start_us, run_us, payload, 0, crash.peak_bytes))
 
     # -- time ------------------------------------------------------------------------------------------------------
@@ -462,16 +489,20 @@ class Core:
             self._stops[number] = Stop(now, held.grace_s, held.timeout_s)
 
     def _climb(self, slot: Slot, number: int, stop: Stop, now: float) -> None:
-        elapsed = now - stop.since
-        if elapsed >= stop.grace_s:
+        if now >= stop.since + stop.grace_s:
             self._kill(slot)
             return
-        self._next_look = min(self._next_look, stop.since + stop.grace_s)
-        if slot.lane == LANE_ASYNC:
+        is_async = slot.lane == LANE_ASYNC
+        interrupt_at = stop.since if is_async or stop.timeout_s else stop.since + stop.grace_s / 2
+        rung = STOP_INTERRUPT if now >= interrupt_at else STOP_TOKEN
+        self._stops[number] = stop._replace(rung=rung)
+        # The next rung is climbed when it is due, not at the next repetition.
+        due = stop.since + stop.grace_s if rung == STOP_INTERRUPT else interrupt_at
+        self._next_look = min(self._next_look, due)
+        if is_async:
             self._to_slots.append((slot.number, [[], [], [], [number]]))
         else:
-            gentle = STOP_INTERRUPT if elapsed >= stop.grace_s / 2 else STOP_TOKEN
-            self._to_stop.append((slot.number, number, STOP_TIMEOUT if stop.timeout_s else gentle))
+            self._to_stop.append((slot.number, number, STOP_TIMEOUT if stop.timeout_s else rung))
 
     def on_stats(self, rss_bytes: int, cpu_percent: float, load: float, now: float) -> None:
         """What the shell measured of this worker."""
@@ -547,16 +578,25 @@ class Core:
             self._recalls,
             self._starts,
             self._ends,
+            self._clear() if self._uncleared else [],
+            self._forgotten,
             wake_at,
         )
         self._mail, self._to_cancel, self._to_slots, self._to_stop = [], [], [], []
         self._kills, self._recalls, self._starts, self._ends, self._has_new_numbers = [], [], [], [], False
+        self._forgotten = []
         return box
 
     def _tell_printed(self) -> None:
         """Before the outcomes: the coordinator asks what runs whose attempt it was."""
         rows, self._printed_rows = self._printed_rows, []
         self._mail.extend(m.Printed(tuple(part)) for part in parts(rows, [len(text) for _, text in rows]))
+
+    def _clear(self) -> list[str]:
+        """The cancelled runs of which nothing runs here any more."""
+        done = self._uncleared.difference([held.row[1] for held in self.attempts.values()])
+        self._uncleared -= done
+        return [self._run_ids[run] for run in done if run in self._run_ids]
 
     def _tell_outcomes(self, now: float) -> None:
         """Sends outcomes on, unless they may wait: slots have more queued than this, and nobody waited long."""

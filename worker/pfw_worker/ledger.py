@@ -71,3 +71,5 @@ class Stop(NamedTuple):
     grace_s: float
     #: The timeout that is over; 0: its run was cancelled.
     timeout_s: float = 0.0
+    #: How far it has been told to stop: 0, STOP_TOKEN or STOP_INTERRUPT.
+    rung: int = 0

@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import time
+from pathlib import Path
 from typing import Any, Final
 
-from pfw import codec, execution, outcome
+from pfw import execution, outcome
 from pfw.codec import LoadedFunction
 from pfw.context import Entry
 from pfw.errors import StepInterrupt
@@ -54,11 +56,13 @@ class Functions:
             self._loaded.pop(fn, None)
         self._pickled.update(functions)
 
-    def load(self, fn: int) -> LoadedFunction:
-        """Return a function; raises whatever its unpickling raises."""
+    def load(self, fn: int, entry: Entry) -> LoadedFunction:
+        """Return a function for this attempt; raises whatever its unpickling raises."""
         loaded = self._loaded.get(fn)
         if loaded is None:
-            loaded = self._loaded[fn] = codec.load_function(self._pickled[fn])
+            loaded, is_common = execution.load_function(self._pickled[fn], entry)
+            if is_common:
+                self._loaded[fn] = loaded
         return loaded
 
 
@@ -75,6 +79,14 @@ class Surroundings:
         # The mapping inside os.environ, as bytes: comparing it takes 0.3 µs, comparing os.environ itself 25.
         self._data: dict[bytes, bytes] = vars(os.environ)["_data"]
         self._values = dict(self._data)
+
+    def use_temporary(self, folder: Path) -> None:
+        """Have temporary files made in this folder from now on, unless it cannot be made."""
+        with contextlib.suppress(OSError):  # the disk is full, say: the next step finds the folder of the last one
+            folder.mkdir(exist_ok=True)
+            os.environ["TMPDIR"] = str(folder)
+            self._values[b"TMPDIR"] = os.fsencode(folder)
+            forget_temporary(str(folder))
 
     def restore(self) -> None:
         """Put back what was changed; finding nothing changed takes about 1 µs."""
@@ -96,6 +108,14 @@ class Surroundings:
         os.environ.update(values)
 
 
+def forget_temporary(folder: str) -> None:
+    """Tell the modules that have noted down where temporary files go; those that are not loaded read the variable."""
+    if "tempfile" in sys.modules:
+        sys.modules["tempfile"].tempdir = folder  # type: ignore[attr-defined]
+    if "multiprocessing.process" in sys.modules:  # its own folder was in the one before, which goes with its run
+        sys.modules["multiprocessing.process"].current_process()._config.pop("tempdir", None)
+
+
 class Slot:
     """The loop of a slot process."""
 
@@ -104,18 +124,23 @@ class Slot:
         "_channel",
         "_collected_bytes",
         "_entry",
+        "_folder",
         "_functions",
         "_generation",
         "_meter",
         "_outcomes",
         "_page",
         "_pid",
+        "_run_id",
         "_streams",
         "_surroundings",
     )
 
-    def __init__(self, channel: Channel, page: StatusPage) -> None:
+    def __init__(self, channel: Channel, page: StatusPage, folder: Path) -> None:
         self._pid = os.getpid()
+        self._folder = folder
+        #: The run whose folder has the temporary files.
+        self._run_id = ""
         self._channel = channel
         self._page = page
         self._functions = Functions()
@@ -156,11 +181,14 @@ class Slot:
         page.begin(attempt, start_us)  # before the cancelled runs are read, so that a cancel sees one or the other
         if page.words[GENERATION] != self._generation:
             self._read_cancelled()
+        if run_id != self._run_id:
+            self._run_id = run_id
+            self._surroundings.use_temporary(self._folder / run_id)
         if run in self._cancelled:
             code, payload = outcome.NOT_STARTED, b""
         else:
             try:
-                loaded = self._functions.load(fn)
+                loaded = self._functions.load(fn, entry)
             except BaseException as error:  # importing its module runs user code
                 code, payload = execution.report_load_error(error)
             else:
@@ -197,7 +225,7 @@ class Slot:
                 raise StepInterrupt(why)
 
 
-def main(channel: Channel, page: StatusPage) -> None:
-    """Be a slot until the supervisor is gone."""
+def main(channel: Channel, page: StatusPage, folder: Path) -> None:
+    """Be a slot until the supervisor is gone; each run's temporary files have a folder of their own in `folder`."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the supervisor is gone: nobody is left to tell
-        Slot(channel, page).run()
+        Slot(channel, page, folder).run()

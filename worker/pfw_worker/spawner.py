@@ -1,7 +1,8 @@
 """The spawner: a small process, forked before anything heavy is loaded, that forks slots and reaps them.
 
 It must be started before ZeroMQ is imported and while the worker has one thread: a process that holds either cannot be
-forked safely. It ends, with all slots and their process groups, as soon as the supervisor is gone.
+forked safely. It ends as soon as the supervisor is gone, with all slots, whatever their steps have started, and the
+worker's folder of temporary files.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, Literal, NamedTuple, NoReturn
 
 from pfw import host
 from pfw.errors import InternalError
+from pfw.folders import FOLDER_VARIABLE, make_folder, remove_folder
 from pfw_worker.channel import Channel, connect_pair
 from pfw_worker.output import Output, open_output
 from pfw_worker.page import PAGE_BYTES, STOP_SIGNAL, StatusPage
+from pfw_worker.strays import kill_strays, mark
 
 #: "sync" executes one step at a time, CPU or IO; "async" is the process of all `async def` steps.
 SlotKind = Literal["sync", "async"]
@@ -86,10 +90,13 @@ class Ended(NamedTuple):
 class Spawner:
     """The supervisor's side: starts slots, hears of their ends."""
 
-    __slots__ = ("_control", "_reaped", "at_end", "pid")
+    __slots__ = ("_control", "_lock_fd", "_reaped", "at_end", "folder", "pid")
 
-    def __init__(self, control: socket.socket, pid: int) -> None:
+    def __init__(self, control: socket.socket, pid: int, folder: Path, lock_fd: int) -> None:
         self._control = control
+        #: The worker's own: for each run a folder of temporary files, named by the run's id.
+        self.folder = folder
+        self._lock_fd = lock_fd
         self._reaped: list[Ended] = []
         self.pid = pid
         #: True when the spawner process is gone, and with it all slots.
@@ -99,13 +106,14 @@ class Spawner:
     def start(cls) -> Spawner:
         """Fork the spawner process; the caller must have one thread and must not have imported zmq."""
         ours, theirs = host.seqpacket_pair()
+        folder, lock_fd = make_folder("worker")
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
         if pid == 0:
-            _run_and_exit(lambda: _serve(theirs))
+            _run_and_exit(lambda: _serve(theirs, folder))
         theirs.close()
-        return cls(ours, pid)
+        return cls(ours, pid, folder, lock_fd)
 
     def fileno(self) -> int:
         """Return a file descriptor that is readable when `poll` has something to tell."""
@@ -148,6 +156,8 @@ class Spawner:
             host.pidfd_signal(pidfd, signal.SIGKILL)
         os.close(pidfd)
         os.waitpid(self.pid, 0)
+        remove_folder(self.folder)
+        os.close(self._lock_fd)
 
     def _request(self, kind: SlotKind, fds: list[int]) -> tuple[int, int]:
         try:
@@ -178,11 +188,14 @@ class Spawner:
 class _Nursery:
     """The spawner process's side: its children and the socket to the supervisor."""
 
-    __slots__ = ("_control", "_slots")
+    __slots__ = ("_control", "_doomed", "_folder", "_slots")
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, folder: Path) -> None:
         self._control = control
+        self._folder = folder
         self._slots: set[int] = set()
+        #: Strays that were killed and not reaped yet.
+        self._doomed: set[int] = set()
 
     def serve(self, child_ended: int) -> None:
         """Fork and reap until the supervisor is gone; `child_ended` is readable after a SIGCHLD."""
@@ -198,11 +211,14 @@ class _Nursery:
                 return
 
     def end_all(self) -> None:
-        """Kill every slot with its process group and wait for them."""
+        """Kill every slot with its process group, then all strays, and wait for them."""
         for pid in self._slots:
             _kill_group(pid)
         for pid in self._slots:
             os.waitpid(pid, 0)
+        while strays := kill_strays(()):
+            for pid in strays:
+                os.waitpid(pid, 0)
 
     def _answer(self) -> bool:
         """Fork the slot of one request; return False when the supervisor is gone."""
@@ -226,26 +242,39 @@ class _Nursery:
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _run_and_exit(lambda: _become_slot(kind, parent, *fds))
+            _run_and_exit(lambda: _become_slot(kind, parent, self._folder, *fds))
         _make_group(pid)
         self._slots.add(pid)
         return pid
 
     def _reap(self) -> None:
-        """Report each slot that has ended, after killing what it left behind in its process group."""
-        while self._slots:
-            # WNOWAIT: until the slot is reaped, nothing else can have its number and be killed in its place.
-            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        """Report each slot that has ended, after killing what it left behind; strays are only reaped."""
+        while True:
+            try:
+                # WNOWAIT: until the slot is reaped, nothing else can have its number and be killed in its place.
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
             if ended is None:
                 return
-            _kill_group(ended.si_pid)
-            _, status, usage = os.wait4(ended.si_pid, 0)
-            self._slots.discard(ended.si_pid)
-            self._control.sendall(_REPLY.pack(_REAPED, ended.si_pid, status, usage.ru_maxrss))
+            self._bury(ended.si_pid)
+
+    def _bury(self, pid: int) -> None:
+        is_slot = pid in self._slots
+        if is_slot or pid in self._doomed:
+            self._slots.discard(pid)
+            _kill_group(pid)
+            # What it had for children are this process's now.
+            self._doomed = (self._doomed | kill_strays(self._slots)) - {pid}
+        _, status, usage = os.wait4(pid, 0)
+        if is_slot:
+            self._control.sendall(_REPLY.pack(_REAPED, pid, status, usage.ru_maxrss))
 
 
-def _serve(control: socket.socket) -> None:
+def _serve(control: socket.socket, folder: Path) -> None:
     """Be the spawner process."""
+    host.set_subreaper()
+    os.environ[FOLDER_VARIABLE] = str(folder)
     _close_other_fds(control.fileno())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the supervisor drains and then closes the socket
@@ -254,16 +283,17 @@ def _serve(control: socket.socket) -> None:
     signal.set_wakeup_fd(writer)
     _prepend_sys_path()
     _preload()
-    nursery = _Nursery(control)
+    nursery = _Nursery(control, folder)
     try:
         nursery.serve(reader)
     except (BrokenPipeError, ConnectionResetError):  # the supervisor went away while it was being told something
         pass
     finally:
         nursery.end_all()
+        remove_folder(folder)
 
 
-def _become_slot(kind: str, parent: int, socket_fd: int, page_fd: int, output_fd: int) -> None:
+def _become_slot(kind: str, parent: int, folder: Path, socket_fd: int, page_fd: int, output_fd: int) -> None:
     """Turn this new child of the spawner into a slot."""
     _make_group(0)
     host.set_pdeathsig(signal.SIGKILL)
@@ -272,6 +302,7 @@ def _become_slot(kind: str, parent: int, socket_fd: int, page_fd: int, output_fd
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    mark()
     page = StatusPage(page_fd)
     for fd in (1, 2):
         os.dup2(output_fd, fd)
@@ -281,11 +312,11 @@ def _become_slot(kind: str, parent: int, socket_fd: int, page_fd: int, output_fd
     if kind == "async":
         from pfw_worker import async_slot
 
-        async_slot.main(channel, page)
+        async_slot.main(channel, page, folder)
     else:
         from pfw_worker import slot
 
-        slot.main(channel, page)
+        slot.main(channel, page, folder)
 
 
 def _run_and_exit(function: Callable[[], None]) -> NoReturn:

@@ -1,0 +1,55 @@
+"""The outputs of a run as its caller reads them: by id, node or index, unpickled when they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pfw.node import ItemNode, MapNode, Node
+
+if TYPE_CHECKING:
+    from pfw.runs import Run
+
+
+class PickledOutputs:
+    """Outputs by step index, as `fill` reads them."""
+
+    def __init__(self, run: Run) -> None:
+        from pfw import codec
+
+        self._run = run
+        self._load = codec.load
+        self._pickled = run._record.outputs
+
+    def __getitem__(self, step: int) -> Any:
+        pickled = self._pickled.get(step)
+        return self._run.output(step) if pickled is None else self._load(pickled)
+
+
+class OutputMapping(Mapping[str | Node | MapNode, Any]):
+    """The kept outputs of a run."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __getitem__(self, key: str | Node | MapNode) -> Any:
+        run = self._run
+        if isinstance(key, MapNode):
+            key = key.id
+        if isinstance(key, ItemNode):
+            value = run.output(run.step_index(key.id))
+            for item in key.path:
+                value = value[item]
+            return value
+        name = key.id if isinstance(key, Node) else key
+        members = run._meaning.maps.get(name)
+        if members is not None:
+            return [run.output(step) for step in members]
+        return run.output(run.step_index(name))
+
+    def __iter__(self) -> Iterator[str | Node | MapNode]:
+        record = self._run._record
+        return iter([record.graph.ids[step] for step in sorted(record.outputs)])
+
+    def __len__(self) -> int:
+        return len(self._run._record.outputs)
