@@ -6,8 +6,10 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-#: Pieces that may wait; while the terminal takes nothing, the oldest are not shown (the run's log has them).
-WAITING_PIECES = 256
+from pfw.printed import abridge
+
+#: What may wait while the terminal takes nothing; of more the oldest is not shown (the run's log may have it).
+WAITING_BYTES = 16 << 20
 
 
 class Echo:
@@ -21,7 +23,8 @@ class Echo:
         """
         self.write = write
         self._changed = threading.Condition()
-        self._waiting: deque[bytes] = deque(maxlen=WAITING_PIECES)
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = self._left_out = 0
         self._is_writing = False
         self._thread: threading.Thread | None = None
 
@@ -29,6 +32,11 @@ class Echo:
         """Has a text shown after those before it; returns at once."""
         with self._changed:
             self._waiting.append(text)
+            self._waiting_bytes += len(text)
+            while self._waiting_bytes > WAITING_BYTES:
+                size = len(self._waiting.popleft())
+                self._waiting_bytes -= size
+                self._left_out += size
             self._changed.notify_all()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="pfw-echo", daemon=True)
@@ -46,7 +54,10 @@ class Echo:
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._waiting)
                 text, self._is_writing = b"".join(self._waiting), True
+                if self._left_out:
+                    text = abridge(b"", self._left_out, text)
                 self._waiting.clear()
+                self._waiting_bytes = self._left_out = 0
             try:
                 self.write(text.decode("utf-8", "replace"))
             except Exception:  # a closed stdout, or one that cannot write these characters

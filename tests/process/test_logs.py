@@ -136,6 +136,21 @@ def test_what_a_step_does_to_its_streams_is_undone_for_the_next(fn: Any) -> None
     assert found.logs("print_from_below") == FROM_BELOW
 
 
+def speak_once(n: int) -> None:
+    print("line", n)
+
+
+def test_of_many_steps_every_line_is_shown_once_and_noted_as_its_own() -> None:
+    count, shown = 3_000, list[str]()
+    with LocalCluster(cpu=2, io=1) as cluster:
+        cluster.echo.write = shown.append
+        with Workflow() as wf:
+            step(speak_once).map(range(count))
+        found = run(wf, on=cluster)
+    assert sorted("".join(shown).splitlines()) == sorted(f"line {n}" for n in range(count))
+    assert all(found.logs(f"speak_once[{n}]") == f"line {n}\n" for n in range(count))
+
+
 # -- much of it --------------------------------------------------------------------------------------------------------
 
 

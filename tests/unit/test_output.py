@@ -130,7 +130,7 @@ def test_a_file_that_a_step_has_truncated_is_read_from_its_beginning(slot: Slot)
     assert slot.live(1.0) == (7, b"before")
     os.ftruncate(slot.fd, 0)
     slot.print(b"now")
-    assert slot.output.take_rest(7, 2.0) == b"now"
+    assert slot.output.take_rest(slot.page, 2.0) == b"now"
 
 
 def test_the_last_output_of_a_process_that_died(slot: Slot) -> None:
@@ -143,8 +143,17 @@ def test_the_last_output_of_a_process_that_died(slot: Slot) -> None:
     assert slot.live(5.0) == (8, b"last words \xff"[:-1])
     assert slot.output.last(slot.page) == "last words \ufffd"
     slot.print(b"." * 100_000)
-    assert slot.output.take_rest(8, 5.0).endswith(b"." * 1_000)
+    assert slot.output.take_rest(slot.page, 5.0).endswith(b"." * 1_000)
     assert slot.output.last(slot.page) == "." * LAST_BYTES
+
+
+def test_of_a_process_that_died_nothing_of_earlier_steps_is_told(slot: Slot) -> None:
+    slot.page.begin(7, 1)
+    slot.print(b"seven, whose outcome has not been told")
+    slot.end()
+    slot.page.begin(8, 1)
+    slot.print(b"eight")
+    assert slot.output.take_rest(slot.page, 1.0) == b"eight"
 
 
 def test_what_nobody_prints_who_executes_is_skipped_and_freed(slot: Slot) -> None:

@@ -10,7 +10,7 @@ import pytest
 from pfw import context
 from pfw.capture import Buffer, capturing
 from pfw.context import Entry
-from pfw.echo import Echo
+from pfw.echo import WAITING_BYTES, Echo
 from pfw.printed import (
     CHATTY_BYTES,
     LOG_BYTES,
@@ -204,10 +204,28 @@ def test_a_slow_terminal_delays_nobody() -> None:
         shown.append(text)
 
     echo = Echo(write)
-    for n in range(1_000):
+    for n in range(100_000):
         echo.put(b"%d " % n)
     echo.flush(0.01)
     assert shown == []
     may_go_on.set()
     echo.flush(30.0)
-    assert "".join(shown).endswith("998 999 ")
+    assert "".join(shown) == "".join(f"{n} " for n in range(100_000))
+
+
+def test_of_too_much_for_a_slow_terminal_the_oldest_is_not_shown() -> None:
+    is_writing, may_go_on, shown = threading.Event(), threading.Event(), []
+
+    def write(text: str) -> None:
+        is_writing.set()
+        may_go_on.wait(30)
+        shown.append(text)
+
+    echo = Echo(write)
+    echo.put(b"first")
+    is_writing.wait(30)
+    echo.put(b"lost")
+    echo.put(b"." * WAITING_BYTES)
+    may_go_on.set()
+    echo.flush(30.0)
+    assert shown == ["first", "\n[... 4 bytes left out ...]\n" + "." * WAITING_BYTES]

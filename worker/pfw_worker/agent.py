@@ -23,7 +23,7 @@ from pfw.folders import remove_folder
 from pfw.graph import LANE_ASYNC, LANE_CPU
 from pfw.patience import Patience
 from pfw.wire import Assembler, encode
-from pfw_worker.channel import are_outcomes, is_note
+from pfw_worker.channel import are_notes, are_outcomes
 from pfw_worker.core import Core, Outbox
 from pfw_worker.output import Outputs
 
@@ -242,7 +242,7 @@ class Agent:
         slot = self._slots[number]
         try:
             messages = slot.channel.recv()
-            if not all(is_note(message) or are_outcomes(message) for message in messages):
+            if not all(are_notes(message) or are_outcomes(message) for message in messages):
                 raise ProtocolError("not a list of outcomes")
         except ProtocolError as error:
             # Its death is reported by the spawner, and blamed on the step that executes.
@@ -250,10 +250,10 @@ class Agent:
             slot.kill()
             return
         for rows in messages:
-            if is_note(rows):
-                attempt, what = rows
-                text = what if type(what) is bytes else slot.output.take_until(attempt, what, now)
-                self._core.on_printed(attempt, text, now)
+            if are_notes(rows):
+                for attempt, what in rows:
+                    text = what if type(what) is bytes else slot.output.take_until(attempt, what, now)
+                    self._core.on_printed(attempt, text, now)
             elif rows:
                 self._core.on_slot_outcomes(number, rows, now)
             else:
@@ -272,7 +272,7 @@ class Agent:
             self._ignore(slot.channel.fileno())
             executing, start_us = slot.page.executing()
             if slot.kind == "sync":
-                self._core.on_printed(executing, slot.output.take_rest(executing, now), now)
+                self._core.on_printed(executing, slot.output.take_rest(slot.page, now), now)
             last_output = slot.output.last(slot.page)
             slot.close()
             if number in self._core.slots:

@@ -1,7 +1,8 @@
 """The async process: it runs all `async def` steps of a worker at once, on one asyncio loop.
 
 It speaks the slots' protocol. A RUN message may carry a fourth element, the attempts that are to be
-stopped. What steps print is sent as `(attempt, text)`. The status
+stopped. What steps print is sent as
+`[(attempt, text)]`. The status
 page names an attempt only while it is the only one: of several, nobody can say which one harmed the process.
 """
 
@@ -149,7 +150,7 @@ class AsyncSlot:
         text = running.entry.printed.take(running.pace.limit)
         if text:
             running.pace.on_told(len(text), time.monotonic())
-            self._send((attempt, text))
+            self._send([(attempt, text)])
 
     def _show_executing(self) -> None:
         self._page.end()

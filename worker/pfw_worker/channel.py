@@ -189,9 +189,11 @@ def _unpack(packed: memoryview | bytearray) -> tuple[Any, ...]:
     return message
 
 
-def is_note(message: tuple[Any, ...]) -> bool:
-    """Whether a slot's message says what an attempt has printed: (attempt, end of the file) or (attempt, text)."""
-    return len(message) == 2 and type(message[0]) is int and message[0] >= 0 and type(message[1]) in (int, bytes)
+def are_notes(message: tuple[Any, ...]) -> bool:
+    """Whether a slot's message says what attempts have printed: of each (attempt, end of file) or (attempt, text)."""
+    return bool(message) and all(
+        type(row) is tuple and len(row) == 2 and type(row[0]) is int and type(row[1]) in (int, bytes) for row in message
+    )
 
 
 _OUTCOME = (int, int, int, int, bytes, int, int)

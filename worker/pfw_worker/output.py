@@ -76,9 +76,10 @@ class Output:
         self._follow(attempt, now)
         return self._take(min(end, self._size()), now)
 
-    def take_rest(self, attempt: int, now: float) -> bytes:
-        """What is left, of the attempt in which the process died."""
-        self._follow(attempt, now)
+    def take_rest(self, page: StatusPage, now: float) -> bytes:
+        """What is left, of the attempt in which the process died; those before it that were not told are run again."""
+        self._follow(page.executing()[0], now)
+        self._read = max(self._read, page.printed_before())
         return self._take(self._size(), now)
 
     def skip(self) -> None:

@@ -1,8 +1,8 @@
 """A slot: a process that executes one synchronous step at a time, CPU and IO steps alike.
 
 It receives RUN messages, executes their steps in order and sends the outcomes back. Those of steps known to be short
-are collected into one message; before any other step they are sent, so that nothing waits for a long step. Of a step
-that has printed it is said before its outcome where its slot's output then ended, `(attempt, end)`.
+are collected into one message; before any other step they are sent, so that nothing waits for a long step. Of steps
+that have printed it is said before their outcomes where the output then ended: a message of `(attempt, end)`.
 """
 
 from __future__ import annotations
@@ -128,6 +128,7 @@ class Slot:
         "_functions",
         "_generation",
         "_meter",
+        "_notes",
         "_outcomes",
         "_page",
         "_pid",
@@ -147,6 +148,8 @@ class Slot:
         self._surroundings = Surroundings()
         self._streams = Streams()
         self._outcomes: list[SlotOutcome] = []
+        #: (attempt, where the output then ended) of steps that have printed, sent before their outcomes.
+        self._notes: list[tuple[int, int]] = []
         self._collected_bytes = 0
         self._entry = Entry("", 0)
         self._generation = 0
@@ -199,12 +202,15 @@ class Slot:
             printed = self._streams.size_if_changed()
             if printed:
                 page.words[PRINTED] = printed
-                self._channel.send((attempt, printed))
+                self._notes.append((attempt, printed))
         self._outcomes.append((attempt, code, start_us, time.monotonic_ns() // 1000 - start_us, payload))
         self._collected_bytes += len(payload)
 
     def _send_outcomes(self) -> None:
         # Until this has succeeded the last step is to blame: it may have closed the socket, or returned too much.
+        if self._notes:
+            self._channel.send(self._notes)
+            self._notes = []
         shares = self._meter.end([run_us for _, _, _, run_us, _ in self._outcomes])
         self._channel.send([(*row, *share) for row, share in zip(self._outcomes, shares, strict=True)])
         self._page.end()
