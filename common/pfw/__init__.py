@@ -43,9 +43,11 @@ from pfw.errors import (
     UnknownDependencyError,
     UnknownRunError,
     UnpicklableError,
+    UnschedulableError,
     VersionMismatchError,
     WorkerLostError,
 )
+from pfw.hint import Hint
 from pfw.retry import Retry
 from pfw.step import StepFunction, step
 from pfw.stepclass import Step
@@ -111,6 +113,7 @@ __all__ = [
     "FileProgress",
     "Future",
     "GraphError",
+    "Hint",
     "InternalError",
     "ItemNode",
     "LocalCluster",
@@ -139,6 +142,7 @@ __all__ = [
     "UnknownDependencyError",
     "UnknownRunError",
     "UnpicklableError",
+    "UnschedulableError",
     "VersionMismatchError",
     "WaveMetrics",
     "WorkerLostError",

@@ -76,6 +76,16 @@ def checked_tags(tags: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(checked_text("a tag", tag) for tag in tags))
 
 
+def check_count(field: str, value: Any, most: int, least: int = 1) -> None:
+    """Checks that an option is a whole number from `least` to `most`.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if type(value) is not int or not least <= value <= most:
+        raise ConfigError(f"{field} is a whole number from {least} to {most:,}, not {value!r}")
+
+
 def checked_text(option: str, text: Any) -> str:
     """Returns a text that can be sent and shown.
 

@@ -22,7 +22,7 @@ from pfw.errors import (
 )
 from pfw.facts import STATE_NAMES
 from pfw.lifecycle import MODES, ON_FAILURE
-from pfw.table import bytes_text, print_json, seconds_text, table, time_text
+from pfw.table import bytes_text, print_json, seconds_text, shares_text, table, time_text
 
 if TYPE_CHECKING:
     from pfw.replay import Replay
@@ -324,7 +324,8 @@ def runs(on: str | None, as_json: bool) -> None:
 
 def _states_text(run: dict[str, Any]) -> str:
     states = (name.lower() for name in STATE_NAMES)
-    return ", ".join(f"{run[state]:,} {state}" for state in states if run.get(state))
+    text = ", ".join(f"{run[state]:,} {state}" for state in states if run.get(state))
+    return text + (f"; one waits: {run['waits_for']}" if run["waits_for"] else "")
 
 
 # ---------------------------------------------------------------------------------------------------- the cluster
@@ -345,12 +346,15 @@ def workers(on: str | None, as_json: bool) -> None:
     rows = [
         [
             worker["name"], str(worker["pid"]), worker["state"], f"{worker['cpu']:,}", f"{worker['io']:,}",
-            f"{worker['held']:,}", bytes_text(worker["rss_bytes"]), f"{worker['cpu_percent']:.0f} %",
-            f"{worker['load']:.2f}", seconds_text(worker["seen_s"]),
+            shares_text(worker["free"], worker["resources"]), f"{worker['held']:,}", bytes_text(worker["rss_bytes"]),
+            f"{worker['cpu_percent']:.0f} %", f"{worker['load']:.2f}", seconds_text(worker["seen_s"]),
         ]
         for worker in found
     ]  # fmt: skip
-    header = ["worker", "pid", "state", "cpu slots", "io slots", "held steps", "memory", "cpu use", "load", "heard of"]
+    header = [
+        "worker", "pid", "state", "cpu slots", "io slots", "free", "held steps", "memory", "cpu use", "load",
+        "heard of",
+    ]  # fmt: skip
     click.echo(table(header, rows, "no workers"))
 
 
@@ -370,6 +374,7 @@ def status(on: str | None, as_json: bool) -> None:
         ["coordinator", f"{found['address']}, pfw {found['pfw']}, Python {found['python']}"],
         ["workers", f"{found['workers']:,} with {found['cpu']:,} cpu and {found['io']:,} io slots"],
         ["runs", f"{found['runs']:,} going on, workers hold {found['held']:,} steps"],
+        ["waiting", f"{found['waiting']:,} runs for what no worker offers"],
         ["clients", f"{found['clients']:,}, this one included"],
         ["odd messages", f"{found['oddities']:,}, which were dropped"],
     ]

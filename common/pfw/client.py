@@ -15,6 +15,7 @@ from pfw.config import Config, Keep, settle
 from pfw.connection import find_address
 from pfw.errors import ClusterError, ConfigError, PfwError, UnknownDependencyError, UnknownRunError, did_you_mean
 from pfw.futures import Calls, Future
+from pfw.graph import Graph
 from pfw.link import Link
 from pfw.progress import open_all, report
 from pfw.receipt import CancelReceipt
@@ -116,6 +117,7 @@ class Client:
         if config.mode == "sequential":
             raise ConfigError("mode 'sequential' is of runs in this process; on a cluster it is 'parallel' or 'waves'")
         compiled = wf.compile(config.step_defaults)
+        self._check_demands(compiled.graph)
         kept = kept_steps(compiled, config.keep)
         meaning = Meaning(compiled.value, compiled.leaves, compiled.maps)
         record = RunRecord(wf.name, config.mode, compiled.graph, meaning, version=wf.version or "")
@@ -133,6 +135,7 @@ class Client:
             pack_graph(compiled.graph),
             wf.version or "",
             config.timeout or 0.0,
+            config.max_parallel_steps or 0,
         )
         open_all(config.trackers)
         record = self._link.call(lambda session, now: session.submit(message, record))
@@ -143,6 +146,9 @@ class Client:
             if record.error is not None:
                 raise record.error
         return run
+
+    def _check_demands(self, graph: Graph) -> None:
+        """Refuses what this cluster can never run; of an open cluster nobody knows that."""
 
     def attach(self, run_id: str) -> Run:
         """The run of this id, with its history from the start.
@@ -176,7 +182,10 @@ class Client:
         return list(self._ask(lambda number: m.Query(number, "runs")))
 
     def workers(self) -> list[dict[str, Any]]:
-        """The workers: name, pid, state, cpu and io slots, held steps, rss_bytes, cpu_percent, load, seen_s."""
+        """The workers: name, pid, state, cpu and io slots, resources and what is free of them, held steps, and its use.
+
+        The use is rss_bytes, cpu_percent and load; seen_s is how long nothing was heard.
+        """
         return list(self._ask(lambda number: m.Query(number, "workers")))
 
     def status(self) -> dict[str, Any]:

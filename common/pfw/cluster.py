@@ -13,14 +13,18 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pfw import host
-from pfw.checks import check_slots
+from pfw.checks import SLOTS_LIMIT, check_count, check_slots
 from pfw.client import Client
+from pfw.demand import GPU, HEAVY_IO, HEAVY_IO_PERMITS, Offer, demand_of, shortage
 from pfw.echo import Echo
+from pfw.errors import UnschedulableError
 from pfw.folders import FOLDER_VARIABLE, make_folder, remove_folder
+from pfw.graph import Graph
+from pfw.hint import COUNT_LIMIT, checked_resource
 from pfw.link import Link
 
 #: The shared cluster of `run(wf)` ends when it has not been used for so long.
@@ -40,19 +44,31 @@ class LocalCluster(Client):
     They end with `close`, with the `with` block, and when this process ends, however it ends.
     """
 
-    def __init__(self, cpu: int | None = None, io: int | None = None) -> None:
+    def __init__(
+        self,
+        cpu: int | None = None,
+        io: int | None = None,
+        *,
+        gpu: int | None = None,
+        resources: Mapping[str, int] | None = None,
+    ) -> None:
         """Starts the daemons.
 
         Args:
             cpu: CPU slots; None: the cores this process may use.
             io: IO slots, started on demand; None: 4 for each CPU slot.
+            gpu: GPUs; None: those this process may use.
+            resources: `{name: number}` of what else steps may ask for with `Hint.resource`.
 
         Raises:
-            ConfigError: A size is not a whole number from 1 to 10,000.
+            ConfigError: A size is not a whole number from 1 to 10,000, or a name none for a resource.
             ClusterError: The daemons do not start.
         """
         self.cpu = host.cpu_capacity() if cpu is None else check_slots("cpu", cpu)
         self.io = 4 * self.cpu if io is None else check_slots("io", io)
+        check_count("gpu", gpu or 0, SLOTS_LIMIT, least=0)
+        self.gpu = host.gpu_capacity(gpu)
+        self.resources = _checked_resources(resources or {})
         self._calls = None
         self._owner = os.getpid()
         self._closing = threading.Lock()
@@ -73,7 +89,9 @@ class LocalCluster(Client):
         address = f"ipc://{self._folder}/c"
         parent = str(os.getpid())
         self._spawn("pfw_coordinator", "--bind", address, "--parent-pid", parent)
-        self._spawn("pfw_worker", address, "--cpu", str(self.cpu), "--io", str(self.io), "--parent-pid", parent)
+        sizes = ["--cpu", str(self.cpu), "--io", str(self.io), "--gpu", str(self.gpu)]
+        resources = [f"--resource={name}={number}" for name, number in self.resources.items()]
+        self._spawn("pfw_worker", address, *sizes, *resources, "--parent-pid", parent)
         names = ("coordinator", "worker")
         watched = [(host.pidfd_open(d.pid), name) for d, name in zip(self._daemons, names, strict=True)]
         self._link = Link(address, processes=watched)
@@ -127,6 +145,17 @@ class LocalCluster(Client):
     def __enter__(self) -> LocalCluster:
         return self
 
+    def _check_demands(self, graph: Graph) -> None:
+        # There will never be another worker, so what it cannot run is said before anything runs.
+        resources = {**self.resources, GPU: self.gpu, HEAVY_IO: HEAVY_IO_PERMITS}
+        offer = Offer((self.cpu, self.io, sys.maxsize), resources)
+        for number, spec in enumerate(graph.specs):
+            demand = demand_of(spec)
+            text = shortage(demand, [offer]) if demand is not None else ""
+            if text:
+                step = graph.ids[graph.spec_of.index(number)]
+                raise UnschedulableError(f"step {step!r} can never run on this cluster: {text}")
+
     @property
     def is_idle(self) -> bool:
         """Whether nothing of this process runs on it."""
@@ -154,6 +183,12 @@ def _show(text: str) -> None:
     """Where the steps would have printed it if they had run here."""
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+def _checked_resources(resources: Mapping[str, int]) -> dict[str, int]:
+    for name, number in resources.items():
+        check_count(f"the number of resource {checked_resource(name)!r}", number, COUNT_LIMIT, least=0)
+    return dict(resources)
 
 
 # -- the cluster of `run(wf)` --------------------------------------------------------------------------------------

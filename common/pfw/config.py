@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from pfw.checks import check_number, check_slots, check_timeout, checked_priority
+from pfw.checks import check_count, check_number, check_slots, check_timeout, checked_priority
 from pfw.errors import ConfigError, did_you_mean
 from pfw.lifecycle import MODES, ON_FAILURE
 from pfw.node import Deferred, MapNode, Node
@@ -24,6 +24,8 @@ from pfw.trackers import Progress, Tracker, trackers_of
 FILE_VARIABLE = "PFW_CONFIG"
 #: Of the variables that give one field: `PFW_CPU`.
 PREFIX = "PFW_"
+#: The largest number of steps of a run that are assigned at once.
+STEPS_LIMIT = 1_000_000
 
 Keep = str | Iterable[str | Node | MapNode]
 
@@ -53,6 +55,12 @@ def _timeout(label: str, value: Any) -> float | None:
 
 def _slots(label: str, value: Any) -> Any:
     return None if value is None else check_slots(label, value)
+
+
+def _steps(label: str, value: Any) -> Any:
+    if value is not None:
+        check_count(label, value, STEPS_LIMIT)
+    return value
 
 
 def _retry(label: str, value: Any) -> Retry:
@@ -138,6 +146,8 @@ class Config:
     keep: Keep = "leaves"
     #: Runs of a higher priority get free slots first.
     priority: int = 0
+    #: So many steps of a run are assigned at once at most; None: as many as there is room for.
+    max_parallel_steps: int | None = None
     #: Who is told of events: a function, "bar", "console", a path that ends in .jsonl, a tracker, or several of them.
     progress: Progress | None = None
 
@@ -192,6 +202,7 @@ _RULES = {
     "on_failure": _Rule(_one_of(ON_FAILURE), str),
     "keep": _Rule(_keep, _names),
     "priority": _Rule(checked_priority, _number),
+    "max_parallel_steps": _Rule(_steps, _number),
     "progress": _Rule(trackers_of, str),
 }
 

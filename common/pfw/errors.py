@@ -70,6 +70,10 @@ class ConfigError(PfwError, ValueError):
     """An option has a value that it cannot have; the message names the option and what it may be."""
 
 
+class UnschedulableError(PfwError):
+    """No worker of this cluster can ever run the step: offer what the message names, or ask for less in its hint."""
+
+
 class StalledError(PfwError):
     """Nothing that is left of the run can ever start on this cluster: read the reason in the message."""
 

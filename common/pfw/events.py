@@ -23,6 +23,7 @@ from pfw.facts import (
     FACT_STARTED,
     FACT_SUCCEEDED,
     FACT_TIMED_OUT,
+    FACT_WAITING,
     RUN_STATE_NAMES,
     SUCCEEDED,
     unpack_end,
@@ -137,6 +138,12 @@ class Skipped(Event):
     __slots__ = ()
 
 
+class Waiting(Event):
+    """No worker of the cluster can run the step now or later; `message` says what is missing."""
+
+    __slots__ = ()
+
+
 class RunFinished(Event):
     """The run has ended."""
 
@@ -150,6 +157,7 @@ _OF_STEP: dict[int, type[Event]] = {
     FACT_TIMED_OUT: TimedOut,
     FACT_CANCELLED: Cancelled,
     FACT_SKIPPED: Skipped,
+    FACT_WAITING: Waiting,
 }
 
 #: Builds a Completed from one tuple; a quarter of the time of `Completed(...)`.
@@ -221,7 +229,7 @@ class EventReader:
     def _is_news(self, row: FactRow) -> bool:
         """Whether the attempt that ends here had begun without being told of."""
         kind, step, _, attempt, worker, *_ = row
-        has_begun = kind != FACT_SKIPPED and (worker > 0 or kind != FACT_CANCELLED)
+        has_begun = kind not in (FACT_SKIPPED, FACT_WAITING) and (worker > 0 or kind != FACT_CANCELLED)
         return self._started.pop(step, None) != attempt and has_begun
 
     def _before(self, row: FactRow, epoch_s: float) -> list[Event]:
@@ -249,6 +257,8 @@ class EventReader:
         elif kind == FACT_CANCELLED:
             message = _how_cancelled(payload)
             duration = run_s if worker else None
+        elif kind == FACT_WAITING:
+            message, duration = payload.decode(), None
         else:
             message, attempt, duration = f"{self._ids[attempt]} failed", 0, None
         return _OF_STEP[kind](

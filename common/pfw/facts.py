@@ -25,6 +25,8 @@ ASIDE = frozenset({FACT_PRINTED, FACT_INPUT})
 FACT_TIMED_OUT = 11
 #: Facts of steps that have failed for good.
 FAILURES = (FACT_FAILED, FACT_TIMED_OUT)
+#: No worker there is can ever be given the step; the payload says why.
+FACT_WAITING = 12
 
 #: What an attempt cost beside its time: the last two cells of an outcome and of a fact.
 Cost: TypeAlias = tuple[int, int]
@@ -56,8 +58,8 @@ class Fact(NamedTuple):
     started_at: float
     #: Seconds the attempt's code ran, waiting excluded.
     run_s: float
-    #: The output if it is kept, the packed failure, how a step was cancelled (`pack_end`), why a run was, what was
-    #: printed, or an input; for RUN_STARTED and CAPACITY the packed number of slots in each lane.
+    #: The output if it is kept, the packed failure, how a step was cancelled (`pack_end`), why a run was or why a step
+    #: waits, what was printed, or an input; for RUN_STARTED and CAPACITY the packed number of slots in each lane.
     payload: bytes
     #: What the attempt cost: CPU time in µs, and peak memory in bytes, each 0 where it was not measured.
     cpu_us: int = 0

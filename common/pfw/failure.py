@@ -26,6 +26,8 @@ FAIL_CANCELLED: Final = 6
 FAIL_INTERNAL: Final = 7
 #: The step ran for longer than its timeout.
 FAIL_TIMEOUT: Final = 8
+#: No worker of this cluster can ever give the step what it needs.
+FAIL_UNSCHEDULABLE: Final = 9
 
 
 class Failure(NamedTuple):
@@ -73,7 +75,7 @@ class Failure(NamedTuple):
             raise ValueError(f"not a failure: {error}") from error
         if not isinstance(fields, tuple) or tuple(map(type, fields)) != _FIELD_TYPES:
             raise ValueError(f"not a failure: expected {len(_FIELD_TYPES)} fields of fixed types")
-        if not FAIL_ERROR <= fields[0] <= FAIL_TIMEOUT:
+        if not FAIL_ERROR <= fields[0] <= FAIL_UNSCHEDULABLE:
             raise ValueError(f"not a failure: unknown code {fields[0]}")
         return cls(*fields)
 

@@ -59,6 +59,12 @@ class Spec(NamedTuple):
     retries_timeouts: int = 0
     #: 1: executed again if its worker is lost or its process dies; 0: it is begun at most once in each attempt.
     reruns: int = 1
+    #: Slots of its lane that it takes on one worker.
+    slots: int = 1
+    #: (name, number) of what is reserved for it on its worker.
+    needs: tuple[tuple[str, int], ...] = ()
+    #: (name, number): not more than so many steps with this name at once in the whole cluster.
+    limits: tuple[tuple[str, int], ...] = ()
 
     @property
     def may_go_ahead(self) -> bool:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from pfw.errors import ConfigError
+
 _PR_SET_PDEATHSIG: Final = 1
 #: FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
 _FALLOC_PUNCH_HOLE: Final = 0x01 | 0x02
@@ -175,6 +177,26 @@ def cpu_capacity() -> int:
     """Return how many cores this process may use: the least of host, affinity and cgroup quota, at least 1."""
     cores = min(os.cpu_count() or 1, len(os.sched_getaffinity(0)))
     return max(1, math.ceil(min(cores, _cgroup_quota())))
+
+
+def gpu_names() -> list[str]:
+    """Return the names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    return sorted((path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")), key=int)
+
+
+def gpu_capacity(wanted: int | None) -> int:
+    """Return how many GPUs to offer: those that are wanted, or by default those that this process may use.
+
+    Raises:
+        ConfigError: More are wanted than there are. On a machine without any they are taken to be there.
+    """
+    found = len(gpu_names())
+    if wanted is not None and 0 < found < wanted:
+        raise ConfigError(f"{wanted} GPUs are to be offered, and this process may use {found}")
+    return found if wanted is None else wanted
 
 
 def _cgroup_quota() -> float:

@@ -29,6 +29,7 @@ from hashlib import blake2b
 
 from pfw.absence import Absence
 from pfw.asides import Asides
+from pfw.demand import Demand, demand_of
 from pfw.facts import (
     ASSIGNED,
     BACKOFF,
@@ -48,6 +49,7 @@ from pfw.facts import (
     FACT_STARTED,
     FACT_SUCCEEDED,
     FACT_TIMED_OUT,
+    FACT_WAITING,
     FAILED,
     READY,
     RUN_CANCELLED,
@@ -143,6 +145,7 @@ class RunLife:
         "_losses",
         "_missing",
         "_parked",
+        "_queue_of_spec",
         "_ranks",
         "_reasons",
         "_seed",
@@ -152,6 +155,7 @@ class RunLife:
         "_wave_left",
         "cancel_reason",
         "deadline",
+        "demanding",
         "facts",
         "facts_dropped",
         "failed_on",
@@ -159,6 +163,7 @@ class RunLife:
         "graph",
         "is_open",
         "keep_all",
+        "limits",
         "mode",
         "on_failure",
         "attempts",
@@ -182,6 +187,7 @@ class RunLife:
         is_open: bool = False,
         seed: bytes = b"",
         timeout_s: float = 0.0,
+        limits: tuple[tuple[str, int], ...] = (),
     ) -> None:
         """Starts with nothing known.
 
@@ -193,24 +199,26 @@ class RunLife:
             is_open: More steps may come (`extend`) until `close`; outputs stay until `release`.
             seed: Makes the jitter of this run's backoff its own.
             timeout_s: How long the run may take from its start; 0: as long as it takes.
+            limits: (name, number) that every step of the run counts for, as `Spec.limits`.
         """
         self.graph = Graph([], [], [], [], [], [], [], [])
-        self.mode, self.on_failure, self.is_open = mode, on_failure, is_open
+        self.mode, self.on_failure, self.is_open, self.limits = mode, on_failure, is_open, limits
         self.keep_all, self._kept = keep_all or is_open, set(keep)
         self.status, self.cancel_reason = RUN_RUNNING, b""
         self.facts: list[Fact] = []
         #: How many facts from the start are no longer in `facts` (open runs drop what was acknowledged).
         self.facts_dropped = 0
         self.states = bytearray()
-        self.attempts: list[int] = []
-        self.queued_at: list[float] = []
+        self.attempts, self.queued_at = list[int](), list[float]()
         self.started_at: dict[int, float] = {}
         #: Output bytes while somebody may still need them.
         self.outputs: list[bytes | None] = []
         self.ready = tuple(ReadyQueue() for _ in (LANE_CPU, LANE_IO, LANE_ASYNC))
+        #: Steps that may start and take more than one slot; those of one demand are as good as each other.
+        self.demanding: dict[Demand, ReadyQueue] = {}
         #: Steps whose running attempts have to be stopped; whoever drives the run empties it.
         self.to_stop: list[int] = []
-        self.unfinished = self.failed = 0
+        self.unfinished = self.failed = self._wave = 0
         #: {step that is tried again: worker of its last attempt}
         self.failed_on: dict[int, int] = {}
         #: When the run ends whether it is complete or not, on the driver's clock; None for never.
@@ -222,16 +230,13 @@ class RunLife:
         self._stopped_at = 0.0
         #: {failed step: packed failure}
         self._reasons: dict[int, bytes] = {}
-        self._missing: list[int] = []
+        self._missing, self._consumers, self._ranks = list[int](), list[int](), list[int]()
         self._dependents: list[list[int] | None] = []
-        self._consumers: list[int] = []
-        self._ranks: list[int] = []
-        self._depths: list[int] = []
+        #: Where the steps of a spec wait when they are ready.
+        self._queue_of_spec: list[ReadyQueue] = []
+        self._depths, self._wave_left, self._parked = list[int](), list[int](), list[int]()
         self._failures, self._crashes, self._losses = dict[int, int](), dict[int, int](), dict[int, int]()
         self._backoff_heap: list[tuple[float, int]] = []
-        self._wave = 0
-        self._wave_left: list[int] = []
-        self._parked: list[int] = []
         self._asides = Asides()
 
     # -- the graph -------------------------------------------------------------------------------------------------
@@ -276,6 +281,7 @@ class RunLife:
         graph.ids.extend(fragment.ids)
         graph.functions.extend(fragment.functions)
         graph.specs.extend(fragment.specs)
+        self._queue_of_spec.extend([self._queue_for(spec) for spec in fragment.specs])
         graph.function_of.extend([f + functions for f in fragment.function_of] if functions else fragment.function_of)
         graph.spec_of.extend([s + specs for s in fragment.spec_of] if specs else fragment.spec_of)
         graph.calls.extend(fragment.calls)
@@ -299,6 +305,12 @@ class RunLife:
         if self.mode != "sequential" and any(spec.priority for spec in specs):
             for step in range(first, len(spec_of)):
                 self._ranks[step] += specs[spec_of[step]].priority << _PRIORITY_SHIFT
+
+    def _queue_for(self, spec: Spec) -> ReadyQueue:
+        if self.mode == "sequential":
+            return self.ready[LANE_CPU]
+        demand = demand_of(spec, self.limits)
+        return self.ready[spec.lane] if demand is None else self.demanding.setdefault(demand, ReadyQueue())
 
     def _link(self, step: int) -> bool:
         """Ties a new step to its dependencies; True if one of them has ended without success."""
@@ -356,8 +368,7 @@ class RunLife:
         if self._depths and self._depths[step] > self._wave:
             self._parked.append(step)
         else:
-            lane = LANE_CPU if self.mode == "sequential" else self.graph.specs[self.graph.spec_of[step]].lane
-            self.ready[lane].push(step, self._ranks[step])
+            self._queue_of_spec[self.graph.spec_of[step]].push(step, self._ranks[step])
 
     def _advance_wave(self) -> None:
         """Opens the next wave once every step of the open one has ended (waves mode)."""
@@ -372,7 +383,7 @@ class RunLife:
             if self._depths[step] > self._wave:
                 self._parked.append(step)
             elif self.states[step] == READY:
-                self.ready[self.spec(step).lane].push(step, self._ranks[step])
+                self._queue_of_spec[self.graph.spec_of[step]].push(step, self._ranks[step])
 
     def _start_roots(self, roots: list[int], now: float) -> None:
         """As `_make_ready`, for steps without dependencies: 0.2 µs a step instead of 0.7, before the first one runs."""
@@ -381,18 +392,18 @@ class RunLife:
                 self._make_ready(step, now)
             return
         states, queued_at, ranks, spec_of = self.states, self.queued_at, self._ranks, self.graph.spec_of
-        lanes = [spec.lane for spec in self.graph.specs]
-        alike: dict[tuple[int, int], list[int]] = {}
+        queues = self._queue_of_spec
+        alike: dict[tuple[ReadyQueue, int], list[int]] = {}
         for step in roots:
             states[step] = READY
             queued_at[step] = now
-            key = lanes[spec_of[step]], ranks[step]
+            key = queues[spec_of[step]], ranks[step]
             if key in alike:
                 alike[key].append(step)
             else:
                 alike[key] = [step]
-        for (lane, rank), steps in alike.items():
-            self.ready[lane].extend(steps, rank)
+        for (queue, rank), steps in alike.items():
+            queue.extend(steps, rank)
 
     def wake_at(self) -> float | None:
         """When the next backoff ends or the deadline comes, on the driver's clock; None: nothing will."""
@@ -437,6 +448,11 @@ class RunLife:
         self.states[step] = ASSIGNED
         self.attempts[step] += 1
         return self.attempts[step]
+
+    def on_waiting(self, step: int, reason: str, now: float) -> None:
+        """A ready step cannot be assigned, to nobody there is; said once, and the step goes on waiting."""
+        queued = self.queued_at[step]
+        self.facts.append(Fact(FACT_WAITING, step, now, 0, 0, queued, queued, 0.0, reason.encode()))
 
     def on_started(self, step: int, worker: int, started_at: float, now: float) -> None:
         """The attempt is known to execute (told only of attempts that last)."""
@@ -767,7 +783,7 @@ class RunLife:
 
     def _cancel_unstarted(self, now: float) -> None:
         """Cancels what has not started; tolerant steps only if the run is cancelled."""
-        for queue in self.ready:
+        for queue in (*self.ready, *self.demanding.values()):
             queue.clear()
         self._parked.clear()
         survives = self._may_start if self._has_tolerant and not self._discards else lambda step: False

@@ -46,6 +46,8 @@ class Register(NamedTuple):
     permits: int
     #: The worker's monotonic clock, µs: times in its outcomes are on it.
     clock_us: int
+    #: (name, number) of what it has beside slots
+    resources: tuple[tuple[str, int], ...] = ()
 
 
 class Heartbeat(NamedTuple):
@@ -128,7 +130,9 @@ class Assign(NamedTuple):
     #: (attempt, run, step, try, function, lane, estimate_us, grace_ms, call, inputs); estimate 0: not known
     rows: tuple[AssignRow, ...]
     #: (attempt, timeout_ms or 0, 1: begin it only once), those that have a timeout or may be begun only once
-    limits: tuple[tuple[int, int, int], ...]
+    limits: tuple[tuple[int, int, int], ...] = ()
+    #: (attempt, slots, GPUs) of the rows that take more than one slot
+    needs: tuple[tuple[int, int, int], ...] = ()
 
 
 class GiveBack(NamedTuple):
@@ -195,6 +199,8 @@ class Submit(NamedTuple):
     version: str = ""
     #: The run ends after so many seconds; 0: whenever it is complete.
     timeout: float = 0.0
+    #: So many of its steps are assigned at once at most; 0: as many as there is room for.
+    max_parallel: int = 0
 
 
 class Extend(NamedTuple):

@@ -19,6 +19,7 @@ from pfw.facts import (
     FACT_STARTED,
     FACT_SUCCEEDED,
     FACT_TIMED_OUT,
+    FACT_WAITING,
     FAILED,
     STATE_NAMES,
     SUCCEEDED,
@@ -226,7 +227,7 @@ def measure(
         elif kind in (FACT_RUN_STARTED, FACT_CAPACITY):
             began = row[2] if kind == FACT_RUN_STARTED else began
             capacities.append((row[2], unpack_capacity(row[8])))
-        else:
+        elif kind != FACT_WAITING:
             other, single[step] = single[step], row
             if other is not None:
                 several.setdefault(step, [other]).append(row)

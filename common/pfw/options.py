@@ -9,17 +9,9 @@ from typing import Any
 
 from pfw.checks import checked_text
 from pfw.errors import ConfigError, did_you_mean
-from pfw.graph import IF_ALL, IF_ALWAYS, IF_ANY, LANE_ASYNC, LANE_CPU, LANE_IO
+from pfw.graph import IF_ALL, IF_ALWAYS, IF_ANY
+from pfw.hint import Hint
 from pfw.node import Deferred
-
-#: `{hint: (lane, heavy)}`
-HINTS = {
-    "light_cpu": (LANE_CPU, 0),
-    "heavy_cpu": (LANE_CPU, 1),
-    "light_io": (LANE_IO, 0),
-    "heavy_io": (LANE_IO, 1),
-    "async_io": (LANE_ASYNC, 0),
-}
 
 #: `{run_if: its number}`
 RUN_IF = {"all": IF_ALL, "any": IF_ANY, "always": IF_ALWAYS}
@@ -65,19 +57,10 @@ def checked_name(option: str, name: Any) -> str:
     return str(name)
 
 
-def checked_hint(hint: Any, fn: Callable[..., Any]) -> str:
+def checked_hint(hint: Any, fn: Callable[..., Any]) -> Hint:
     """Returns the hint for `fn`, its default if it is None; ConfigError if there is no such hint, or not for `fn`."""
-    wanted = is_async(fn)
-    if hint is None:
-        return "async_io" if wanted else "light_cpu"
-    if not isinstance(hint, str) or hint not in HINTS:
-        close = did_you_mean(hint, HINTS) if isinstance(hint, str) else ""
-        raise ConfigError(f"hint is one of {', '.join(HINTS)}, not {hint!r}{close}")
-    if wanted and hint != "async_io":
-        raise ConfigError(f'{name_of(fn)} is `async def`, so its hint is "async_io" (or left out), not {hint!r}')
-    if hint == "async_io" and not wanted:
-        raise ConfigError(f'{name_of(fn)} is not `async def`: its hint can be "light_io", not "async_io"')
-    return hint
+    found = Hint() if hint is None else Hint.of(hint)
+    return found.resolved(name_of(fn), is_async=is_async(fn))
 
 
 def checked_run_if(run_if: Any) -> str:

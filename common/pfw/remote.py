@@ -15,6 +15,7 @@ from pfw.errors import (
     StepFailedError,
     StepTimeoutError,
     UnpicklableError,
+    UnschedulableError,
     WorkerLostError,
 )
 from pfw.failure import (
@@ -25,6 +26,7 @@ from pfw.failure import (
     FAIL_MODULE,
     FAIL_TIMEOUT,
     FAIL_UNPICKLABLE,
+    FAIL_UNSCHEDULABLE,
     Failure,
 )
 
@@ -101,6 +103,8 @@ def _summary(failure: Failure, step_id: str, attempts: int) -> str:
 def _cause(failure: Failure) -> BaseException | None:
     if failure.code == FAIL_INTERNAL:
         return InternalError(failure.message)
+    if failure.code == FAIL_UNSCHEDULABLE:
+        return UnschedulableError(failure.message)
     if failure.code != FAIL_ERROR or not failure.exception:
         return None
     try:

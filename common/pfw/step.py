@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, overload
 from pfw.checks import check_number, check_timeout, checked_priority, checked_tags
 from pfw.errors import GraphError, StepTimeoutError
 from pfw.graph import Spec
+from pfw.hint import Hint
 from pfw.node import Deferred, MapNode
 from pfw.options import (
-    HINTS,
     RUN_IF,
     check_function,
     checked_after,
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from pfw.workflow import Workflow
 
 __all__ = [
-    "HINTS",
     "RUN_IF",
     "STEP_DEFAULTS",
+    "Hint",
     "Retry",
     "Selector",
     "StepDefaults",
@@ -71,8 +71,8 @@ class StepFunction:
     fn: Callable[..., Any]
     #: What its uses are called.
     name: str
-    #: One of HINTS.
-    hint: str
+    #: What it uses, with its kind.
+    hint: Hint
     retry: Retry
     #: Time between the request to stop and the end by force, s.
     grace: float
@@ -101,7 +101,7 @@ class StepFunction:
         fn: Callable[..., Any],
         *,
         name: str | None = None,
-        hint: str | None = None,
+        hint: str | Hint | None = None,
         retry: int | Retry | None = None,
         grace: float | None = None,
         timeout: float | None = None,
@@ -157,7 +157,7 @@ class StepFunction:
         id: str | None = None,
         after: Deferred | str | Iterable[Deferred | str] | None = None,
         name: str | None = None,
-        hint: str | None = None,
+        hint: str | Hint | None = None,
         retry: int | Retry | None = None,
         grace: float | None = None,
         timeout: float | None = None,
@@ -242,15 +242,15 @@ class StepFunction:
     @property
     def spec(self) -> Spec:
         """The options as they travel."""
-        lane, heavy = HINTS[self.hint]
-        retry = self.retry
+        hint, retry = self.hint, self.retry
         jitter = int(retry.jitter == "full")
         backoff, factor, max_delay = float(retry.backoff), float(retry.factor), float(retry.max_delay)
         return Spec(
-            lane, heavy, retry.retries, backoff, factor, max_delay, jitter, self.grace,
+            hint.lane, hint.heavy, retry.retries, backoff, factor, max_delay, jitter, self.grace,
             run_if=RUN_IF[self.run_if], keep=int(self.keep), priority=self.priority, tags=self.tags,
             timeout=float(self.timeout or 0.0), retries_timeouts=self._retries_timeouts(),
             reruns=int(self.rerun_on_loss),
+            slots=max(1, hint.slots), needs=hint.reserved, limits=hint.limits,
         )  # fmt: skip
 
     def _retries_timeouts(self) -> int:
@@ -302,7 +302,7 @@ def step(
     /,
     *,
     name: str | None = None,
-    hint: str | None = None,
+    hint: str | Hint | None = None,
     retry: int | Retry | None = None,
     grace: float | None = None,
     timeout: float | None = None,
@@ -320,7 +320,7 @@ def step(
     /,
     *,
     name: str | None = None,
-    hint: str | None = None,
+    hint: str | Hint | None = None,
     retry: int | Retry | None = None,
     grace: float | None = None,
     timeout: float | None = None,
@@ -337,7 +337,7 @@ def step(
     /,
     *,
     name: str | None = None,
-    hint: str | None = None,
+    hint: str | Hint | None = None,
     retry: int | Retry | None = None,
     grace: float | None = None,
     timeout: float | None = None,
@@ -353,8 +353,9 @@ def step(
         fn: a function, an `async def` function, or anything that can be called.
         name: what its uses are called; None: the function's name.
         hint: what it uses: "light_cpu" (a CPU slot; may be sent ahead in a batch), "heavy_cpu" (a CPU slot, never sent
-            ahead), "light_io" or "heavy_io" (it mostly waits), "async_io" (an `async def` function). None: "light_cpu",
-            for `async def` "async_io".
+            ahead), "light_io" (it mostly waits), "heavy_io" (also one of its worker's few permits for that), "async_io"
+            (an `async def` function); or a `Hint`; several joined by `+`. None: "light_cpu", for `async def`
+            "async_io".
         retry: how often it is tried again when it raises, or a `Retry`. None: as the run's Config says, else never.
         grace: time between the request to stop and the end by force, s. None: as the run's Config says, else 2 s.
         timeout: how long an attempt may run, s: then `StepInterrupt` is raised in it, and after `grace` its process is

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -36,6 +36,15 @@ def bytes_text(count: int) -> str:
             break
         size, unit = size / 1000, larger
     return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def shares_text(free: Mapping[str, int], whole: Mapping[str, int]) -> str:
+    """Returns how much is left of each thing that there is.
+
+    >>> shares_text({"gpu": 1, "licence": 0}, {"gpu": 2, "licence": 0})
+    '1 of 2 gpu'
+    """
+    return ", ".join(f"{free[name]:,} of {count:,} {name}" for name, count in whole.items() if count)
 
 
 def seconds_text(seconds: float) -> str:

@@ -253,9 +253,12 @@ _COLUMN_CHECKS: dict[type, Callable[[Sequence[Any]], bool]] = {
     tuple: lambda column: _are_bytes(tuple(chain.from_iterable(column))),
 }
 
+_are_amounts = _rows(str, int)
+
 _CHECKS: dict[str, tuple[Check, ...]] = {
     "Register": (
         _is_int, _is_str, _is_str, _is_str, _is_int, _is_str, _is_capacity, _is_capacity, _is_capacity, _is_int,
+        _are_amounts,
     ),
     "Heartbeat": (_is_int, _is_int, _is_ints, _is_int, _is_number, _is_number, _is_int),
     "Outcomes": (_is_int, _rows(int, int, int, int, bytes, int, int)),
@@ -266,7 +269,7 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
     "Refused": (_is_int, _is_str, _is_int),
     "Assign": (
         _is_int, _is_int, _is_int, _rows(int, bytes), _rows(int, str),
-        _rows(int, int, int, int, int, int, int, int, bytes, tuple), _rows(int, int, int),
+        _rows(int, int, int, int, int, int, int, int, bytes, tuple), _rows(int, int, int), _rows(int, int, int),
     ),
     "GiveBack": (_is_ints,),
     "Reply": (_is_int, _is_int, _is_ints),
@@ -275,7 +278,7 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
     "Hello": (_is_int, _is_str, _is_str, _is_bytes),
     "Submit": (
         _is_bytes, _is_str, _is_str, _is_str, _is_int, _is_ints, _is_int, _is_int, _is_int, _is_bytes, _is_bytes,
-        _is_str, _is_seconds,
+        _is_str, _is_seconds, _is_int,
     ),
     "Extend": (_is_int, _is_int, _is_bytes),
     "CancelRun": (_is_int, _is_str, _is_int),
@@ -350,8 +353,8 @@ def _check_dependencies(column: Sequence[Any], first: int) -> None:
 def _unpack_spec(spec: Any) -> Spec:
     if type(spec) is not tuple or len(spec) != len(Spec._fields):
         raise ProtocolError("a spec is a list of numbers")
-    lane, heavy, retries, backoff, factor, max_delay, jitter, grace, run_if, keep, priority, tags, *limits = spec
-    timeout, retries_timeouts, reruns = limits
+    lane, heavy, retries, backoff, factor, max_delay, jitter, grace, run_if, keep, priority, tags, *more = spec
+    timeout, retries_timeouts, reruns, slots, needs, limits = more
     if not all(map(_is_int, (lane, heavy, retries, jitter, retries_timeouts, reruns))) or lane > 2:
         raise ProtocolError("a spec's lane, heavy, retries and jitter are whole numbers, and there are three lanes")
     if not all(map(_is_seconds, (backoff, factor, max_delay, grace, timeout))):
@@ -360,6 +363,8 @@ def _unpack_spec(spec: Any) -> Spec:
         raise ProtocolError("a spec's run_if, keep and priority are whole numbers in their ranges")
     if type(tags) is not tuple or not _are_strings(tags):
         raise ProtocolError("a spec's tags are strings")
+    if not (_is_capacity(slots) and slots and _are_amounts(needs) and _are_amounts(limits)):
+        raise ProtocolError("a spec's slots are a number from 1, its needs and limits are names with numbers")
     return Spec(*spec)
 
 

@@ -24,24 +24,26 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from pfw import messages as m
 from pfw import outcome as oc
+from pfw.demand import GPU, Demand, shortage
 from pfw.errors import ProtocolError
 from pfw.facts import ENDED_INTERRUPTED, ENDED_ITSELF, ENDED_KILLED, Cost, pack_capacity
-from pfw.failure import FAIL_LOST, FAIL_UNPICKLABLE, Failure
+from pfw.failure import FAIL_LOST, FAIL_UNPICKLABLE, FAIL_UNSCHEDULABLE, Failure
 from pfw.graph import LANE_CPU
-from pfw.lifecycle import ON_FAILURE, RunLife
+from pfw.lifecycle import ON_FAILURE, ReadyQueue, RunLife
 from pfw.messages import Message
 from pfw.wire import MESSAGE_BYTES, pack, parts, unpack_graph
 from pfw_coordinator.catalogue import Catalogue
+from pfw_coordinator.demands import plan_demands, plan_reservations, release
 from pfw_coordinator.feed import Feed
 from pfw_coordinator.ledger import LANES, Attempt, Client, Run, Subscription, Worker, new_attempt
-from pfw_coordinator.placement import plan_recall, plan_round
+from pfw_coordinator.placement import Placement, plan_recall, plan_round
 from pfw_coordinator.report import report_runs, report_status, report_step, report_workers
 
 #: What was sent to a worker so long ago should have arrived.
@@ -114,7 +116,8 @@ class Core:
         self._wake_at = now
         self._run_of_key: dict[bytes, Run] = {}
         self._run_of_id: dict[str, Run] = {}
-        self._numbers = {"worker": 0, "client": 0, "run": 0, "attempt": 0, "cancel": 0}
+        #: The last number of each kind; "cluster" counts the changes of what workers offer.
+        self._numbers = {"worker": 0, "client": 0, "run": 0, "attempt": 0, "cancel": 0, "cluster": 0}
         self._functions = Catalogue()
         self._cancels: dict[int, int] = {}
         self._ended: deque[Run] = deque()
@@ -130,6 +133,11 @@ class Core:
         self._waiting: tuple[dict[Run, None], ...] = tuple({} for _ in LANES)
         self._credit: tuple[dict[Worker, None], ...] = tuple({} for _ in LANES)
         self._backoffs: list[tuple[float, int]] = []
+        #: Runs with ready steps that take more than one slot, and whether those are next where both wait.
+        self._demanding: dict[Run, None] = {}
+        self._is_turn_of_demands = True
+        #: Steps assigned that count for a limit.
+        self._in_use: Counter[str] = Counter()
 
     @property
     def has_free_core(self) -> bool:
@@ -146,6 +154,9 @@ class Core:
         if worker is None:
             worker = Worker(self._next("worker"), peer, msg.name, (msg.cpu, msg.io, msg.permits), now)
             worker.pid, worker.host = msg.pid, msg.host
+            worker.resources, worker.left = dict(msg.resources), dict(msg.resources)
+            worker.in_use = self._in_use
+            self._next("cluster")
             self.workers[peer] = worker
             self._feed.worker_names[worker.number] = worker.name
             if msg.host == self.host:
@@ -269,6 +280,7 @@ class Core:
         worker = self._worker(peer, now)
         if worker is not None:
             worker.is_leaving = True
+            self._next("cluster")
             self._settle(worker)
             if msg.is_gone:
                 self._lose(worker, "it left", now)
@@ -296,9 +308,14 @@ class Core:
         self._gone.append(worker.peer)
         for credit in self._credit:
             credit.pop(worker, None)
+        if worker.reservation is not None:
+            release(*worker.reservation)
+        self._next("cluster")
         text = f"worker {worker.name} (pid {worker.pid}) was lost while it held this step: {why}"
         failure = Failure(FAIL_LOST, "WorkerLostError", text, "", b"", 0, 0).pack()
-        for attempt in worker.attempts.values():
+        for number in list(worker.attempts):
+            attempt = worker.attempts[number]
+            worker.free(number, now)
             self._touched[attempt.run] = None
             if worker.is_leaving and attempt.run.life.spec(attempt.step).reruns:
                 attempt.run.life.on_not_started(attempt.step, worker.number, now)
@@ -370,6 +387,8 @@ class Core:
         life = RunLife(
             mode=msg.mode, on_failure=msg.on_failure, keep=msg.keep, keep_all=bool(msg.keep_all),
             is_open=bool(msg.is_open), seed=run_id.encode(), timeout_s=msg.timeout,
+            # No user's limit has a name with a slash.
+            limits=((f"/{number}", msg.max_parallel),) if msg.max_parallel else (),
         )  # fmt: skip
         run = Run(number, run_id, msg.name, client.session, msg.key, life)
         run.priority, run.is_detached, run.meta = msg.priority, bool(msg.is_detached), msg.meta
@@ -618,15 +637,20 @@ class Core:
     def drain(self, now: float) -> Outbox:
         """Places what is ready and returns everything that is to be sent."""
         self._review_runs(now)
-        for lane in LANES:
-            if self._waiting[lane] and self._credit[lane]:
-                self._place(lane, now)
+        if self._demanding:
+            reserve_at = self._place_all(now)
+        else:
+            reserve_at = None
+            self._place_plain(now)
         recall_at = self._recall(now) if len(self.workers) > 1 else None
         if self._to_acknowledge:
             self._acknowledge()
         wake_at = self._feed.drain(now)
-        if recall_at is not None:
-            wake_at = min(wake_at, recall_at)
+        if self._touched:  # a step was refused just now
+            wake_at = now
+        for due in (recall_at, reserve_at):
+            if due is not None:
+                wake_at = min(wake_at, due)
         if self._backoffs:
             wake_at = min(wake_at, self._backoffs[0][0])
         self._wake_at = wake_at
@@ -642,6 +666,8 @@ class Core:
             for lane in LANES:
                 if life.ready[lane].count:
                     self._waiting[lane][run] = None
+            if life.demanding:
+                self._demanding[run] = None
             if life.to_stop:
                 self._broadcast_cancel(run)
             wake_at = life.wake_at()
@@ -660,13 +686,94 @@ class Core:
             self._backoffs = [(at, run.number) for run in going if (at := run.life.wake_at()) is not None]
             heapq.heapify(self._backoffs)
 
+    def _place_all(self, now: float) -> float | None:
+        """Places plain steps and those with demands; where both wait they take turns, unless priorities differ.
+
+        Returns:
+            When a worker may have to be kept free for a step that waits; None for never.
+        """
+        floor = max((run.priority for waiting in self._waiting for run in waiting), default=-1)
+        before = self._numbers["attempt"]
+        self._place_demands(floor + (not self._is_turn_of_demands), now)
+        between = self._numbers["attempt"]
+        self._place_plain(now)
+        if self._numbers["attempt"] > before:
+            self._is_turn_of_demands = between == before
+        self._place_demands(0, now)
+        for run in self._demanding:
+            self._explain(run, now)
+        outlook = plan_reservations(self._demanding, self.workers.values(), self._in_use, floor, now)
+        for worker in outlook.changed:
+            self._settle(worker)
+        self._demanding = {
+            run: None for run in self._demanding if any(queue.count for queue in run.life.demanding.values())
+        }
+        return outlook.again_at
+
+    def _place_plain(self, now: float) -> None:
+        for lane in LANES:
+            if self._waiting[lane] and self._credit[lane]:
+                self._place(lane, now)
+
+    def _place_demands(self, floor: int, now: float) -> None:
+        """Places steps that take more than one slot, of runs with this priority or a higher one."""
+        batches: dict[Worker, list[tuple[int, Attempt]]] = {}
+        for demand, placement in plan_demands(
+            self._demanding, self._credit, self._in_use, self._functions.estimates_us, floor
+        ):
+            self._book(demand.lane, (placement,), demand, batches, now)
+        self._assign_all(batches, LANES)
+
+    def _explain(self, run: Run, now: float) -> None:
+        """What no worker there is can ever run: an error where no other worker can come, else its client is told."""
+        told = run.outlook
+        if run.outlook_of != self._numbers["cluster"]:
+            run.outlook, run.outlook_of = {}, self._numbers["cluster"]
+        for demand, queue in run.life.demanding.items():
+            if not queue.count or demand in run.outlook:
+                continue
+            offers = [worker.offer for worker in self.workers.values() if not worker.is_leaving]
+            text, told_text = shortage(demand, offers), told.get(demand)
+            run.outlook[demand] = text
+            if text and self.is_embedded and self.workers:
+                self._refuse_all(run, queue, text, now)
+            elif text and text != told_text:
+                run.life.on_waiting(queue.heads()[0], text, now)
+                self._feed.touch(run)
+
+    def _refuse_all(self, run: Run, queue: ReadyQueue, text: str, now: float) -> None:
+        failure = Failure(FAIL_UNSCHEDULABLE, "UnschedulableError", text).pack()
+        while queue.count:
+            (step,) = queue.take()
+            run.life.on_assigned(step)
+            run.life.on_failed(step, 0, now, 0.0, failure, False, now)
+        self._touched[run] = None
+
     def _place(self, lane: int, now: float) -> None:
         waiting = self._waiting[lane]
         batches: dict[Worker, list[tuple[int, Attempt]]] = {}
+        self._book(
+            lane, plan_round(lane, waiting, self._credit[lane], self._functions.estimates_us), None, batches, now
+        )
+        self._assign_all(batches, (lane,))
+        for run in [run for run in waiting if not run.life.ready[lane].count]:
+            del waiting[run]
+        if len(waiting) > 1:
+            first = next(iter(waiting))
+            del waiting[first]
+            waiting[first] = None
+
+    def _book(
+        self,
+        lane: int,
+        placements: Iterable[Placement],
+        demand: Demand | None,
+        batches: dict[Worker, list[tuple[int, Attempt]]],
+        now: float,
+    ) -> None:
+        """Books placements in the ledgers as they are made."""
         number = self._numbers["attempt"]
-        for worker, run, steps, expected_us in plan_round(
-            lane, waiting, self._credit[lane], self._functions.estimates_us
-        ):
+        for worker, run, steps, expected_us in placements:
             life, booked = run.life, []
             function, batch = run.functions[life.graph.function_of[steps[0]]], worker.batch + 1
             for step in steps:
@@ -676,20 +783,16 @@ class Core:
                     self._refuse_inputs(run, step, size, now)
                     continue
                 number += 1
-                booked.append((number, new_attempt((run, step, function, lane, expected_us, size, batch))))
-            worker.add(booked, lane)
+                booked.append((number, new_attempt((run, step, function, lane, expected_us, size, batch, demand))))
+            worker.add(booked, lane, demand)
             batches.setdefault(worker, []).extend(booked)
         self._numbers["attempt"] = number
+
+    def _assign_all(self, batches: dict[Worker, list[tuple[int, Attempt]]], lanes: Iterable[int]) -> None:
         for worker, attempts in batches.items():
             for part in parts(attempts, [attempt[5] for _, attempt in attempts]):
                 self._assign(worker, part)
-            self._settle(worker, (lane,))
-        for run in [run for run in waiting if not run.life.ready[lane].count]:
-            del waiting[run]
-        if len(waiting) > 1:
-            first = next(iter(waiting))
-            del waiting[first]
-            waiting[first] = None
+            self._settle(worker, lanes)
 
     def _refuse_inputs(self, run: Run, step: int, size: int, now: float) -> None:
         text = f"its inputs have {size:,} bytes together, and a step can be sent {INPUT_BYTES:,}: pass paths instead"
@@ -701,12 +804,11 @@ class Core:
         """One numbered batch; functions and runs go along the first time this worker meets them."""
         worker.batch += 1
         rows: list[m.AssignRow] = []
-        functions: dict[int, bytes] = {}
-        runs: dict[int, str] = {}
-        limits: list[tuple[int, int, int]] = []
+        functions, runs = dict[int, bytes](), dict[int, str]()
+        limits, needs = list[tuple[int, int, int]](), list[tuple[int, int, int]]()
         run_before = spec_before = function_before = None
         for number, attempt in attempts:
-            run, step, function, lane, _, _, batch = attempt
+            run, step, function, lane, _, _, batch, demand = attempt
             if run is not run_before:
                 run_before, graph, life, outputs = run, run.life.graph, run.life, run.life.outputs
                 if worker not in run.workers:
@@ -739,13 +841,14 @@ class Core:
             )
             if timeout_ms or is_once:
                 limits.append((number, timeout_ms, is_once))
+            if demand is not None and (gpus := dict(demand.needs).get(GPU, 0)) + demand.slots > 1:
+                needs.append((number, demand.slots, gpus))
             if batch != worker.batch:
                 worker.attempts[number] = attempt._replace(batch=worker.batch)
         self._to_acknowledge.pop(worker, None)
-        cancel = self._numbers["cancel"]
         message = m.Assign(
-            worker.batch, cancel, worker.last_outcomes, tuple(functions.items()), tuple(runs.items()), tuple(rows),
-            tuple(limits),
+            worker.batch, self._numbers["cancel"], worker.last_outcomes,
+            tuple(functions.items()), tuple(runs.items()), tuple(rows), tuple(limits), tuple(needs),
         )  # fmt: skip
         self._send(worker.peer, message)
 

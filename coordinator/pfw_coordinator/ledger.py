@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
+from pfw.demand import Demand, Offer, shortage
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
 from pfw.lifecycle import RunLife
 
@@ -42,7 +43,10 @@ class Run:
         "meta",
         "name",
         "number",
+        "outlook",
+        "outlook_of",
         "priority",
+        "reserved",
         "session",
         "started_at",
         "subscriptions",
@@ -73,6 +77,11 @@ class Run:
         self.workers: dict[Worker, None] = {}
         #: Workers were told that it is cancelled, and that what runs of it is to be killed.
         self.is_cancel_sent = self.is_urgent = False
+        #: Workers kept free for steps of this run.
+        self.reserved: dict[Demand, Worker] = {}
+        #: {demand: why no worker there is can ever meet it, "" if one can}, looked at when the cluster was as numbered.
+        self.outlook: dict[Demand, str] = {}
+        self.outlook_of = 0
         #: The last end of a backoff, or deadline, that was noted down, and what is kept of the run after its end.
         self.backoff_at = float("-inf")
         self.kept_bytes = 0
@@ -96,10 +105,19 @@ class Attempt(NamedTuple):
     estimate_us: int
     size: int
     batch: int
+    #: What it takes of its worker beside one slot; None for nothing.
+    demand: Demand | None = None
 
 
 #: Builds an Attempt from one tuple; `Attempt(...)` takes 0.2 µs more, once a step.
 new_attempt = partial(tuple.__new__, Attempt)
+
+
+class Reservation(NamedTuple):
+    """Whom a worker is kept free for."""
+
+    run: Run
+    demand: Demand
 
 
 class Worker:
@@ -113,12 +131,14 @@ class Worker:
         "idle_since",
         "is_leaving",
         "is_suspect",
+        "in_use",
         "last_outcomes",
         "last_seen",
         "mark",
         "marked_at",
         "name",
         "known_functions",
+        "left",
         "number",
         "out",
         "out_bytes",
@@ -126,6 +146,8 @@ class Worker:
         "pid",
         "queued_us",
         "recalled_at",
+        "reservation",
+        "resources",
         "slots",
         "stats",
     )
@@ -138,6 +160,13 @@ class Worker:
         self.host = ""
         #: Per lane: what may execute at once, what is out, expected µs of it.
         self.slots = slots
+        #: What it has beside slots, and what of that is not reserved.
+        self.resources: dict[str, int] = {}
+        self.left: dict[str, int] = {}
+        #: Steps assigned anywhere that count for a limit, shared by all workers of a coordinator.
+        self.in_use: Counter[str] = Counter()
+        #: Nobody else gets slots of this lane here.
+        self.reservation: Reservation | None = None
         self.out = [0, 0, 0]
         self.queued_us = [0, 0, 0]
         self.out_bytes = 0
@@ -174,26 +203,58 @@ class Worker:
         """Whether the worker may be given more in this lane."""
         if self.is_suspect or self.is_leaving:
             return False
+        if self.reservation is not None and self.reservation.demand.lane == lane:
+            return False
         return self.out[lane] < self.slots[lane] or self.room_us(lane) > 0
 
-    def add(self, attempts: Iterable[tuple[int, Attempt]], lane: int) -> None:
-        """Books attempts of one lane, (number, attempt). 0.2 µs each."""
-        count = expected_us = size = 0
+    def fits(self, demand: Demand) -> bool:
+        """Whether the worker has everything a step of this demand takes, now. Limits are not its business."""
+        lane, heavy, slots, needs, _ = demand
+        if self.is_suspect or self.is_leaving or not self.slots[lane]:
+            return False
+        if self.out[lane] + slots > self.slots[lane] and (heavy or slots > 1 or self.room_us(lane) <= 0):
+            return False
+        left = self.left
+        return all(left.get(name, 0) >= amount for name, amount in needs)
+
+    def can_meet(self, demand: Demand) -> bool:
+        """Whether the worker would have everything if it held nothing."""
+        return not shortage(demand, [self.offer])
+
+    @property
+    def offer(self) -> Offer:
+        """All that it has."""
+        return Offer(self.slots, self.resources)
+
+    def _take(self, demand: Demand, sign: int) -> None:
+        """Books (1 for each step) or frees (-1) what steps take beside their first slot."""
+        self.out[demand.lane] += sign * (demand.slots - 1)
+        for name, amount in demand.needs:
+            self.left[name] -= sign * amount
+        for name, _ in demand.limits:
+            self.in_use[name] += sign
+
+    def add(self, attempts: Sequence[tuple[int, Attempt]], lane: int, demand: Demand | None = None) -> None:
+        """Books attempts of one lane and demand, (number, attempt). 0.2 µs each."""
+        expected_us = size = 0
         for number, attempt in attempts:
             self.attempts[number] = attempt
-            count += 1
             expected_us += attempt[4]
             size += attempt[5]
-        self.out[lane] += count
+        self.out[lane] += len(attempts)
         self.queued_us[lane] += expected_us
         self.out_bytes += size
+        if demand is not None:
+            self._take(demand, len(attempts))
 
     def free(self, number: int, now: float) -> Attempt | None:
         """Takes an attempt out of the ledger; None if the worker does not hold it."""
         attempt = self.attempts.pop(number, None)
         if attempt is not None:
-            _, _, _, lane, estimate_us, size, _ = attempt
+            _, _, _, lane, estimate_us, size, _, demand = attempt
             out = self.out
+            if demand is not None:
+                self._take(demand, -1)
             if out[lane] == self.slots[lane]:
                 self.idle_since[lane] = now
             out[lane] -= 1

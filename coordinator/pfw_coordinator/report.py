@@ -19,6 +19,8 @@ def report_workers(workers: Iterable[Worker], now: float) -> list[dict[str, Any]
             "state": "suspect" if worker.is_suspect else "leaving" if worker.is_leaving else "ready",
             "cpu": worker.slots[0],
             "io": worker.slots[1],
+            "resources": worker.resources,
+            "free": worker.left,
             "held": len(worker.attempts),
             "rss_bytes": worker.stats[0],
             "cpu_percent": worker.stats[1],
@@ -46,6 +48,7 @@ def _report_run(run: Run, epoch_s: float, now: float) -> dict[str, Any]:
         "mode": life.mode,
         "steps": len(life.states),
         **{STATE_NAMES[state].lower(): count for state, count in sorted(Counter(life.states).items())},
+        "waits_for": _waits_for(run),
         "started_at": run.started_at + epoch_s,
         "duration_s": round(ended_at - run.started_at, 6),
     }
@@ -69,12 +72,19 @@ def report_step(run: Run, step: int, workers: Iterable[Worker], now: float) -> d
     }
 
 
+def _waits_for(run: Run) -> str:
+    """Why a ready step cannot be given to any worker there is; "" if there is no such step."""
+    waiting = [text for demand, text in run.outlook.items() if run.life.demanding[demand].count]
+    return next(filter(None, waiting), "")
+
+
 def report_status(workers: Iterable[Worker], runs: Iterable[Run]) -> dict[str, Any]:
     """The cluster in numbers."""
-    workers = list(workers)
+    workers, live = list(workers), [run for run in runs if not run.life.is_finished]
     return {
         "workers": len(workers),
-        "runs": sum(not run.life.is_finished for run in runs),
+        "runs": len(live),
+        "waiting": sum(bool(_waits_for(run)) for run in live),
         "cpu": sum(worker.slots[0] for worker in workers),
         "io": sum(worker.slots[1] for worker in workers),
         "async": sum(worker.slots[2] for worker in workers),

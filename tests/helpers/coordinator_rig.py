@@ -51,9 +51,17 @@ class CoordinatorRig:
 
     # -- workers ---------------------------------------------------------------------------------------------------
 
-    def register(self, name: str, cpu: int = 1, io: int = 1, permits: int = 1, host: str = "elsewhere") -> None:
+    def register(
+        self,
+        name: str,
+        cpu: int = 1,
+        io: int = 1,
+        permits: int = 1,
+        host: str = "elsewhere",
+        resources: tuple[tuple[str, int], ...] = (),
+    ) -> None:
         clock_us = int(self.now * 1e6)
-        message = m.Register(m.PROTOCOL, "3.11", "0", name, 77, host, cpu, io, permits, clock_us)
+        message = m.Register(m.PROTOCOL, "3.11", "0", name, 77, host, cpu, io, permits, clock_us, resources)
         self.core.on_register(name.encode(), message, self.now)
 
     def join(self, name: str, cpu: int = 1, io: int = 1, permits: int = 1) -> None:

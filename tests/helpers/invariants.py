@@ -33,24 +33,50 @@ def check(core: CoordinatorCore) -> None:
         check_life(run.life)
         for lane, queue in enumerate(run.life.ready):
             assert not queue.count or run in core._waiting[lane], f"run {run.number} waits in lane {lane} unseen"
+        wanted = [queue for queue in run.life.demanding.values() if queue.count]
+        assert not wanted or run in core._demanding, f"run {run.number} waits with demands unseen"
+        assert all(worker.reservation == (run, demand) for demand, worker in run.reserved.items())
         assert run.life.is_finished or len(run.functions) == len(run.life.graph.functions)
         for subscription in run.subscriptions:
             _check_subscription(subscription)
     assert assigned == expected, f"assigned {expected - assigned}, in a ledger {assigned - expected}"
     _check_functions(core)
+    _check_limits(core)
 
 
 def _check_ledger(core: CoordinatorCore, worker: Worker) -> None:
     """Credit is what the attempts say, and the sets of workers with credit are right."""
     for lane in range(3):
         attempts = [attempt for attempt in worker.attempts.values() if attempt.lane == lane]
-        assert worker.out[lane] == len(attempts)
+        assert worker.out[lane] == sum(attempt.demand.slots if attempt.demand else 1 for attempt in attempts)
         assert worker.queued_us[lane] == sum(attempt.estimate_us for attempt in attempts)
         assert (worker in core._credit[lane]) == worker.has_credit(lane), f"credit of {worker.name} in lane {lane}"
+    _check_demands(worker)
     assert worker.out_bytes == sum(attempt.size for attempt in worker.attempts.values())
     assert all(0 < attempt.batch <= worker.batch for attempt in worker.attempts.values())
     for credit in core._credit:
         assert all(known in core.workers.values() for known in credit), "a worker that is gone has credit"
+
+
+def _check_demands(worker: Worker) -> None:
+    """Never more is reserved than the worker has."""
+    reserved: Counter[str] = Counter()
+    for attempt in worker.attempts.values():
+        reserved.update(dict(attempt.demand.needs) if attempt.demand else {})
+    for name, offered in worker.resources.items():
+        assert worker.left[name] == offered - reserved[name] >= 0, f"{name} of {worker.name}"
+    assert set(reserved) <= set(worker.resources)
+    if worker.reservation is not None:
+        assert worker.reservation.run.reserved[worker.reservation.demand] is worker
+
+
+def _check_limits(core: CoordinatorCore) -> None:
+    """No limit is exceeded, whatever worker its steps are on."""
+    demands = [attempt.demand for worker in core.workers.values() for attempt in worker.attempts.values()]
+    used = Counter(name for demand in demands if demand for name, _ in demand.limits)
+    assert used == +core._in_use
+    for name, count in used.items():
+        assert count <= max(dict(demand.limits).get(name, 0) for demand in demands if demand), f"{count} of {name}"
 
 
 def _check_subscription(subscription: object) -> None:
@@ -77,8 +103,9 @@ def check_life(life: RunLife) -> None:
     states = life.states
     finished = [state >= SUCCEEDED for state in states]
     assert life.unfinished == finished.count(False)
-    queued = [step for queue in life.ready for bucket in queue._buckets.values() for step in bucket]
-    for queue in life.ready:
+    queues = (*life.ready, *life.demanding.values())
+    queued = [step for queue in queues for bucket in queue._buckets.values() for step in bucket]
+    for queue in queues:
         assert queue.count == sum(map(len, queue._buckets.values()))
         assert sorted(-rank for rank in queue._ranks) == sorted(queue._buckets)
     parked = [step for step in life._parked if states[step] == READY]
@@ -122,6 +149,8 @@ def check_worker(core: WorkerCore) -> None:
     for lane, queue in enumerate(core._queues):
         places.update(queue)
         assert all(core.attempts[number].lane == lane for number in queue)
+    places.update(core._choosy)
+    assert all(core.attempts[number].need is not None for number in core._choosy)
     places.update(number for number in core._blocked if number in core.attempts)
     for slot in core.slots.values():
         held = [number for number in slot.held if number in core.attempts]
@@ -132,6 +161,18 @@ def check_worker(core: WorkerCore) -> None:
     assert set(core._stops) <= set(core.attempts), "what is not held is being stopped"
     waiting = {row[0] for row in core._outcome_rows}
     assert core._in_outbox == waiting | {row[0] for rows in core._outbox.values() for row in rows}
-    assert sum(slot.lane == LANE_CPU for slot in core.slots.values()) == core.limits[LANE_CPU]
-    for lane in (1, 2):
-        assert sum(slot.lane == lane for slot in core.slots.values()) <= max(1, core.limits[lane])
+    assert len(core._plain_slots(LANE_CPU)) == core.limits[LANE_CPU]
+    for lane in (0, 1, 2):
+        assert len(core._plain_slots(lane)) <= max(1, core.limits[lane])
+        _check_slots_taken(core, lane)
+
+
+def _check_slots_taken(core: WorkerCore, lane: int) -> None:
+    """Attempts that want slots of their own kind have them, each GPU once, and no more than there are."""
+    own = [(slot, outfit) for slot, outfit in core._own_slots() if slot.lane == lane]
+    taken = [outfit.slots for slot, outfit in own if slot.held]
+    busy = sum(bool(slot.held) for slot in core._plain_slots(lane))
+    assert not taken or sum(taken) + busy <= core.limits[lane], f"{taken} and {busy} slots of {core.limits[lane]}"
+    assert len(own) <= 2 * core.limits[lane] + 1
+    gpus = [name for slot, outfit in core._own_slots() if slot.held for name in outfit.gpus]
+    assert len(gpus) == len(set(gpus)) <= core.gpus

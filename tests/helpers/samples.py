@@ -44,7 +44,7 @@ def graph_of(
 
 #: One of each message.
 SAMPLES: tuple[m.Message, ...] = (
-    m.Register(1, "3.11", "0.1", "worker", 99, "host", 4, 16, 100, 123_456),
+    m.Register(1, "3.11", "0.1", "worker", 99, "host", 4, 16, 100, 123_456, (("gpu", 2),)),
     m.Heartbeat(3, 2, (5, 6), 1 << 30, 12.5, 0.7, 4),
     m.Outcomes(7, ((5, 0, 10, 20, b"out", 15, 1 << 30), (6, 1, 11, 21, b"", 0, 0))),
     m.Notes(((5, 1_000),)),
@@ -53,14 +53,21 @@ SAMPLES: tuple[m.Message, ...] = (
     m.Welcome(2, 1.0, "tcp://127.0.0.1:1", 3),
     m.Refused(1, "why", 0),
     m.Assign(
-        8, 1, 7, ((0, b"fn"),), ((1, "run"),), ((5, 1, 0, 1, 0, 2, 50, 2_000, b"call", (b"in", b"")),), ((5, 250, 1),)
+        8,
+        1,
+        7,
+        ((0, b"fn"),),
+        ((1, "run"),),
+        ((5, 1, 0, 1, 0, 2, 50, 2_000, b"call", (b"in", b"")),),
+        ((5, 250, 1),),
+        ((5, 2, 1),),
     ),
     m.GiveBack((5, 6)),
     m.Reply(7, 3, (4,)),
     m.Forget((1,), (0, 2)),
     m.Cancels(2, 3, (1,)),
     m.Hello(1, "3.11", "0.1", b"session"),
-    m.Submit(b"key", "name", "parallel", "stop", 0, (0, 1), 0, 1, 5, b"meta", b"graph", "1.2", 1.5),
+    m.Submit(b"key", "name", "parallel", "stop", 0, (0, 1), 0, 1, 5, b"meta", b"graph", "1.2", 1.5, 7),
     m.Extend(1, 3, b"graph"),
     m.CancelRun(1, "reason"),
     m.CloseRun(1),

@@ -260,3 +260,32 @@ def who() -> int:
 def shout(text: str) -> str:
     print(text, flush=True)
     return text
+
+
+def read_environ(names: Any) -> tuple[int, list[str | None]]:
+    """This process and what its environment says."""
+    return os.getpid(), [os.environ.get(name) for name in names]
+
+
+def crowd(folder: str, variable: str = "") -> int:
+    """How many of these steps execute at once (with the same value of the variable), seen while one executes."""
+    mine = Path(folder, f"{os.environ.get(variable, '')}~{os.getpid()}")
+    mine.touch()
+    seen = 0
+    for _ in range(10):
+        seen = max(seen, len(list(Path(folder).glob(f"{mine.name.partition('~')[0]}~*"))))
+        time.sleep(LOOK_S)
+    mine.unlink()
+    return seen
+
+
+async def crowd_async(folder: str) -> int:
+    """As `crowd`, for steps that share a process."""
+    mine = Path(folder, f"~{current().step_id}")
+    mine.touch()
+    seen = 0
+    for _ in range(10):
+        seen = max(seen, len(list(Path(folder).iterdir())))
+        await asyncio.sleep(LOOK_S)
+    mine.unlink()
+    return seen

@@ -17,9 +17,9 @@ OUT = b"out"
 class WorkerRig:
     """One worker; `now` is its clock. `turn` gives the fields of the outbox in which something is."""
 
-    def __init__(self, cpu: int = 1, io: int = 2) -> None:
+    def __init__(self, cpu: int = 1, io: int = 2, gpus: int = 0) -> None:
         self.now = 100.0
-        self.core = Core(REGISTER._replace(cpu=cpu, io=io), self.now)
+        self.core = Core(REGISTER._replace(cpu=cpu, io=io, resources=(("gpu", gpus),) if gpus else ()), self.now)
         self.wake_at = self.now
         self._batch = self._outcomes = 0
 
@@ -43,13 +43,13 @@ class WorkerRig:
 
     def assign(
         self, *rows: m.AssignRow, last_cancel: int = 0, acked: int = 0, functions: tuple[int, ...] = (0,),
-        limits: tuple[tuple[int, int, int], ...] = (),
+        limits: tuple[tuple[int, int, int], ...] = (), needs: tuple[tuple[int, int, int], ...] = (),
     ) -> None:  # fmt: skip
         """A batch; functions and runs go along."""
         self._batch += 1
         pickles = tuple((function, b"fn %d" % function) for function in functions)
         runs = tuple((run, f"run-{run}") for run in {row[1] for row in rows})
-        self.core.on_assign(m.Assign(self._batch, last_cancel, acked, pickles, runs, rows, limits), self.now)
+        self.core.on_assign(m.Assign(self._batch, last_cancel, acked, pickles, runs, rows, limits, needs), self.now)
 
     def end(self, slot: int, *attempts: int, code: int = oc.OK) -> None:
         """A slot returns these attempts."""

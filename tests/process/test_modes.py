@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from helpers import steps, wait_until
-from pfw import LocalCluster, Retry, Run, Step, Workflow, run, start, step
+from pfw import Hint, LocalCluster, Retry, Run, Step, Workflow, run, start, step
 
 MODES = ("sequential", "parallel", "waves")
 
@@ -44,6 +44,13 @@ def map_and_reduce() -> Workflow:
 def lanes() -> Workflow:
     with Workflow("lanes") as wf:
         add(double(1), wait_double(2), double_async(3), double.options(hint="heavy_cpu")(4))
+    return wf
+
+
+def hints() -> Workflow:
+    with Workflow("hints") as wf:
+        wide, heavy = double.options(hint=Hint.cpu(2)), double.options(hint="heavy_io" + Hint.limit("api", 2))
+        total([wide(1), heavy(2), *[double.options(hint=Hint.limit("api", 1))(n) for n in range(5)]])
     return wf
 
 
@@ -143,7 +150,7 @@ def timing_out() -> Workflow:
     return wf
 
 
-SUCCEEDING = (diamond, map_and_reduce, lanes, structures, retries, classes, nothing_but_order, hanging_once)
+SUCCEEDING = (diamond, map_and_reduce, lanes, hints, structures, retries, classes, nothing_but_order, hanging_once)
 FAILING = (failing_in_the_middle, giving_up, failing_chain, unpicklable_results, exits, timing_out)
 
 

@@ -152,7 +152,9 @@ def handlers_of(core: CoordinatorCore) -> dict[type, Callable[[bytes, Any, float
 class SimWorker(Actor):
     """A worker daemon with its slots; dies with all of them."""
 
-    def __init__(self, world: World, number: int, incarnation: int, slots: tuple[int, int, int]) -> None:
+    def __init__(
+        self, world: World, number: int, incarnation: int, slots: tuple[int, int, int], resources: dict[str, int]
+    ) -> None:
         # The clocks of one machine are one.
         offset_s = world.random.choice((77.7, 123_456.789)) if number % 2 else 0.0
         super().__init__(world, f"worker-{number}.{incarnation}", offset_s)
@@ -160,7 +162,9 @@ class SimWorker(Actor):
         self.peer = f"w{number}.{incarnation}".encode()
         self.pid = 1_000 * (number + 1) + incarnation
         host = f"host-{number % 2}"
-        registration = m.Register(m.PROTOCOL, PYTHON, "0", self.name, self.pid, host, *slots, self.clock_us())
+        registration = m.Register(
+            m.PROTOCOL, PYTHON, "0", self.name, self.pid, host, *slots, self.clock_us(), tuple(resources.items())
+        )
         self.core = WorkerCore(registration, self.clock())
         self.slots: dict[int, SimSlot] = {}
         #: Runs whose cancel has been acted upon here.

@@ -30,7 +30,7 @@ from pfw.facts import (
     unpack_end,
 )
 from pfw.failure import FAIL_CRASHED, FAIL_LOST, FAIL_TIMEOUT, Failure
-from pfw.graph import LANE_ASYNC
+from pfw.graph import LANE_ASYNC, Spec
 from pfw.messages import FactRow
 from pfw.record import RunRecord
 from sim.slots import failure_of
@@ -132,7 +132,17 @@ class Oracle:
             require(given in self.outputs.get(key, ()), f"step {index} gets {given!r}, no output of {dependency}")
             require(self.given.setdefault(key, given) == given, f"two outputs of step {dependency} are in use")
         require(plan.spec(index).reruns or not self.begun[run_id, index], f"step {index} of {run_id} begins again")
+        self._require_outfit(worker, slot, life.spec(index))
         self.begun[run_id, index] += 1
+
+    def _require_outfit(self, worker: SimWorker, slot: SimSlot, spec: Spec) -> None:
+        """A step with threads or GPUs of its own is in a slot that has them, every other one in a plain slot."""
+        gpus = dict(spec.needs).get("gpu", 0)
+        if slot.number in worker.core.slots:  # not one that was killed just now
+            outfit = worker.core.slots[slot.number].outfit
+            wanted = (spec.slots, gpus) if gpus or spec.slots > 1 else None
+            found = outfit and (outfit.slots, len(outfit.gpus))
+            require(found == wanted, f"a step that needs {wanted} begins in a slot with {found}")
 
     def _require_wave(self, plan: RunPlan, index: int, states: bytearray) -> None:
         depths = self._depths.get(plan.number)

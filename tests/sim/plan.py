@@ -25,9 +25,17 @@ _SPECS = (
     Spec(LANE_ASYNC, 0, 1, 0.01, 2.0, 30.0, 0, 0.3, timeout=0.2, retries_timeouts=1),
     Spec(LANE_CPU, 0, 0, 0.1, 2.0, 30.0, 1, 0.5, reruns=0),
     Spec(LANE_ASYNC, 0, 0, 0.1, 2.0, 30.0, 1, 0.5, reruns=0),
+    Spec(LANE_CPU, 1, 1, 0.1, 2.0, 1.0, 1, 0.3, slots=2),
+    Spec(LANE_CPU, 1, 0, 0.1, 2.0, 30.0, 1, 0.5, needs=(("gpu", 1),)),
+    Spec(LANE_IO, 1, 1, 0.1, 2.0, 1.0, 1, 0.5, needs=(("heavy_io", 1), ("licence", 2)), limits=(("api", 3),)),
+    Spec(LANE_CPU, 0, 1, 0.1, 2.0, 1.0, 1, 0.5, limits=(("api", 2),)),
+    Spec(LANE_ASYNC, 0, 1, 0.01, 2.0, 30.0, 0, 0.3, needs=(("licence", 1),), limits=(("api", 2),)),
 )
 #: Steps of each run have specs of one of these; those with timeouts only where there is trouble with them.
-_MIXES = ((0,), (0, 1), (0, 1, 2, 3, 4, 5), (3,), (5, 0), (11,), (0, 11, 12, 5))
+_MIXES = (
+    (0,), (0, 1), (0, 1, 2, 3, 4, 5), (3,), (5, 0), (11,), (0, 11, 12, 5),
+    (0, 13, 14), (13, 16, 3), (15, 17), (0, 1, 4, 5, *range(13, 18)),
+)  # fmt: skip
 _MIXES_WITH_TIMEOUTS = ((8,), (0, 1, 8), (8, 9, 10, 12), (10, 5), (0, 1, 2, 3, 4, 5, 8, 9, 10, 11))
 #: Not for open runs.
 _TOLERANT_MIXES = ((0, 1, 6, 7), (3, 7))
@@ -75,6 +83,8 @@ class RunPlan:
     attach_at: float | None = None
     #: How long the run may take, s; 0: as long as it takes.
     timeout_s: float = 0.0
+    #: As in Submit.
+    max_parallel: int = 0
 
     def graph(self, first: int, last: int) -> Graph:
         """The steps from `first` to `last`, as they are submitted. The call of a step names it."""
@@ -157,10 +167,14 @@ def draw_run(random: Random, number: int, trouble: Trouble, *, most_steps: int) 
     if random.random() < trouble.cancel:
         plan.cancel_at = plan.submit_at + random.choice((0.0, 0.002, 0.05, 0.5, 2.0)) * random.random()
         plan.urgent_after = random.choice((None, None, 0.0, 0.001, 0.2))
+        if random.random() < 0.2:  # one that has to be killed
+            deaf = random.choice(plan.steps)
+            deaf.duration_s, deaf.listens_to = 5.0, LISTENS_TO_NOTHING
     if not is_open and random.random() < trouble.timeout / 2:
         plan.timeout_s = random.choice((0.01, 0.2, 1.0, 3.0))
     if random.random() < 0.15:
         plan.attach_at = plan.submit_at + random.uniform(0.0, 3.0)
+    plan.max_parallel = random.choice((0, 0, 0, 0, 1, 3))
     return plan
 
 

@@ -35,6 +35,7 @@ def sights(world: World) -> set[str]:
             numbers = {(peer, row[0]) for row in message.rows}
             seen |= {"sent again"} if numbers & assigned else set()
             assigned |= numbers
+            seen |= {"takes more"} if message.needs else set()
         elif isinstance(message, m.Facts) and message.rows:
             seen |= {"rewound"} if message.position < stated.get((peer, message.run), 0) else set()
             stated[peer, message.run] = message.position + len(message.rows)

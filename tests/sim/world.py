@@ -110,7 +110,7 @@ class World:
         message = m.Submit(
             b"%d" % plan.number, record.name, plan.mode, plan.on_failure, int(plan.keep_all), plan.keep,
             int(plan.is_open), int(plan.is_detached), plan.priority, b"", wire.pack_graph(graph),
-            timeout=plan.timeout_s,
+            timeout=plan.timeout_s, max_parallel=plan.max_parallel,
         )  # fmt: skip
         self.records.append((client, plan, record))
         client.call(lambda session, now: session.submit(message, record))
@@ -253,7 +253,11 @@ class World:
     def _start_worker(self, number: int) -> None:
         self._incarnation += 1
         slots = (self.random.choice((1, 1, 2, 4)), self.random.choice((1, 3)), self.random.choice((1, 8)))
-        worker = SimWorker(self, number, self._incarnation, slots)
+        resources = {"gpu": self.random.randint(0, 2), "heavy_io": self.random.choice((1, 4))}
+        if number == 0 or self.is_embedded:  # one worker can run everything; on a fixed cluster no other may come
+            slots = (max(slots[0], 2), *slots[1:])
+            resources = {"gpu": self.random.randint(1, 3), "heavy_io": 2, "licence": self.random.choice((2, 5))}
+        worker = SimWorker(self, number, self._incarnation, slots, resources)
         self.workers[number] = self._worker_of_peer[worker.peer] = worker
 
     def to_coordinator(self, peer: bytes, frame: bytes) -> None:

@@ -14,7 +14,8 @@ import pytest
 from pfw import codec
 from pfw.errors import ConfigError, GraphError, StepTimeoutError
 from pfw.graph import IF_ALWAYS, LANE_ASYNC, LANE_CPU, LANE_IO, Spec
-from pfw.step import HINTS, Retry, StepFunction, is_async, step
+from pfw.hint import HINTS, Hint
+from pfw.step import Retry, StepFunction, is_async, step
 from pfw.workflow import Workflow
 
 
@@ -66,7 +67,7 @@ def test_all_arguments_go_to_the_function() -> None:
 
 def test_options_change_a_copy() -> None:
     changed = fetch_page.options(id="x", retry=Retry(retries=5), after="y")
-    assert (changed.id, changed.retry.retries, changed.after, changed.hint) == ("x", 5, ("y",), "heavy_io")
+    assert (changed.id, changed.retry.retries, changed.after, changed.hint) == ("x", 5, ("y",), Hint("heavy_io"))
     assert changed.fn is fetch_page.fn
     assert (fetch_page.id, fetch_page.retry.retries, fetch_page.after) == (None, 2, ())
     assert changed.options(retry=0).retry.retries == 0
@@ -75,7 +76,7 @@ def test_options_change_a_copy() -> None:
 
 
 def test_spec_holds_the_options() -> None:
-    assert fetch_page.spec == Spec(LANE_IO, 1, 2, 0.1, 2.0, 30.0, 1, 0.5)
+    assert fetch_page.spec == Spec(LANE_IO, 1, 2, 0.1, 2.0, 30.0, 1, 0.5, needs=(("heavy_io", 1),))
     assert (fetch_page.spec.reruns, step(len, rerun_on_loss=False).spec.reruns) == (1, 0)
     assert (fetch_page.spec.timeout, step(len, timeout=3).spec.timeout) == (0.0, 3.0)
     assert step(wait).spec.lane == LANE_ASYNC

@@ -337,7 +337,7 @@ class Agent:
 
     def _start(self, number: int, kind: str) -> None:
         try:
-            slot = self._spawner.spawn(kind)  # type: ignore[arg-type]
+            slot = self._spawner.spawn(kind, self._core.slots[number].outfit)  # type: ignore[arg-type]
         except OSError as error:  # no process or descriptor left on this machine: steps wait, nothing is lost
             logger.warning("a slot cannot be started: %s", error)
             self._core.on_start_refused(number, time.monotonic())

@@ -11,7 +11,10 @@ import click
 
 from pfw import host
 from pfw import messages as m
-from pfw.errors import InternalError, PfwError
+from pfw.connection import find_address
+from pfw.demand import GPU, HEAVY_IO, HEAVY_IO_PERMITS
+from pfw.errors import ConfigError, InternalError, PfwError
+from pfw.hint import checked_resource
 from pfw.version import __version__
 from pfw_worker.spawner import Spawner
 
@@ -31,6 +34,12 @@ Example, with a coordinator on this machine:
 @click.argument("address", required=False)
 @click.option("--cpu", type=click.IntRange(0, 10_000), help="CPU slots. Default: the cores this process may use.")
 @click.option("--io", type=click.IntRange(0, 10_000), help="IO slots, started on demand. Default: 4 for each CPU slot.")
+@click.option("--gpu", type=click.IntRange(0, 10_000), help="GPUs it offers. Default: those this process may use.")
+@click.option("--resource", "resources", multiple=True, metavar="NAME=N", help="What else it offers. May be repeated.")
+@click.option(
+    "--heavy-io", type=click.IntRange(0, 10_000), default=HEAVY_IO_PERMITS, show_default=True,
+    help='"heavy_io" steps at a time.',
+)  # fmt: skip
 @click.option("--name", help="Name in reports. Default: host name and process id.")
 @click.option("--drain-s", default=20.0, show_default=True, help="How long running steps may go on after SIGTERM.")
 @click.option("--parent-pid", type=int, default=0, hidden=True, help="End at once when this process has ended.")
@@ -40,6 +49,9 @@ def main(
     address: str | None,
     cpu: int | None,
     io: int | None,
+    gpu: int | None,
+    resources: tuple[str, ...],
+    heavy_io: int,
     name: str | None,
     drain_s: float,
     parent_pid: int,
@@ -56,7 +68,8 @@ def main(
     try:
         spawner = Spawner.start()  # before anything imports zmq: what it forks must not hold it
         host.allow_descriptors()  # four for each slot
-        sys.exit(_serve(spawner, address, cpu, io, name, drain_s, parent_pid))
+        registration = _offer(name, cpu, io, gpu, heavy_io, resources)
+        sys.exit(_serve(spawner, find_address(address), registration, drain_s, parent_pid))
     except InternalError:
         logger.exception("a bug in pfw, please report it")
         sys.exit(70)
@@ -69,20 +82,13 @@ def main(
         sys.exit(70)
 
 
-def _serve(
-    spawner: Spawner,
-    address: str | None,
-    cpu: int | None,
-    io: int | None,
-    name: str | None,
-    drain_s: float,
-    parent: int,
-) -> int:
-    from pfw.connection import find_address
-    from pfw_worker.agent import Agent
-
+def _offer(
+    name: str | None, cpu: int | None, io: int | None, gpu: int | None, heavy_io: int, resources: tuple[str, ...]
+) -> m.Register:
+    """What this worker offers."""
     cpu = host.cpu_capacity() if cpu is None else cpu
-    registration = m.Register(
+    offered = {GPU: host.gpu_capacity(gpu), HEAVY_IO: heavy_io, **dict(map(_parse_resource, resources))}
+    return m.Register(
         m.PROTOCOL,
         f"{sys.version_info.major}.{sys.version_info.minor}",
         __version__,
@@ -93,6 +99,19 @@ def _serve(
         4 * max(cpu, 1) if io is None else io,
         ASYNC_PERMITS,
         0,
+        tuple(offered.items()),
     )
-    agent = Agent(find_address(address), registration, spawner, parent_pid=parent, drain_s=drain_s)
+
+
+def _parse_resource(text: str) -> tuple[str, int]:
+    name, _, number = text.rpartition("=")
+    if not number.isdecimal():
+        raise ConfigError(f"--resource is NAME=N with a whole number, not {text!r}")
+    return checked_resource(name), int(number)
+
+
+def _serve(spawner: Spawner, address: str, registration: m.Register, drain_s: float, parent_pid: int) -> int:
+    from pfw_worker.agent import Agent
+
+    agent = Agent(address, registration, spawner, parent_pid=parent_pid, drain_s=drain_s)
     return agent.run()

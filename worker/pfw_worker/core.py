@@ -22,12 +22,14 @@ from typing import Any, NamedTuple
 
 from pfw import messages as m
 from pfw import outcome as oc
+from pfw.demand import GPU
 from pfw.errors import InternalError
 from pfw.failure import Failure, describe_crash, describe_timeout
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
 from pfw.messages import Message
 from pfw.wire import parts
 from pfw_worker.ledger import Held, Slot, Stop, new_held
+from pfw_worker.outfit import Need, Outfit, choose_outfit
 
 LANES = (LANE_CPU, LANE_IO, LANE_ASYNC)
 
@@ -93,6 +95,7 @@ class Core:
     """State of one worker. Times are monotonic seconds, the clock of the slots' start_us too."""
 
     def __init__(self, registration: m.Register, now: float) -> None:
+        self.gpus = dict(registration.resources).get(GPU, 0)
         self.registration = registration
         self.limits = (registration.cpu, registration.io, registration.permits)
         self.number = 0
@@ -104,6 +107,9 @@ class Core:
         self.slots: dict[int, Slot] = {}
         self.stats: tuple[int, float, float] = (0, 0.0, 0.0)
         self._queues: tuple[deque[int], ...] = tuple(deque() for _ in LANES)
+        #: Attempts that want a slot of their own kind: queued, and all that are held.
+        self._choosy: deque[int] = deque()
+        self._needs: dict[int, Need] = {}
         self._functions: dict[int, bytes] = {}
         self._run_ids: dict[int, str] = {}
         self._cancelled: set[int] = set()
@@ -121,8 +127,7 @@ class Core:
         self._outbox_number = 0
         self._repeat_at = 0.0
         self._in_outbox: set[int] = set()
-        self._slot_number = 0
-        self._failed_starts = 0
+        self._slot_number = self._failed_starts = 0
         self._no_start_before = [float("-inf")] * len(LANES)
         self._next_heartbeat = now
         self._next_look = self._wake_at = now
@@ -133,8 +138,7 @@ class Core:
         self._to_stop: list[tuple[int, int, int]] = []
         self._kills: list[int] = []
         self._starts: list[tuple[int, int]] = []
-        self._recalls: list[int] = []
-        self._ends: list[int] = []
+        self._recalls, self._ends = list[int](), list[int]()
         #: Cancelled runs of which something may still run here.
         self._uncleared: set[int] = set()
         self._forgotten: list[str] = []
@@ -164,7 +168,7 @@ class Core:
         """Drops everything held: the coordinator that gave it does not know this worker."""
         for number in list(self.attempts):
             self._drop(number)
-        for queue in self._queues:
+        for queue in (*self._queues, self._choosy):
             queue.clear()
         self._outbox.clear()
         self._in_outbox.clear()
@@ -206,6 +210,8 @@ class Core:
         functions, queues, cancelled, is_leaving = self._functions, self._queues, self._cancelled, self.is_leaving
         is_blocked = msg.last_cancel > self._last_cancel
         self._wanted_cancel = max(self._wanted_cancel, msg.last_cancel)
+        needs = {number: Need(slots, gpus) for number, slots, gpus in msg.needs}
+        self._needs.update(needs)
         for number, run, step, attempt, function, lane, estimate_us, grace_ms, call, inputs in msg.rows:
             if number in attempts or number in in_outbox:
                 continue
@@ -214,18 +220,26 @@ class Core:
             size = len(call) + sum(map(len, inputs)) if inputs else len(call)
             is_short = 1 if 0 < estimate_us <= MESSAGE_US else 0
             row = (number, run, run_ids[run], step, attempt, function, is_short, call, inputs)
-            attempts[number] = new_held((row, lane, estimate_us, grace_ms / 1000, size, 0.0, 0.0, False))
+            held = row, lane, estimate_us, grace_ms / 1000, size, 0.0, 0.0, False, needs.get(number)
+            attempts[number] = new_held(held)
             if run in cancelled or is_leaving:
                 self._hand_back(number)
             elif is_blocked:
                 self._blocked.append(number)
+            elif number in needs:
+                self._choosy.append(number)
             else:
                 queues[lane].append(number)
-        for number, timeout_ms, is_once in msg.limits:
-            if number in attempts:
-                attempts[number] = attempts[number]._replace(timeout_s=timeout_ms / 1000, is_once=bool(is_once))
+        self._limit(msg.limits)
         if is_blocked:
             self._ask_cancels()
+
+    def _limit(self, limits: Iterable[tuple[int, int, int]]) -> None:
+        """Notes down which attempts have a timeout or may be begun only once."""
+        for number, timeout_ms, is_once in limits:
+            if number in self.attempts:
+                limited = self.attempts[number]._replace(timeout_s=timeout_ms / 1000, is_once=bool(is_once))
+                self.attempts[number] = limited
 
     def on_reply(self, msg: m.Reply, now: float) -> None:
         """Outcomes are acknowledged; attempts that are not this worker's (any more) are stopped."""
@@ -235,7 +249,7 @@ class Core:
         for number in msg.stop:
             if number in self.attempts:
                 held = self.attempts[number]
-                for queue in (self._queues[held.lane], self._blocked):
+                for queue in (self._queue_of(held), self._blocked):
                     if number in queue:
                         queue.remove(number)
                 self._drop(number)
@@ -244,8 +258,8 @@ class Core:
         """Attempts wanted elsewhere: those not yet given to a slot are handed back."""
         for number in msg.attempts:
             held = self.attempts.get(number)
-            if held is not None and number in self._queues[held.lane]:
-                self._queues[held.lane].remove(number)
+            if held is not None and number in self._queue_of(held):
+                self._queue_of(held).remove(number)
                 self._hand_back(number)
 
     def on_forget(self, msg: m.Forget, now: float) -> None:
@@ -276,7 +290,7 @@ class Core:
             blocked, self._blocked = self._blocked, []
             for number in blocked:
                 if number in self.attempts:
-                    self._queues[self.attempts[number].lane].append(number)
+                    self._queue_of(self.attempts[number]).append(number)
 
     def _ask_cancels(self) -> None:
         self._mail.append(m.CancelsAsked(self._last_cancel))
@@ -287,7 +301,7 @@ class Core:
         self._cancelled.add(run)
         self._to_cancel.append(run)
         self._uncleared.add(run)
-        for queue in (*self._queues, self._blocked):
+        for queue in (*self._queues, self._choosy, self._blocked):
             doomed = [number for number in queue if self.attempts[number].row[1] == run]
             for number in doomed:
                 queue.remove(number)
@@ -416,7 +430,7 @@ class Core:
                 self._blame(orphan, int(slot.held[orphan] * 1e6), crash, now, is_killed=is_killed)
             else:
                 self._requeue(orphan, slot.lane)
-        if slot.lane == LANE_CPU:
+        if slot.lane == LANE_CPU and slot.outfit is None:
             self._start_slot(LANE_CPU, now)
 
     def _is_spent(self, number: int, lane: int) -> bool:
@@ -431,7 +445,7 @@ class Core:
         if self.attempts[number].row[1] in self._cancelled:
             self._hand_back(number)
             return
-        self._queues[lane].appendleft(number)
+        self._queue_of(self.attempts[number]).appendleft(number)
         if lane == LANE_ASYNC:
             self._alone.add(number)
 
@@ -513,7 +527,7 @@ class Core:
         if not self.is_leaving:
             self.is_leaving = True
             self._mail.append(m.Leaving(0))
-            for queue in (*self._queues, self._blocked):
+            for queue in (*self._queues, self._choosy, self._blocked):
                 for number in queue:
                     self._hand_back(number)
                 queue.clear()
@@ -527,13 +541,12 @@ class Core:
         """Heartbeats, repetitions, slots that have idled long."""
         if now >= self._next_heartbeat:
             self._beat(now)
-            for _ in range(self.limits[LANE_CPU] - sum(slot.lane == LANE_CPU for slot in self.slots.values())):
+            for _ in range(self.limits[LANE_CPU] - len(self._plain_slots(LANE_CPU))):
                 self._start_slot(LANE_CPU, now)
         for slot in list(self.slots.values()):
-            is_spare = slot.lane != LANE_CPU and slot.is_ready and not slot.held
-            if is_spare and now - slot.idle_since > IDLE_S and not self._queues[slot.lane]:
-                del self.slots[slot.number]
-                self._ends.append(slot.number)
+            is_spare = (slot.lane != LANE_CPU or slot.outfit is not None) and slot.is_ready and not slot.held
+            if is_spare and now - slot.idle_since > IDLE_S and not (self._queues[slot.lane] or self._choosy):
+                self._end_slot(slot)
 
     def _beat(self, now: float) -> None:
         if not self.number:
@@ -554,6 +567,8 @@ class Core:
 
     def drain(self, now: float) -> Outbox:
         """Gives queued attempts to slots and returns everything the shell has to do."""
+        if self._needs:
+            self._dispatch_choosy(now)
         for lane in LANES:
             if self._queues[lane]:
                 self._dispatch(lane, now)
@@ -625,7 +640,7 @@ class Core:
 
     def _dispatch(self, lane: int, now: float) -> None:
         queue = self._queues[lane]
-        slots = [slot for slot in self.slots.values() if slot.lane == lane]
+        slots = self._plain_slots(lane)
         if lane == LANE_ASYNC:
             self._dispatch_async(queue, slots, now)
             return
@@ -633,6 +648,9 @@ class Core:
             (s for s in slots if s.is_ready and s.expected_us <= MESSAGE_US and not s.is_killed),
             key=lambda s: s.expected_us,
         )
+        if self._needs:  # the slots that such attempts take are not for others
+            idle = [slot for slot in ready if not slot.held][: self._room(lane)]
+            ready = [slot for slot in ready if slot.held or slot in idle]
         for left, slot in zip(range(len(ready), 0, -1), ready, strict=True):
             if not queue:
                 return
@@ -659,8 +677,8 @@ class Core:
 
     def _recall(self, now: float) -> None:
         """A slot idles and nothing is queued: another slot's steps that it has not read yet are taken back."""
-        slots = [slot for slot in self.slots.values() if slot.lane == LANE_CPU and slot.is_ready]
-        if all(slot.held for slot in slots):
+        slots = [slot for slot in self._plain_slots(LANE_CPU) if slot.is_ready]
+        if all(slot.held for slot in slots) or not self._room(LANE_CPU):
             return
         for slot in slots:
             if len(slot.held) > 1 and not slot.is_recalled and not slot.has_large:
@@ -680,7 +698,7 @@ class Core:
                     if row[1] in self._cancelled or self.is_leaving:
                         self._hand_back(row[0])
                     else:
-                        self._queues[slot.lane].appendleft(row[0])
+                        self._queue_of(self.attempts[row[0]]).appendleft(row[0])
 
     def _fill(self, slot: Slot, queue: deque[int], share: int, now: float) -> None:
         """One message: a step of unknown or long duration alone, or short ones up to MESSAGE_US of expected work."""
@@ -732,12 +750,83 @@ class Core:
         wanted = sum(1 for number in queue if not self.attempts[number].row[6]) or (0 if slots else 1)
         expected = sum(self.attempts[number].estimate_us for number in queue)
         wanted = max(wanted, expected // (5 * MESSAGE_US))
-        for _ in range(min(wanted - starting, self.limits[LANE_IO] - len(slots))):
+        most = self.limits[LANE_IO] - len(slots)
+        if self._needs:
+            most = min(most, self._room(LANE_IO) - sum(not slot.held for slot in slots))
+        for _ in range(min(wanted - starting, most)):
             self._start_slot(LANE_IO, now)
 
-    def _start_slot(self, lane: int, now: float) -> None:
+    def _start_slot(self, lane: int, now: float, outfit: Outfit | None = None, pledged: int = 0) -> None:
         if now < self._no_start_before[lane]:
             return
         self._slot_number += 1
-        self.slots[self._slot_number] = Slot(self._slot_number, lane, now)
+        self.slots[self._slot_number] = Slot(self._slot_number, lane, now, outfit, pledged)
         self._starts.append((self._slot_number, lane))
+
+    def _end_slot(self, slot: Slot) -> None:
+        del self.slots[slot.number]
+        self._ends.append(slot.number)
+
+    # -- attempts that want a slot of their own kind ---------------------------------------------------------------
+
+    def _queue_of(self, held: Held) -> deque[int]:
+        return self._queues[held.lane] if held.need is None else self._choosy
+
+    def _plain_slots(self, lane: int) -> list[Slot]:
+        return [slot for slot in self.slots.values() if slot.lane == lane and slot.outfit is None]
+
+    def _room(self, lane: int) -> int:
+        """How many more plain slots may be busy; those that choosy attempts take, queued ones too, may not."""
+        claimed = sum(need.slots for number, need in self._needs.items() if self.attempts[number].lane == lane)
+        return max(0, self.limits[lane] - claimed - sum(bool(slot.held) for slot in self._plain_slots(lane)))
+
+    def _dispatch_choosy(self, now: float) -> None:
+        """Gives each attempt with a need of its own to an idle slot that has it, or starts one."""
+        self._needs = {number: need for number, need in self._needs.items() if number in self.attempts}
+        for number in list(self._choosy):
+            held = self.attempts[number]
+            pledged = next((slot for slot in self.slots.values() if slot.pledged == number and not slot.held), None)
+            if pledged is not None:
+                if pledged.is_ready and not pledged.is_killed:
+                    self._give(pledged, number, held, now)
+            elif self._is_room_for(held):
+                self._find_slot(number, held, now)
+
+    def _is_room_for(self, held: Held) -> bool:
+        assert held.need is not None
+        lane = held.lane
+        busy = sum(bool(slot.held) for slot in self._plain_slots(lane))
+        taken = sum(outfit.slots for slot, outfit in self._own_slots() if slot.lane == lane and self._is_taken(slot))
+        return busy + taken + held.need.slots <= self.limits[lane]
+
+    def _own_slots(self) -> list[tuple[Slot, Outfit]]:
+        return [(slot, slot.outfit) for slot in self.slots.values() if slot.outfit is not None]
+
+    def _is_taken(self, slot: Slot) -> bool:
+        return bool(slot.held) or slot.pledged in self.attempts
+
+    def _find_slot(self, number: int, held: Held, now: float) -> None:
+        assert held.need is not None
+        own = self._own_slots()
+        taken = {gpu for slot, outfit in own if self._is_taken(slot) for gpu in outfit.gpus}
+        idle = {
+            outfit: slot
+            for slot, outfit in own
+            if slot.lane == held.lane and slot.is_ready and not slot.is_killed and not self._is_taken(slot)
+        }
+        chosen = choose_outfit(held.need, idle, self.gpus, taken)
+        if chosen in idle:
+            self._give(idle[chosen], number, held, now)
+        elif chosen is not None:
+            # An idle process may still hold memory of its GPUs; and not more are kept than there are slots.
+            for outfit, slot in idle.items():
+                if set(outfit.gpus) & set(chosen.gpus) or len(own) >= self.limits[held.lane]:
+                    self._end_slot(slot)
+            self._start_slot(held.lane, now, chosen, number)
+
+    def _give(self, slot: Slot, number: int, held: Held, now: float) -> None:
+        self._choosy.remove(number)
+        slot.pledged = 0
+        slot.held[number] = now
+        slot.expected_us += held.estimate_us or AHEAD_US
+        self._send_rows(slot, [held.row])

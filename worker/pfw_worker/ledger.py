@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
+from pfw_worker.outfit import Need, Outfit
+
 
 class Held(NamedTuple):
     """An attempt in this worker's hands."""
@@ -21,6 +23,8 @@ class Held(NamedTuple):
     unseen_s: float = 0.0
     #: It must not be begun twice: where nobody knows whether it was begun, it was.
     is_once: bool = False
+    #: What it wants of its slot; None: any slot of its lane will do.
+    need: Need | None = None
 
 
 #: Builds a Held from one tuple; `Held(...)` takes 0.2 µs more, once a step.
@@ -41,13 +45,19 @@ class Slot:
         "is_recalled",
         "lane",
         "number",
+        "outfit",
+        "pledged",
         "to_forget",
         "unread",
     )
 
-    def __init__(self, number: int, lane: int, now: float) -> None:
+    def __init__(self, number: int, lane: int, now: float, outfit: Outfit | None = None, pledged: int = 0) -> None:
         self.number = number
         self.lane = lane
+        #: What it was started with; None: it is like most.
+        self.outfit = outfit
+        #: The attempt it was started for.
+        self.pledged = pledged
         self.is_ready = False
         self.is_killed = False
         #: Its unread messages were taken back since it was last sent one.

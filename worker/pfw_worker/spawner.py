@@ -26,6 +26,7 @@ from pfw import host
 from pfw.errors import InternalError
 from pfw.folders import FOLDER_VARIABLE, make_folder, remove_folder
 from pfw_worker.channel import Channel, connect_pair
+from pfw_worker.outfit import Outfit, environment_of
 from pfw_worker.output import Output, open_output
 from pfw_worker.page import PAGE_BYTES, STOP_SIGNAL, StatusPage
 from pfw_worker.strays import kill_strays, mark
@@ -38,6 +39,8 @@ SYS_PATH_VARIABLE: Final = "PFW_SYS_PATH"
 
 _REPLY_TIMEOUT_S: Final = 30.0
 _CLOSE_TIMEOUT_S: Final = 10.0
+#: Longest request: the kind of a slot and its environment.
+_REQUEST_BYTES: Final = 64 << 10
 
 #: What the spawner says: (_SPAWNED, pid, 0, 0) with a pidfd, (_REFUSED, errno, 0, 0) or
 #: (_REAPED, pid, wait status, peak of its memory in KiB).
@@ -119,8 +122,12 @@ class Spawner:
         """Return a file descriptor that is readable when `poll` has something to tell."""
         return self._control.fileno()
 
-    def spawn(self, kind: SlotKind) -> SlotHandle:
+    def spawn(self, kind: SlotKind, outfit: Outfit | None = None) -> SlotHandle:
         """Start a slot and return when its process exists; its first message, `()`, says that it is ready.
+
+        Args:
+            kind: What it is for.
+            outfit: Its threads and GPUs; None: one thread, and whatever GPUs there are.
 
         Raises:
             OSError: The machine cannot start another process.
@@ -130,7 +137,9 @@ class Spawner:
         page_fd, output_fd = host.shared_memory("pfw-page", PAGE_BYTES), open_output()
         try:
             page = StatusPage(page_fd)
-            pid, pidfd = self._request(kind, [their_socket.fileno(), page_fd, output_fd])
+            environment = environment_of(outfit, host.gpu_names()) if outfit is not None else {}
+            request = json.dumps([kind, environment]).encode()
+            pid, pidfd = self._request(request, [their_socket.fileno(), page_fd, output_fd])
         except BaseException:
             channel.close()
             os.close(output_fd)
@@ -159,9 +168,9 @@ class Spawner:
         remove_folder(self.folder)
         os.close(self._lock_fd)
 
-    def _request(self, kind: SlotKind, fds: list[int]) -> tuple[int, int]:
+    def _request(self, request: bytes, fds: list[int]) -> tuple[int, int]:
         try:
-            socket.send_fds(self._control, [kind.encode()], fds)
+            socket.send_fds(self._control, [request], fds)
             while not self.at_end and host.wait_readable(self.fileno(), _REPLY_TIMEOUT_S):
                 reply = self._receive()
                 if reply is not None:
@@ -222,11 +231,12 @@ class _Nursery:
 
     def _answer(self) -> bool:
         """Fork the slot of one request; return False when the supervisor is gone."""
-        data, fds, _, _ = socket.recv_fds(self._control, 16, 3)
+        data, fds, _, _ = socket.recv_fds(self._control, _REQUEST_BYTES, 3)
         if not data:
             return False
         try:
-            pid = self._fork(data.decode(), fds)
+            kind, environment = json.loads(data)
+            pid = self._fork(kind, environment, fds)
         except OSError as error:
             self._control.sendall(_REPLY.pack(_REFUSED, error.errno or errno.EAGAIN, 0, 0))
             return True
@@ -238,10 +248,11 @@ class _Nursery:
         os.close(pidfd)
         return True
 
-    def _fork(self, kind: str, fds: list[int]) -> int:
+    def _fork(self, kind: str, environment: dict[str, str], fds: list[int]) -> int:
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
+            os.environ.update(environment)
             _run_and_exit(lambda: _become_slot(kind, parent, self._folder, *fds))
         _make_group(pid)
         self._slots.add(pid)
@@ -282,6 +293,7 @@ def _serve(control: socket.socket, folder: Path) -> None:
     signal.signal(signal.SIGCHLD, _on_child_signal)
     signal.set_wakeup_fd(writer)
     _prepend_sys_path()
+    os.environ.update(environment_of(Outfit(1, ())))
     _preload()
     nursery = _Nursery(control, folder)
     try:

@@ -1,0 +1,75 @@
+"""What a step takes beside one slot of its lane, and whether a worker can ever give it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from pfw.graph import LANE_CPU, LANE_IO, Spec
+
+#: Names under which workers offer what is not a user's own resource.
+GPU, HEAVY_IO = "gpu", "heavy_io"
+RESERVED_NAMES = frozenset({GPU, HEAVY_IO})
+#: Heavy-IO permits of a worker that says nothing else.
+HEAVY_IO_PERMITS = 4
+
+_SLOT_NAMES = {LANE_CPU: "CPU slots", LANE_IO: "IO slots"}
+
+
+class Demand(NamedTuple):
+    """What a step takes while it is assigned. Steps with equal demands wait in one queue."""
+
+    lane: int
+    #: 1: never sent ahead.
+    heavy: int
+    #: Slots of the lane.
+    slots: int
+    #: (name, number) of what is reserved on the worker.
+    needs: tuple[tuple[str, int], ...]
+    #: (name, number): not more than so many steps with this name at once in the whole cluster.
+    limits: tuple[tuple[str, int], ...]
+
+
+class Offer(NamedTuple):
+    """What a worker has in all."""
+
+    #: By lane.
+    slots: tuple[int, int, int]
+    resources: Mapping[str, int]
+
+
+def demand_of(spec: Spec, limits: tuple[tuple[str, int], ...] = ()) -> Demand | None:
+    """The demand of a step; None for a step that takes one slot and nothing else.
+
+    Args:
+        spec: Of the step.
+        limits: Of its run, as in Demand.
+    """
+    if spec.slots == 1 and not (spec.needs or spec.limits or limits):
+        return None
+    return Demand(spec.lane, int(not spec.may_go_ahead), spec.slots, spec.needs, spec.limits + limits)
+
+
+def shortage(demand: Demand, offers: Iterable[Offer]) -> str:
+    """What none of these workers can ever give, in words; "" if one of them can give all.
+
+    >>> shortage(Demand(0, 1, 8, (), ()), [Offer((4, 16, 1000), {})])
+    'it needs 8 CPU slots of one worker, and the most that a worker has is 4'
+    """
+    known = list(offers)
+    wanted = {_SLOT_NAMES.get(demand.lane, "async permits"): (demand.slots, [o.slots[demand.lane] for o in known])}
+    wanted.update({repr(name): (n, [o.resources.get(name, 0) for o in known]) for name, n in demand.needs})
+    if not known:
+        return f"it needs {_list(wanted)}, and there is no worker"
+    lacking = [name for name, (n, amounts) in wanted.items() if max(amounts) < n]
+    if lacking:
+        name = lacking[0]
+        n, amounts = wanted[name]
+        return f"it needs {n} {name} of one worker, and the most that a worker has is {max(amounts)}"
+    if any(all(amounts[place] >= n for n, amounts in wanted.values()) for place in range(len(known))):
+        return ""
+    return f"it needs {_list(wanted)}, and no worker has all of that"
+
+
+def _list(wanted: Mapping[str, tuple[int, object]]) -> str:
+    return ", ".join(f"{n} {name}" for name, (n, _) in wanted.items())
