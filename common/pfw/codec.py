@@ -21,7 +21,7 @@ from pfw.errors import MissingModuleError, UnpicklableError
 from pfw.graph import IF_ALL
 
 if TYPE_CHECKING:
-    from pfw.step import StepFunction
+    from pfw.step import Inherited, StepFunction
 
 _PROTOCOL: Final = 5
 #: Values of these types name no module, so their bytes need not be searched.
@@ -55,8 +55,31 @@ class LoadedFunction(NamedTuple):
     is_async: bool
     #: IF_ALL, IF_ANY or IF_ALWAYS: what it can do with inputs that are missing.
     run_if: int = IF_ALL
-    #: The pickled parameters of its workflow; b"" where it has none.
-    params: bytes = b""
+    #: The pickled Inherited of its workflow; b"" where that is nothing.
+    inherited: bytes = b""
+
+
+def dump_inherited(inherited: Inherited) -> bytes:
+    """Return what `load_inherited` reads; b"" if it says nothing.
+
+    Raises:
+        UnpicklableError: It cannot be sent.
+    """
+    from pfw.step import STEP_DEFAULTS
+
+    if not inherited.params and inherited.defaults == STEP_DEFAULTS:
+        return b""
+    return dump((dict(inherited.params), tuple(inherited.defaults)))
+
+
+def load_inherited(pickled: bytes) -> Inherited:
+    """Return what `dump_inherited` made these bytes of."""
+    from pfw.step import STEP_DEFAULTS, Inherited, StepDefaults
+
+    if not pickled:
+        return Inherited({}, STEP_DEFAULTS)
+    params, defaults = load(pickled)
+    return Inherited(params, StepDefaults(*defaults))
 
 
 class _Roots:
@@ -169,12 +192,12 @@ def load(pickled: bytes) -> Any:
         raise MissingModuleError(message, module=error.name) from error
 
 
-def dump_function(function: StepFunction | Callable[..., Any], params: bytes = b"") -> bytes:
+def dump_function(function: StepFunction | Callable[..., Any], inherited: bytes = b"") -> bytes:
     """Return a step's function and what its `Retry` says of exceptions as bytes for `load_function`.
 
     Args:
         function: A step, or a plain function, which is never retried by the kind of its exception.
-        params: The pickled parameters of its workflow. They go with the functions, so that they come to each slot once.
+        inherited: What `dump_inherited` gave. It goes with the functions, so that it comes to each slot once.
 
     Raises:
         UnpicklableError: The function, or something that it closes over, cannot be sent.
@@ -184,7 +207,7 @@ def dump_function(function: StepFunction | Callable[..., Any], params: bytes = b
     retry, run_if = Retry(), IF_ALL
     if isinstance(function, StepFunction):
         retry, run_if, function = function.retry, RUN_IF[function.run_if], function.named() or function.fn
-    return dump((function, retry.on, retry.give_up, run_if, params))
+    return dump((function, retry.on, retry.give_up, run_if, inherited))
 
 
 def load_function(pickled: bytes) -> LoadedFunction:
@@ -196,11 +219,11 @@ def load_function(pickled: bytes) -> LoadedFunction:
     from pfw.step import Retry, StepFunction, is_async
 
     try:
-        function, on, give_up, run_if, params = load(pickled)
+        function, on, give_up, run_if, inherited = load(pickled)
     except AttributeError as error:
         raise MissingModuleError(f"the installed module differs from the sender's: {error}") from error
     fn = function.fn if isinstance(function, StepFunction) else function
-    return LoadedFunction(fn, Retry(on=on, give_up=give_up).is_retryable, is_async(fn), run_if, params)
+    return LoadedFunction(fn, Retry(on=on, give_up=give_up).is_retryable, is_async(fn), run_if, inherited)
 
 
 def _dump_by_value(value: Any) -> bytes:

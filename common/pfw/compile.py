@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 from pfw.call import PLAIN_TYPES, Input, Inputs, place_all
 from pfw.draft import Dependencies, Draft
 from pfw.errors import GraphError, UnpicklableError
+from pfw.expansion import ids_within
 from pfw.graph import Graph, Spec
-from pfw.step import STEP_DEFAULTS, StepDefaults, StepFunction
+from pfw.step import STEP_DEFAULTS, Inherited, StepFunction
 
 
 class Compiled(NamedTuple):
@@ -31,10 +32,12 @@ class Compiled(NamedTuple):
     index: dict[str, int]  # type: ignore[assignment]  # tuple.index is of no use here
     #: `{name of a map: its members in the order of their items}`
     maps: dict[str, tuple[int, ...]]
+    #: Whether the value is the output of the last step, to which all others lead.
+    has_tail: bool
 
 
 def compile_draft(
-    draft: Draft, dependencies: Dependencies, value: Any, defaults: StepDefaults, params: Mapping[str, Any]
+    draft: Draft, dependencies: Dependencies, value: Any, inherited: Inherited, within: str | None = None
 ) -> Compiled:
     """Pickles and numbers the steps of a draft.
 
@@ -42,8 +45,8 @@ def compile_draft(
         draft: the steps.
         dependencies: what `draft.check()` gave.
         value: what was given to `returns`, with Inputs that name steps of the graph; None: nothing was.
-        defaults: for options that steps do not set.
-        params: the workflow's parameters.
+        inherited: what its steps get of the workflow and its run.
+        within: the step whose place the steps take; None: they are a run of their own.
 
     Raises:
         GraphError: a Node is where none can be, such as in a set or a closure.
@@ -54,26 +57,31 @@ def compile_draft(
     steps = [draft.steps[place] for place in order]
     keys = list(map(id, steps))
     distinct = dict(zip(keys, steps, strict=True))
-    if defaults != STEP_DEFAULTS:
-        distinct = {key: step.settled(defaults) for key, step in distinct.items()}
+    if inherited.defaults != STEP_DEFAULTS:
+        distinct = {key: step.settled(inherited.defaults) for key, step in distinct.items()}
     functions, number_of_function = _dump_functions(
-        distinct, dict(zip(keys[::-1], ids[::-1], strict=True)), _dump_params(params)
+        distinct, dict(zip(keys[::-1], ids[::-1], strict=True)), _dump_inherited(inherited)
     )
     specs, number_of_spec = _share_specs(distinct)
+    inputs, after = (_renumber(column, order, rank) for column in (dependencies.inputs, dependencies.after))
+    leaves = _leaves(inputs, after)
+    maps = {name: tuple([rank[member] for member in members]) for name, members in draft.maps.items()}
+    value = _only_leaf(leaves, maps) if value is None else value
+    has_tail = len(leaves) == 1 and value == Input(leaves[0])
+    if within is not None:
+        ids = ids_within(within, ids, has_tail=has_tail)
     graph = Graph(
-        ids=ids,
+        ids=list(map(str, ids)),
         functions=functions,
         specs=specs,
         function_of=[number_of_function[key] for key in keys],
         spec_of=[number_of_spec[key] for key in keys],
-        calls=_dump_calls(draft, order),
-        inputs=_renumber(dependencies.inputs, order, rank),
-        after=_renumber(dependencies.after, order, rank),
+        calls=_dump_calls(draft, order, ids),
+        inputs=inputs,
+        after=after,
     )
-    leaves = _leaves(graph)
-    maps = {name: tuple([rank[member] for member in members]) for name, members in draft.maps.items()}
-    index = dict(zip(ids, range(len(ids)), strict=True))
-    return Compiled(graph, _only_leaf(leaves, maps) if value is None else value, leaves, index, maps)
+    index = dict(zip(graph.ids, range(len(ids)), strict=True))
+    return Compiled(graph, value, leaves, index, maps, has_tail)
 
 
 def _renumber(column: list[tuple[int, ...]], order: Sequence[int], rank: Sequence[int]) -> list[tuple[int, ...]]:
@@ -83,11 +91,11 @@ def _renumber(column: list[tuple[int, ...]], order: Sequence[int], rank: Sequenc
     return [tuple([rank[needed] for needed in column[place]]) if column[place] else () for place in order]
 
 
-def _leaves(graph: Graph) -> tuple[int, ...]:
-    needed = set(chain(chain.from_iterable(graph.inputs), chain.from_iterable(graph.after)))
+def _leaves(inputs: list[tuple[int, ...]], after: list[tuple[int, ...]]) -> tuple[int, ...]:
+    needed = set(chain(chain.from_iterable(inputs), chain.from_iterable(after)))
     if not needed:
-        return tuple(range(len(graph.ids)))
-    return tuple([step for step in range(len(graph.ids)) if step not in needed])
+        return tuple(range(len(inputs)))
+    return tuple([step for step in range(len(inputs)) if step not in needed])
 
 
 def _only_leaf(leaves: tuple[int, ...], maps: dict[str, tuple[int, ...]]) -> Input | Inputs | list[Input] | None:
@@ -101,17 +109,17 @@ def _only_leaf(leaves: tuple[int, ...], maps: dict[str, tuple[int, ...]]) -> Inp
 # ---------------------------------------------------------------- functions and specs
 
 
-def _dump_params(params: Mapping[str, Any]) -> bytes:
-    from pfw.codec import dump
+def _dump_inherited(inherited: Inherited) -> bytes:
+    from pfw.codec import dump_inherited
 
     try:
-        return dump(dict(params)) if params else b""
+        return dump_inherited(inherited)
     except UnpicklableError as error:
-        raise UnpicklableError(f"the workflow's params: {error}") from error
+        raise UnpicklableError(f"the workflow's params, or the config's retry: {error}") from error
 
 
 def _dump_functions(
-    distinct: dict[int, StepFunction], ids: dict[int, str], params: bytes
+    distinct: dict[int, StepFunction], ids: dict[int, str], inherited: bytes
 ) -> tuple[list[bytes], dict[int, int]]:
     """Returns pickled functions, each once, and `{key of a StepFunction: its function's number}`."""
     from pfw.codec import dump_function
@@ -123,7 +131,7 @@ def _dump_functions(
         # Many StepFunctions (made by `options`) may share one function.
         number = numbers[key] = number_of.setdefault(_function_key(step), len(functions))
         if number == len(functions):
-            functions.append(_explained(partial(dump_function, step, params), ids[key], "its function"))
+            functions.append(_explained(partial(dump_function, step, inherited), ids[key], "its function"))
     return functions, numbers
 
 
@@ -143,17 +151,17 @@ def _share_specs(distinct: dict[int, StepFunction]) -> tuple[list[Spec], dict[in
 # ---------------------------------------------------------------- calls
 
 
-def _dump_calls(draft: Draft, order: Sequence[int]) -> list[bytes]:
+def _dump_calls(draft: Draft, order: Sequence[int], ids: Sequence[str]) -> list[bytes]:
     from pfw.codec import dump
 
-    ids, args, kwargs = draft.ids, draft.args, draft.kwargs
+    args, kwargs = draft.args, draft.kwargs
     try:
         # Plain values name no module, so they need not be searched for one: half of what a call costs.
         return [
-            pickle.dumps((ids[place], args[place], None), 5)
+            pickle.dumps((step_id, args[place], None), 5)
             if kwargs[place] is None and PLAIN_TYPES.issuperset(map(type, args[place] or ()))
-            else dump((ids[place], args[place], kwargs[place]))
-            for place in order
+            else dump((step_id, args[place], kwargs[place]))
+            for place, step_id in zip(order, ids, strict=True)
         ]
     except Exception:
         # The usual case runs without a try per step; who is to blame is looked for only now.

@@ -75,7 +75,7 @@ class StepContext:
 class Entry:
     """A step that is running. Its context is built when it first asks: most steps never do."""
 
-    __slots__ = ("_context", "attempt", "params", "printed", "run_id", "step_id", "token")
+    __slots__ = ("_context", "attempt", "inherited", "printed", "run_id", "step_id", "token")
 
     def __init__(self, run_id: str, attempt: int, token: CancellationToken | None = None) -> None:
         """Note what the context will say; without a token it gets one of its own.
@@ -89,8 +89,8 @@ class Entry:
         self.attempt = attempt
         #: Set by `execution` as soon as the step's call has been read.
         self.step_id = ""
-        #: The pickled parameters of the step's workflow; set by `execution` where there are some.
-        self.params = b""
+        #: What the step has of its workflow, pickled (`codec.Inherited`); set by `execution` where that is something.
+        self.inherited = b""
         self.token = token
         #: What the step has printed, where that is noted in this process.
         self.printed: Buffer | None = None
@@ -100,10 +100,10 @@ class Entry:
         """Return the step's context, the same one each time."""
         if self._context is None:
             self._context = StepContext(self.run_id, self.step_id, self.attempt, self.need_token())
-            if self.params:
+            if self.inherited:
                 from pfw import codec
 
-                self._context.params = MappingProxyType(codec.load(self.params))
+                self._context.params = MappingProxyType(dict(codec.load_inherited(self.inherited).params))
         return self._context
 
     def need_token(self) -> CancellationToken:

@@ -66,7 +66,7 @@ def call_again(record: RunRecord, step: int, attempt: int) -> Any:
     args, kwargs = arguments(record, step)
     loaded = codec.load_function(graph.functions[graph.function_of[step]])
     entry = Entry(record.run_id, attempt)
-    entry.step_id, entry.params = graph.ids[step], loaded.params
+    entry.step_id, entry.inherited = graph.ids[step], loaded.inherited
     block, previous = open_workflow.set(None), context.enter(entry)
     try:
         result = loaded.fn(*args, **kwargs)

@@ -45,12 +45,14 @@ class CounterLine:
         """Takes an event of the run."""
         if event.type in _STATE_AFTER:
             self._counts[_STATE_AFTER[event.type]] += 1
+            self._total = max(self._total, self._counts.total())  # steps may be added as the run goes on
             if time.monotonic() - self._shown_at >= self.period_s:
                 self._show()
 
     def on_states(self, states: Iterable[str]) -> None:
         """Takes the states of all steps."""
         self._counts = Counter(states)
+        self._total = max(self._total, self._counts.total())
         self._show()
 
     def finish(self) -> None:

@@ -15,6 +15,7 @@ from pfw.facts import (
     ENDED_NEVER_STARTED,
     FACT_CANCELLED,
     FACT_CAPACITY,
+    FACT_EXPANDED,
     FACT_FAILED,
     FACT_FINISHED,
     FACT_RETRYING,
@@ -132,6 +133,12 @@ class Cancelled(Event):
     __slots__ = ()
 
 
+class Expanded(Event):
+    """The step returned a Workflow, which runs in its place; the step ends with it."""
+
+    __slots__ = ()
+
+
 class Skipped(Event):
     """The step cannot run, because one that it depends on did not succeed."""
 
@@ -158,6 +165,7 @@ _OF_STEP: dict[int, type[Event]] = {
     FACT_CANCELLED: Cancelled,
     FACT_SKIPPED: Skipped,
     FACT_WAITING: Waiting,
+    FACT_EXPANDED: Expanded,
 }
 
 #: Builds a Completed from one tuple; a quarter of the time of `Completed(...)`.
@@ -179,6 +187,8 @@ class EventReader:
         self._run_id, self._name, self._ids, self._workers = run_id, name, ids, workers
         #: {step: attempt that is known to execute}
         self._started: dict[int, int] = {}
+        #: Of steps in whose place others run: how long their own code ran.
+        self._run_s: dict[int, float] = {}
         self._began = 0.0
 
     def read(self, rows: Sequence[FactRow], epoch_s: float, *, may_count: bool = False) -> list[Event]:
@@ -229,7 +239,7 @@ class EventReader:
     def _is_news(self, row: FactRow) -> bool:
         """Whether the attempt that ends here had begun without being told of."""
         kind, step, _, attempt, worker, *_ = row
-        has_begun = kind not in (FACT_SKIPPED, FACT_WAITING) and (worker > 0 or kind != FACT_CANCELLED)
+        has_begun = kind not in (FACT_SKIPPED, FACT_WAITING) and attempt > 0 and (worker > 0 or kind != FACT_CANCELLED)
         return self._started.pop(step, None) != attempt and has_begun
 
     def _before(self, row: FactRow, epoch_s: float) -> list[Event]:
@@ -248,6 +258,8 @@ class EventReader:
     def _end(self, row: FactRow, epoch_s: float) -> Event:
         kind, step, at, attempt, worker, _, _, run_s, payload, _, _ = row
         step_id, name = self._ids[step], self._workers.get(worker, "")
+        if self._run_s and kind != FACT_RETRYING:
+            run_s = self._run_s.get(step, run_s)
         if kind == FACT_SUCCEEDED:
             return _new_completed((self._run_id, step_id, at + epoch_s, attempt, name, run_s, None, None, 1))
         error = message = None
@@ -259,8 +271,11 @@ class EventReader:
             duration = run_s if worker else None
         elif kind == FACT_WAITING:
             message, duration = payload.decode(), None
+        elif kind == FACT_EXPANDED:
+            # Its end is no news of an attempt.
+            self._run_s[step], self._started[step] = run_s, attempt
         else:
-            message, attempt, duration = f"{self._ids[attempt]} failed", 0, None
+            message, attempt, duration = payload.decode() or f"{self._ids[attempt]} failed", 0, None
         return _OF_STEP[kind](
             self._run_id, step_id, at + epoch_s, attempt, name, duration, error=error, message=message
         )

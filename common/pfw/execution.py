@@ -13,10 +13,12 @@ from pfw import codec, context, outcome
 from pfw.call import bind
 from pfw.codec import LoadedFunction
 from pfw.context import Entry
-from pfw.errors import MissingModuleError, StepInterrupt, UnpicklableError
+from pfw.errors import GraphError, MissingModuleError, StepInterrupt, UnpicklableError
 from pfw.failure import FAIL_CANCELLED, FAIL_ERROR, FAIL_MODULE, FAIL_UNPICKLABLE
+from pfw.fragment import make_fragment
 from pfw.remote import describe
 from pfw.tolerance import bind_some
+from pfw.workflow import Workflow
 
 #: Largest output of a step, in bytes: what one message can carry.
 OUTPUT_LIMIT = 2 << 30
@@ -59,8 +61,8 @@ def execute(loaded: LoadedFunction, call: bytes, inputs: Sequence[bytes], entry:
         entry: What the step's context says; its `step_id` is filled in here.
 
     Returns:
-        `(code, payload)`: one of OK, ERROR, RETRYABLE, STOPPED of `pfw.outcome`, and the pickled output or the packed
-        `Failure`. Whatever the step raises, nothing is raised here.
+        `(code, payload)`: one of OK, EXPANDED, ERROR, RETRYABLE, STOPPED of `pfw.outcome`, and the pickled output, the
+        packed fragment or the packed `Failure`. Whatever the step raises, nothing is raised here.
     """
     global _is_interruptible
     previous = context.enter(entry)
@@ -68,13 +70,14 @@ def execute(loaded: LoadedFunction, call: bytes, inputs: Sequence[bytes], entry:
         _is_interruptible = True
         try:
             entry.step_id, args, kwargs = codec.load(call)
-            if loaded.params:
-                entry.params = loaded.params
+            if loaded.inherited:
+                entry.inherited = loaded.inherited
             if loaded.run_if:
                 args, kwargs = bind_some(loaded.run_if, args, kwargs, inputs)
             else:
                 args, kwargs = bind(args, kwargs, [codec.load(pickled) for pickled in inputs] if inputs else ())
-            return outcome.OK, _dump_output(loaded.fn(*args, **kwargs))
+            value = loaded.fn(*args, **kwargs)
+            return _expand(value, entry) if isinstance(value, Workflow) else (outcome.OK, _dump_output(value))
         finally:
             _is_interruptible = False
     except BaseException as error:  # SystemExit, KeyboardInterrupt and StepInterrupt end the step, not its slot
@@ -94,12 +97,13 @@ async def execute_async(
     context.enter_task(entry)
     try:
         entry.step_id, args, kwargs = codec.load(call)
-        entry.params = loaded.params
+        entry.inherited = loaded.inherited
         if loaded.run_if:
             args, kwargs = bind_some(loaded.run_if, args, kwargs, inputs)
         else:
             args, kwargs = bind(args, kwargs, [codec.load(pickled) for pickled in inputs])
-        return outcome.OK, _dump_output(await loaded.fn(*args, **kwargs))
+        value = await loaded.fn(*args, **kwargs)
+        return _expand(value, entry) if isinstance(value, Workflow) else (outcome.OK, _dump_output(value))
     except BaseException as error:  # as above
         return _conclude(loaded, error, entry)
 
@@ -108,6 +112,15 @@ def report_load_error(error: BaseException) -> tuple[int, bytes]:
     """Return the outcome, `(code, payload)`, of a step whose function could not be loaded."""
     code = FAIL_MODULE if isinstance(error, MissingModuleError) else FAIL_ERROR
     return outcome.ERROR, describe(error, code).pack()
+
+
+def _expand(workflow: Workflow, entry: Entry) -> tuple[int, bytes]:
+    """Return the outcome of a step that returned a Workflow, whose steps take its place."""
+    try:
+        fragment = make_fragment(workflow, entry.step_id, codec.load_inherited(entry.inherited))
+    except (GraphError, UnpicklableError) as error:
+        raise _Unsendable from error
+    return outcome.EXPANDED, fragment
 
 
 def _dump_output(value: Any) -> bytes:
@@ -130,7 +143,8 @@ def _conclude(loaded: LoadedFunction, error: BaseException, entry: Entry) -> tup
         return outcome.STOPPED, describe(error, FAIL_CANCELLED).pack()
     if isinstance(error, _Unsendable):
         cause = error.__cause__ or error
-        return outcome.ERROR, describe(cause, FAIL_UNPICKLABLE)._replace(message=f"its output: {cause}").pack()
+        code = FAIL_ERROR if isinstance(cause, GraphError) else FAIL_UNPICKLABLE
+        return outcome.ERROR, describe(cause, code)._replace(message=f"its output: {cause}").pack()
     if isinstance(error, MissingModuleError):
         return report_load_error(error)
     code = outcome.RETRYABLE if loaded.is_retryable(error) else outcome.ERROR

@@ -7,6 +7,7 @@ from typing import Any
 
 from pfw.events import EventReader
 from pfw.facts import (
+    EXPANDED,
     FACT_CAPACITY,
     FACT_FINISHED,
     FACT_RUN_STARTED,
@@ -63,7 +64,9 @@ def explain_run(record: RunRecord, look: Look, now: float) -> str:
 
 
 def _missing(record: RunRecord, step: int) -> list[int]:
-    """The dependencies of a step that have not ended, each once."""
+    """The dependencies of a step that have not ended, each once; of an expanded one what it ends with."""
+    if record.states[step] == EXPANDED:
+        return [first + count - 1 for first, count, outer in record.fragments if outer == step]
     dependencies = dict.fromkeys((*record.graph.inputs[step], *record.graph.after[step]))
     return [dependency for dependency in dependencies if record.states[dependency] < SUCCEEDED]
 
@@ -91,6 +94,8 @@ def _describe_end(record: RunRecord, step: int) -> str:
 
 def _describe_wait(record: RunRecord, step: int, missing: list[int]) -> str:
     graph = record.graph
+    if record.states[step] == EXPANDED:
+        return f"{_name(record, step)} has returned a workflow and ends with {_name(record, missing[0])}."
     count = len({*graph.inputs[step], *graph.after[step]})
     names = ", ".join(_name(record, dependency) for dependency in missing[:NAMED])
     more = f" and {len(missing) - NAMED:,} more" if len(missing) > NAMED else ""

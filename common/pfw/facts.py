@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
-WAITING, READY, BACKOFF, ASSIGNED, SUCCEEDED, FAILED, CANCELLED, SKIPPED, TIMED_OUT = range(9)
-STATE_NAMES = ("WAITING", "READY", "BACKOFF", "ASSIGNED", "SUCCEEDED", "FAILED", "CANCELLED", "SKIPPED", "TIMED_OUT")
+WAITING, READY, BACKOFF, ASSIGNED, EXPANDED, SUCCEEDED, FAILED, CANCELLED, SKIPPED, TIMED_OUT = range(10)
+STATE_NAMES = (
+    "WAITING", "READY", "BACKOFF", "ASSIGNED", "EXPANDED", "SUCCEEDED", "FAILED", "CANCELLED", "SKIPPED", "TIMED_OUT",
+)  # fmt: skip
 
 RUN_RUNNING, RUN_STOPPING, RUN_SUCCEEDED, RUN_FAILED, RUN_CANCELLED, RUN_TIMED_OUT = range(6)
 RUN_STATE_NAMES = ("RUNNING", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "TIMED_OUT")
@@ -27,6 +29,11 @@ FACT_TIMED_OUT = 11
 FAILURES = (FACT_FAILED, FACT_TIMED_OUT)
 #: No worker there is can ever be given the step; the payload says why.
 FACT_WAITING = 12
+#: The step gave way to a fragment; another fact will tell its end.
+FACT_EXPANDED = 13
+
+#: Why the side of a branch that is not taken is skipped.
+REASON_BRANCH = b"branch"
 
 #: What an attempt cost beside its time: the last two cells of an outcome and of a fact.
 Cost: TypeAlias = tuple[int, int]
@@ -58,8 +65,9 @@ class Fact(NamedTuple):
     started_at: float
     #: Seconds the attempt's code ran, waiting excluded.
     run_s: float
-    #: The output if it is kept, the packed failure, how a step was cancelled (`pack_end`), why a run was or why a step
-    #: waits, what was printed, or an input; for RUN_STARTED and CAPACITY the packed number of slots in each lane.
+    #: The output if it is kept, the packed failure, how a step was cancelled (`pack_end`), why a run was or a step was
+    #: skipped or waits, what was printed, or an input; for RUN_STARTED and CAPACITY the packed number of slots in each
+    #: lane; for EXPANDED the packed fragment (empty: that of an earlier fact).
     payload: bytes
     #: What the attempt cost: CPU time in µs, and peak memory in bytes, each 0 where it was not measured.
     cpu_us: int = 0

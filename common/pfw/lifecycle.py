@@ -10,6 +10,8 @@ sequential engine inline. It knows nothing of workers, messages or placement.
        |-- a dependency failed or was skipped --> SKIPPED
        +-- the run is cancelled or stops -------> CANCELLED      (so do READY and BACKOFF)
 
+A step that returns a Workflow goes from ASSIGNED to EXPANDED, and ends as the steps in its place do: `pfw.expansion`.
+
 A *tolerant* step (`run_if` "any" or "always") waits until everything it depends on has ended, however that was; it is
 skipped only if it needs a success and there is none. It also starts in a run that stops after a failure, so that it can
 clean up, but not in one that is cancelled. In place of an input that did not succeed it gets an Absence.
@@ -30,6 +32,7 @@ from hashlib import blake2b
 from pfw.absence import Absence
 from pfw.asides import Asides
 from pfw.demand import Demand, demand_of
+from pfw.expansion import Expanded, Fragment, append, shifted
 from pfw.facts import (
     ASSIGNED,
     BACKOFF,
@@ -37,8 +40,10 @@ from pfw.facts import (
     ENDED_ANYWAY,
     ENDED_LOST,
     ENDED_NEVER_STARTED,
+    EXPANDED,
     FACT_CANCELLED,
     FACT_CAPACITY,
+    FACT_EXPANDED,
     FACT_FAILED,
     FACT_FINISHED,
     FACT_INPUT,
@@ -52,6 +57,7 @@ from pfw.facts import (
     FACT_WAITING,
     FAILED,
     READY,
+    REASON_BRANCH,
     RUN_CANCELLED,
     RUN_FAILED,
     RUN_RUNNING,
@@ -138,9 +144,11 @@ class RunLife:
         "_dependents",
         "_depths",
         "_discards",
+        "_ended_tails",
         "_failures",
         "_has_tolerant",
         "_is_timed_out",
+        "_is_passing_on",
         "_kept",
         "_losses",
         "_missing",
@@ -150,6 +158,7 @@ class RunLife:
         "_reasons",
         "_seed",
         "_stopped_at",
+        "_tails",
         "_timeout_s",
         "_wave",
         "_wave_left",
@@ -223,13 +232,16 @@ class RunLife:
         self.failed_on: dict[int, int] = {}
         #: When the run ends whether it is complete or not, on the driver's clock; None for never.
         self.deadline: float | None = None
-        self._seed, self._timeout_s, self._is_timed_out = seed, timeout_s, False
+        self._seed, self._kept, self._timeout_s, self._is_timed_out = seed, set(keep), timeout_s, False
         #: Running attempts were told to stop: nothing they return counts any more, each step is cancelled instead.
-        self._discards = self._has_tolerant = False
+        self._discards = self._has_tolerant = self._is_passing_on = False
         #: When it was decided that nothing more starts.
         self._stopped_at = 0.0
         #: {failed step: packed failure}
         self._reasons: dict[int, bytes] = {}
+        #: {tail: the step that waits for it}, and those that have ended since the last look, with the step to blame.
+        self._tails: dict[int, Expanded] = {}
+        self._ended_tails: list[tuple[int, int]] = []
         self._missing, self._consumers, self._ranks = list[int](), list[int](), list[int]()
         self._dependents: list[list[int] | None] = []
         #: Where the steps of a spec wait when they are ready.
@@ -247,8 +259,14 @@ class RunLife:
         self.deadline = now + self._timeout_s if self._timeout_s else None
         self.extend(graph, now)
 
-    def extend(self, fragment: Graph, now: float) -> int:
+    def extend(self, fragment: Graph, now: float, within: int | None = None, skipped: Iterable[int] = ()) -> int:
         """Adds steps. Dependencies are indices into the whole run, each smaller than that of its step.
+
+        Args:
+            fragment: The steps.
+            now: The time.
+            within: The step whose place they take, if they do.
+            skipped: Those that are a side of a branch that is not taken.
 
         Returns:
             The index of the first step added.
@@ -257,14 +275,19 @@ class RunLife:
         self._append(fragment)
         count = len(fragment.ids)
         self.unfinished += count
+        if within is not None:
+            self._ranks[-1] = self._ranks[within]
         if self.mode == "parallel" and not self.is_open and (any(fragment.inputs) or any(fragment.after)):
             self._rank(first)
         elif self.mode == "waves":
-            self._measure_depths(first)
+            self._measure_depths(first, within)
         self._read_specs(first)
         inputs, after, missing = self.graph.inputs, self.graph.after, self._missing
         blocked = [step for step in range(first, first + count) if (inputs[step] or after[step]) and self._link(step)]
-        self._start_roots([step for step in range(first, first + count) if not missing[step]], now)
+        for step in skipped:
+            self._skip(first + step, within or 0, now, REASON_BRANCH)
+        states = self.states
+        self._start_roots([s for s in range(first, first + count) if not missing[s] and states[s] == WAITING], now)
         for step in blocked:
             if self.states[step] == WAITING:
                 self._skip(step, self._failed_dependency(step), now)
@@ -276,17 +299,9 @@ class RunLife:
         return first
 
     def _append(self, fragment: Graph) -> None:
-        graph, count = self.graph, len(fragment.ids)
-        functions, specs = len(graph.functions), len(graph.specs)
-        graph.ids.extend(fragment.ids)
-        graph.functions.extend(fragment.functions)
-        graph.specs.extend(fragment.specs)
-        self._queue_of_spec.extend([self._queue_for(spec) for spec in fragment.specs])
-        graph.function_of.extend([f + functions for f in fragment.function_of] if functions else fragment.function_of)
-        graph.spec_of.extend([s + specs for s in fragment.spec_of] if specs else fragment.spec_of)
-        graph.calls.extend(fragment.calls)
-        graph.inputs.extend(fragment.inputs)
-        graph.after.extend(fragment.after)
+        append(self.graph, fragment)
+        self._queue_of_spec.extend([self._queue_for(spec) for spec in self.graph.specs[len(self._queue_of_spec) :]])
+        count = len(fragment.ids)
         self.states.extend(bytes(count))
         self.attempts.extend([0] * count)
         self.queued_at.extend([0.0] * count)
@@ -348,10 +363,13 @@ class RunLife:
                 if ranks[dependency] < above:
                     ranks[dependency] = above
 
-    def _measure_depths(self, first: int) -> None:
+    def _measure_depths(self, first: int, within: int | None) -> None:
         depths, graph = self._depths, self.graph
         for step in range(first, len(self.states)):
-            depth = 1 + max((depths[d] for d in (*graph.inputs[step], *graph.after[step])), default=-1)
+            if within is not None:
+                depth = depths[within]
+            else:
+                depth = 1 + max((depths[d] for d in (*graph.inputs[step], *graph.after[step])), default=-1)
             depths.append(depth)
             self._wave_left.extend([0] * (depth + 1 - len(self._wave_left)))
             self._wave_left[depth] += 1
@@ -519,8 +537,65 @@ class RunLife:
                 if not missing[dependent] and states[dependent] == WAITING:
                     self._make_ready(dependent, now)
         self._end(step)
+        if self._ended_tails:
+            self._pass_on(now)
         if not self.unfinished:
             self._finish_if_done(now)
+
+    def on_expanded(
+        self,
+        step: int,
+        worker: int,
+        started_at: float,
+        run_s: float,
+        fragment: Fragment,
+        packed: bytes,
+        now: float,
+        cost: Cost = UNMEASURED,
+    ) -> None:
+        """The attempt returned a Workflow, whose steps take the place of the step; `packed` is the same fragment."""
+        if self.status != RUN_RUNNING:
+            self.on_stopped(step, worker, ENDED_ANYWAY, now, started_at, run_s, cost)
+            return
+        self.states[step] = EXPANDED
+        self._again(FACT_EXPANDED, step, worker, started_at, run_s, packed, now, cost)
+        for dependency in self.graph.inputs[step]:
+            self._consume(dependency)
+        self.graph.inputs[step] = ()
+        self.graph.calls[step] = b""
+        first = len(self.states)
+        self._tails[first + len(fragment.graph.ids) - 1] = Expanded(step, worker, started_at)
+        for distance, tail in fragment.taken:
+            self._take_over(step + distance, first + tail, now)
+        self.extend(shifted(fragment.graph, first), now, step, fragment.skipped)
+        for tail in (len(fragment.graph.ids) - 1, *(tail for _, tail in fragment.taken)):
+            self._consumers[first + tail] += 1
+
+    def _take_over(self, step: int, tail: int, now: float) -> None:
+        """A step that waits for an expanded one gets its value from a tail of the same fragment."""
+        if step < len(self.states) and self.states[step] == WAITING:
+            self.states[step], self.queued_at[step] = EXPANDED, now
+            self.facts.append(Fact(FACT_EXPANDED, step, now, 0, 0, now, now, 0.0, b""))
+            self._tails[tail] = Expanded(step, 0, now)
+
+    def _pass_on(self, now: float) -> None:
+        """Ends steps as the tails that they waited for. What that ends in its turn is done in the same loop."""
+        if self._is_passing_on:
+            return
+        self._is_passing_on = True
+        while self._ended_tails:
+            tail, cause = self._ended_tails.pop()
+            step, worker, started_at = self._tails.pop(tail)
+            state, output = self.states[tail], self.outputs[tail]
+            failure = self._reasons.get(cause, b"")
+            if state == SUCCEEDED:
+                self.on_succeeded(step, worker, started_at, 0.0, output or b"", now)
+            elif state != CANCELLED and failure:
+                self._mark_failed(step, worker, started_at, 0.0, failure, now)
+            else:
+                self._cancel_one(step, 0, ENDED_ANYWAY, now)
+            self._consume(tail)
+        self._is_passing_on = False
 
     def on_failed(
         self,
@@ -689,13 +764,10 @@ class RunLife:
         cost: Cost = UNMEASURED,
         kind: int = FACT_FAILED,
     ) -> None:
-        self.states[step] = FAILED if kind == FACT_FAILED else TIMED_OUT
-        self.failed += 1
-        self._reasons[step] = failure
         self._give_inputs(step, now)
-        self._again(kind, step, worker, started_at, run_s, failure, now, cost)
-        self._spread(step, step, now)
-        self._end(step)
+        self._mark_failed(step, worker, started_at, run_s, failure, now, cost, kind)
+        # What depends on a step in whose place this one ran is skipped, so that comes before all else is cancelled.
+        self._pass_on(now)
         if self.on_failure != "continue" and self.status == RUN_RUNNING:
             self.status, self._stopped_at = RUN_STOPPING, now
             self._discards = self.on_failure == "abort"
@@ -716,6 +788,24 @@ class RunLife:
         """Whether the caller has got the step's output."""
         return self.states[step] == SUCCEEDED and (self.keep_all or step in self._kept)
 
+    def _mark_failed(
+        self,
+        step: int,
+        worker: int,
+        started_at: float,
+        run_s: float,
+        failure: bytes,
+        now: float,
+        cost: Cost = UNMEASURED,
+        kind: int = FACT_FAILED,
+    ) -> None:
+        self.states[step] = FAILED if kind == FACT_FAILED else TIMED_OUT
+        self.failed += 1
+        self._reasons[step] = failure
+        self._again(kind, step, worker, started_at, run_s, failure, now, cost)
+        self._spread(step, step, now)
+        self._end(step)
+
     def running(self) -> list[int]:
         """Steps that are handed out now."""
         return [step for step, state in enumerate(self.states) if state == ASSIGNED]
@@ -734,6 +824,8 @@ class RunLife:
                     continue
                 if not self.spec(dependent).run_if:
                     if self.states[ended] != CANCELLED:
+                        if self._has_tolerant and cause in self._reasons:
+                            self._reasons[dependent] = self._reasons[cause]
                         self._skip(dependent, cause, now)
                         stack.append(dependent)
                     continue
@@ -741,26 +833,28 @@ class RunLife:
                     failure = self._reasons.get(cause, b"")
                     self.outputs[ended] = Absence(self.graph.ids[ended], self.states[ended], failure).pack()
                 self._missing[dependent] -= 1
-                if not self._missing[dependent] and not self._starts_tolerant(dependent, cause, now):
+                if not self._missing[dependent] and not self._starts_tolerant(dependent, now):
                     stack.append(dependent)
 
-    def _starts_tolerant(self, step: int, cause: int, now: float) -> bool:
+    def _starts_tolerant(self, step: int, now: float) -> bool:
         """All that a tolerant step depends on has ended: starts it, unless it needs a success and there is none."""
-        graph = self.graph
-        ended = {self.states[d] for d in (*graph.inputs[step], *graph.after[step])}
+        dependencies = (*self.graph.inputs[step], *self.graph.after[step])
+        ended = {self.states[d] for d in dependencies}
         if SUCCEEDED in ended or self.spec(step).run_if == IF_ALWAYS:
             self._make_ready(step, now)
             return True
         if ended == {CANCELLED}:
             self._mark_cancelled(step, 0, self._pack_end(ENDED_NEVER_STARTED, now), now)
         else:
+            cause = next(d for d in dependencies if self.states[d] != CANCELLED)
+            self._reasons[step] = self._reasons.get(cause, b"")
             self._skip(step, cause, now)
         return False
 
-    def _skip(self, step: int, cause: int, now: float) -> None:
+    def _skip(self, step: int, cause: int, now: float, reason: bytes = b"") -> None:
         self.states[step] = SKIPPED
-        self.facts.append(Fact(FACT_SKIPPED, step, now, cause, 0, now, now, 0.0, b""))
-        self._end(step)
+        self.facts.append(Fact(FACT_SKIPPED, step, now, cause, 0, now, now, 0.0, reason))
+        self._end(step, cause)
 
     # -- cancel and end --------------------------------------------------------------------------------------------
 
@@ -842,7 +936,7 @@ class RunLife:
         self.facts.append(Fact(FACT_CANCELLED, step, now, attempt, worker, queued, start, run_s, end, *cost))
         self._end(step)
 
-    def _end(self, step: int) -> None:
+    def _end(self, step: int, cause: int | None = None) -> None:
         """The step is terminal: its inputs may be freed, its wave may be over. `_settle` has to follow."""
         consumers = self._consumers
         for dependency in self.graph.inputs[step]:
@@ -850,13 +944,22 @@ class RunLife:
             if not consumers[dependency]:
                 self.outputs[dependency] = None
         self.graph.calls[step] = b""
+        if self._tails and step in self._tails:
+            self._ended_tails.append((step, step if cause is None else cause))
         self.unfinished -= 1
         if self._wave_left:
             self._wave_left[self._depths[step]] -= 1
             self._advance_wave()
 
+    def _consume(self, step: int) -> None:
+        self._consumers[step] -= 1
+        if not self._consumers[step]:
+            self.outputs[step] = None
+
     def _settle(self, now: float) -> None:
-        """What has ended may be all that there was: follows every change of state."""
+        """What has ended may be all that others waited for, or all that there was: follows every change of state."""
+        if self._ended_tails:
+            self._pass_on(now)
         if not self.unfinished:
             self._finish_if_done(now)
 
@@ -887,8 +990,6 @@ class RunLife:
         for fact in self.facts[:count]:
             self._reasons.pop(fact.step, None)
             if fact.kind == FACT_SUCCEEDED:
-                self._consumers[fact.step] -= 1
-                if not self._consumers[fact.step]:
-                    self.outputs[fact.step] = None
+                self._consume(fact.step)
         del self.facts[:count]
         self.facts_dropped = upto

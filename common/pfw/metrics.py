@@ -9,8 +9,10 @@ from typing import Any
 
 from pfw.facts import (
     CANCELLED,
+    EXPANDED,
     FACT_CANCELLED,
     FACT_CAPACITY,
+    FACT_EXPANDED,
     FACT_FAILED,
     FACT_FINISHED,
     FACT_RETRYING,
@@ -39,6 +41,7 @@ _ENDS = {
     FACT_FAILED: STATE_NAMES[FAILED],
     FACT_TIMED_OUT: STATE_NAMES[TIMED_OUT],
     FACT_CANCELLED: STATE_NAMES[CANCELLED],
+    FACT_EXPANDED: STATE_NAMES[EXPANDED],
 }
 #: A run shorter than this has no parallelism to speak of, s.
 _INSTANT_S = 1e-6
@@ -48,7 +51,7 @@ _INSTANT_S = 1e-6
 class AttemptMetrics:
     """One try of a step. Times are wall-clock seconds since 1970, durations seconds."""
 
-    #: SUCCEEDED, FAILED, TIMED_OUT or CANCELLED.
+    #: SUCCEEDED, FAILED, TIMED_OUT, CANCELLED, or EXPANDED: it returned a Workflow.
     status: str
     worker: str
     #: When everything it needed was there, when it began, and when its end was known.
@@ -201,19 +204,21 @@ def measure(
     workers: Mapping[int, str],
     epoch_s: float,
     now: float,
+    fragments: Sequence[tuple[int, int, int]] = (),
 ) -> WorkflowMetrics:
     """The metrics of a run. 1 µs a step.
 
     Args:
         rows: Its facts.
-        graph: Its steps.
+        graph: Its steps; there may be more than states, where some are added meanwhile.
         states: Step states by index.
         workers: Worker names by number.
         epoch_s: Wall clock minus the clock of the rows.
         now: The time on the clock of the rows, for a run that goes on.
+        fragments: Steps that took another's place: (first, how many, in whose place).
     """
-    ids, states = list(graph.ids), bytes(states)
-    lanes = [graph.specs[spec].lane for spec in graph.spec_of]
+    ids, states = graph.ids[: len(states)], bytes(states)
+    lanes = [graph.specs[spec].lane for spec in graph.spec_of[: len(ids)]]
     began, ended, retries, peak_bytes = now, now, 0, 0
     run_s = [0.0] * len(LANE_NAMES)
     capacities: list[tuple[float, list[int]]] = []
@@ -238,8 +243,7 @@ def measure(
     run_time = dict(zip(LANE_NAMES, run_s, strict=True))
 
     def rows_of(step: int) -> Sequence[FactRow]:
-        row = single[step]
-        return () if row is None else several.get(step) or (row,)
+        return several.get(step) or (() if (row := single[step]) is None else (row,))
 
     return WorkflowMetrics(
         total_duration=duration_s,
@@ -251,9 +255,15 @@ def measure(
         failed_steps=states.count(FAILED) + states.count(TIMED_OUT),
         retries=retries,
         run_time=run_time,
-        waves=_waves(graph, rows_of, epoch_s),
+        waves=_waves(graph, ids, rows_of, epoch_s, fragments),
         steps=_Steps(graph, ids, states, rows_of, workers, epoch_s),
     )
+
+
+def _is_of_others(step: StepMetrics, kind: int, attempt: int) -> bool:
+    """Whether others ran in the step's place: its own code has ended before, or never begun."""
+    is_expanded = bool(step.history) and step.history[-1].status == _ENDS[FACT_EXPANDED]
+    return is_expanded if attempt else kind not in (FACT_CANCELLED, FACT_STARTED)
 
 
 def _add(step: StepMetrics, row: FactRow, workers: Mapping[int, str], epoch_s: float) -> None:
@@ -265,6 +275,9 @@ def _add(step: StepMetrics, row: FactRow, workers: Mapping[int, str], epoch_s: f
     step.attempts = attempt
     if step.queued_at is None and queued_at:
         step.queued_at = queued_at + epoch_s
+    if _is_of_others(step, kind, attempt):
+        step.error = Failure.unpack(payload).headline if kind == FACT_FAILED else None
+        return
     if not _has_run(row):
         return
     wait_s = started_at - queued_at
@@ -302,11 +315,21 @@ def _utilization(
     return {name: run_time[name] / total if total > 0 else 0.0 for name, total in zip(LANE_NAMES, slot_s, strict=True)}
 
 
-def _waves(graph: Graph, rows_of: Callable[[int], Sequence[FactRow]], epoch_s: float) -> list[WaveMetrics]:
+def _waves(
+    graph: Graph,
+    ids: Sequence[str],
+    rows_of: Callable[[int], Sequence[FactRow]],
+    epoch_s: float,
+    fragments: Sequence[tuple[int, int, int]],
+) -> list[WaveMetrics]:
     waves: list[WaveMetrics] = []
     depths: list[int] = []
-    for step, (step_id, inputs, after) in enumerate(zip(graph.ids, graph.inputs, graph.after, strict=True)):
-        depth = 1 + max([depths[other] for other in inputs + after], default=-1) if inputs or after else 0
+    outer = {first + n: step for first, count, step in fragments for n in range(count)}
+    for step, (step_id, inputs, after) in enumerate(zip(ids, graph.inputs, graph.after, strict=False)):
+        if step in outer:
+            depth = depths[outer[step]]  # it runs within the wave of the step in whose place it is
+        else:
+            depth = 1 + max([depths[other] for other in inputs + after], default=-1) if inputs or after else 0
         depths.append(depth)
         if depth == len(waves):
             waves.append(WaveMetrics([]))
@@ -329,4 +352,4 @@ def _add_to_wave(wave: WaveMetrics, row: FactRow, epoch_s: float) -> None:
 def _has_run(row: FactRow) -> bool:
     """Whether the row is of an attempt that began: a step may be cancelled before its first one, or between two."""
     kind = row[0]
-    return kind != FACT_SKIPPED and (row[4] > 0 or kind != FACT_CANCELLED)
+    return kind != FACT_SKIPPED and row[3] > 0 and (row[4] > 0 or kind != FACT_CANCELLED)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-#: The step returned; the payload is its pickled output. Every other payload is a packed `failure.Failure`, or empty.
+#: The step returned; the payload is its pickled output. Where nothing else is said, payloads of others are packed
+#: `failure.Failure`s, or empty.
 OK: Final = 0
 #: The step raised, and its `Retry` says that another attempt would not help.
 ERROR: Final = 1
@@ -22,3 +23,5 @@ TIMED_OUT: Final = 6
 INTERRUPTED: Final = 7
 #: The step was asked to stop and did not until its process was killed (reported by the supervisor).
 KILLED: Final = 8
+#: The step returned a Workflow; the payload is the packed fragment that takes the step's place.
+EXPANDED: Final = 9

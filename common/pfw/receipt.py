@@ -64,8 +64,9 @@ class CancelReceipt:
 def read_receipt(record: RunRecord) -> CancelReceipt:
     """The receipt of a run as far as its facts are known."""
     done, open_end = StepEnd(ALREADY_DONE, None), StepEnd(NOT_ENDED, None)
-    ids = record.graph.ids
-    steps = {step: done if state >= SUCCEEDED else open_end for step, state in zip(ids, record.states, strict=True)}
+    # Steps may be added meanwhile, with their ids before their states.
+    ids, states = record.graph.ids, bytes(record.states)
+    steps = {step: done if state >= SUCCEEDED else open_end for step, state in zip(ids, states, strict=False)}
     # Of many that never started the payloads are equal.
     known: dict[bytes, StepEnd] = {}
     for row in list(record.rows):

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from pfw.expansion import append, shifted
 from pfw.facts import (
     ASIDE,
     ASSIGNED,
     BACKOFF,
     CANCELLED,
+    EXPANDED,
     FACT_CANCELLED,
+    FACT_EXPANDED,
     FACT_FAILED,
     FACT_FINISHED,
     FACT_INPUT,
@@ -30,6 +33,7 @@ from pfw.facts import (
 from pfw.graph import Graph
 from pfw.messages import FactRow
 from pfw.printed import Log, Piece
+from pfw.wire import unpack_fragment
 
 
 class RunRecord:
@@ -41,7 +45,9 @@ class RunRecord:
         "cancel_reason",
         "epoch_s",
         "error",
+        "expanded",
         "failures",
+        "fragments",
         "graph",
         "inputs",
         "is_closing",
@@ -59,6 +65,7 @@ class RunRecord:
         "run_id",
         "states",
         "status",
+        "submitted",
         "unacknowledged",
         "unconfirmed_bytes",
         "version",
@@ -69,7 +76,13 @@ class RunRecord:
     def __init__(
         self, name: str, mode: str, graph: Graph, meta: Any, *, is_open: bool = False, version: str = ""
     ) -> None:
-        self.name, self.mode, self.graph, self.meta, self.is_open = name, mode, graph, meta, is_open
+        self.name, self.mode, self.meta, self.is_open = name, mode, meta, is_open
+        #: The steps as they were submitted, and as they are now. Whoever holds the list of ids sees it grow.
+        self.submitted = graph
+        self.graph = graph._replace(ids=list(graph.ids))
+        #: Steps that gave way to others, and where those are: (first, how many, in whose place).
+        self.expanded: set[int] = set()
+        self.fragments: list[tuple[int, int, int]] = []
         self.version = version
         self.is_closing = False
         #: The coordinator's number and name of the run; 0 and "" until it is accepted.
@@ -131,6 +144,11 @@ class RunRecord:
             self.states[step] = ASSIGNED
         elif kind == FACT_RETRYING:
             self.states[step] = BACKOFF
+        elif kind == FACT_EXPANDED:
+            self.states[step] = EXPANDED
+            self.expanded.add(step)
+            if row[8]:
+                self._grow(step, row[8])
         elif kind in (FACT_FAILED, FACT_TIMED_OUT):
             self.states[step] = FAILED if kind == FACT_FAILED else TIMED_OUT
             self.failures[step] = row[8]
@@ -150,3 +168,17 @@ class RunRecord:
             self.log.add(step, Piece(attempt, text))
         if self.on_printed is not None:
             self.on_printed(text)
+
+    def _grow(self, step: int, packed: bytes) -> None:
+        """The steps that take the place of `step`. All columns but the ids are another's until the first time."""
+        graph, first = unpack_fragment(packed).graph, len(self.graph.ids)
+        if not self.fragments:
+            old = self.graph
+            self.graph = Graph(
+                old.ids, list(old.functions), list(old.specs), list(old.function_of), list(old.spec_of),
+                list(old.calls), list(old.inputs), list(old.after),
+            )  # fmt: skip
+        append(self.graph, shifted(graph, first))
+        self.fragments.append((first, len(graph.ids), step))
+        # Last: a reader on another thread counts the states.
+        self.states.extend(bytes(len(graph.ids)))

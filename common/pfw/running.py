@@ -154,7 +154,7 @@ def _begin(
     wf: Workflow, on: Client | str | None, config: Config, token: CancellationToken | None, *, is_inline: bool
 ) -> Run:
     if current().run_id:
-        raise PfwError("a running step cannot run a workflow of its own: compute here, or run the workflow afterwards")
+        raise PfwError("a running step cannot run a workflow of its own: return it, and it runs in the step's place")
     from pfw.client import kept_steps
 
     if token is not None and not isinstance(token, CancellationToken):

@@ -205,7 +205,9 @@ class Run:
     def states(self) -> dict[str, str]:
         """`{id: state}`; the state of a step that has not ended is the last one heard of."""
         record = self._record
-        return {step_id: STATE_NAMES[state] for step_id, state in zip(record.graph.ids, record.states, strict=True)}
+        # The states first: steps may be added meanwhile, with their ids before their states.
+        states = bytes(record.states)
+        return {step_id: STATE_NAMES[state] for step_id, state in zip(record.graph.ids, states, strict=False)}
 
     def output(self, step: int) -> Any:
         """The output of the step with this index in the graph.
@@ -232,7 +234,7 @@ class Run:
         Raises:
             UnknownDependencyError: There is none of this id.
         """
-        if self._index is None:
+        if self._index is None or len(self._index) < len(self._record.states):
             self._index = {name: index for index, name in enumerate(self._record.graph.ids)}
         if step_id not in self._index:
             raise UnknownDependencyError(f"run {self.id} has no step {step_id!r}{did_you_mean(step_id, self._index)}")
@@ -330,7 +332,8 @@ class Run:
         from pfw.remote import to_error
 
         record = self._record
-        retries = record.graph.specs[record.graph.spec_of[step]].retries
+        # A step whose place was taken by others was not tried again because of them.
+        retries = 0 if step in record.expanded else record.graph.specs[record.graph.spec_of[step]].retries
         return to_error(Failure.unpack(record.failures[step]), record.graph.ids[step], attempts, retries)
 
     # -- what happened ---------------------------------------------------------------------------------------------
@@ -342,7 +345,8 @@ class Run:
 
         record = self._record
         now = time.time() - record.epoch_s
-        return measure(list(record.rows), record.graph, record.states, record.workers, record.epoch_s, now)
+        rows, states = list(record.rows), bytes(record.states)
+        return measure(rows, record.graph, states, record.workers, record.epoch_s, now, record.fragments)
 
     def events(self) -> Iterator[Event]:
         """Every event from the start of the run, then further ones as they come, until the run has ended."""

@@ -33,6 +33,7 @@ from pfw.lifecycle import RunLife
 from pfw.record import RunRecord
 from pfw.step import open_workflow
 from pfw.usage import Meter
+from pfw.wire import unpack_fragment
 
 #: The "worker" that events and metrics name.
 WORKER = 1
@@ -189,6 +190,8 @@ class Sequential:
             self._end_late(step, started, run_s, b"" if code == oc.OK else payload, now, cost)
         elif code == oc.OK:
             life.on_succeeded(step, WORKER, started, run_s, payload, now, cost)
+        elif code == oc.EXPANDED:
+            life.on_expanded(step, WORKER, started, run_s, unpack_fragment(payload), payload, now, cost)
         elif code == oc.STOPPED and self._is_cancelled:
             how = ENDED_INTERRUPTED if self._has_raised else ENDED_ITSELF
             life.on_stopped(step, WORKER, how, now, started, run_s, cost)

@@ -92,7 +92,7 @@ class Session:
         """
         known = self._record_of_key.get(message.key)
         if known is not None:
-            if known.graph != record.graph:
+            if known.submitted != record.submitted:
                 raise ConfigError("this key was used before with another workflow")
             return known
         self._record_of_key[message.key] = record

@@ -10,13 +10,14 @@ import functools
 import sys
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from pfw.checks import check_number, check_timeout, checked_priority, checked_tags
 from pfw.errors import GraphError, StepTimeoutError
 from pfw.graph import Spec
 from pfw.hint import Hint
-from pfw.node import Deferred, MapNode
+from pfw.inherited import STEP_DEFAULTS, Inherited, StepDefaults
+from pfw.node import Deferred, MapNode, Node
 from pfw.options import (
     RUN_IF,
     check_function,
@@ -38,6 +39,7 @@ __all__ = [
     "RUN_IF",
     "STEP_DEFAULTS",
     "Hint",
+    "Inherited",
     "Retry",
     "Selector",
     "StepDefaults",
@@ -49,19 +51,6 @@ __all__ = [
 
 #: The workflow whose block is open here. Whoever runs steps in the caller's own context sets it to None meanwhile.
 open_workflow: ContextVar[Workflow | None] = ContextVar("open_workflow", default=None)
-
-
-class StepDefaults(NamedTuple):
-    """What steps get that do not set an option; the Config of a run says it."""
-
-    retry: Retry = Retry(retries=0)
-    #: Time between the request to stop and the end by force, s.
-    grace: float = 2.0
-    #: Longest run time of an attempt, s; None: no limit.
-    timeout: float | None = None
-
-
-STEP_DEFAULTS = StepDefaults()
 
 
 class StepFunction:
@@ -229,6 +218,26 @@ class StepFunction:
     def starmap(self, rows: Iterable[Iterable[Any]], /, **constants: Any) -> MapNode:
         """Adds one use for each row, with the row's items as its positional arguments; else as `map`."""
         return self._workflow_for("starmap").add_map(self, [tuple(row) for row in rows], constants)
+
+    def loop(self, value: Any, /, *, until: Callable[[Any], Any], limit: int = 1_000, **constants: Any) -> Node:
+        """Adds a step that repeats this one: it gets `value`, then its own output, until `until(output)` is true.
+
+        Args:
+            value: input of the first round; a value or a Node.
+            until: is asked after each round, where steps run.
+            limit: after so many rounds that were not enough the step fails with a GraphError.
+            constants: keyword arguments that each round gets; values, not Nodes.
+
+        Returns:
+            The Node that stands for the output of the last round.
+
+        Raises:
+            GraphError: no workflow's block is open.
+            ConfigError: `limit` is no number of rounds.
+        """
+        from pfw.loop import make_loop
+
+        return self._workflow_for("loop").add(make_loop(self, until, limit, constants), value)
 
     def _workflow_for(self, method: str) -> Workflow:
         workflow = open_workflow.get()

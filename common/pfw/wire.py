@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgpack
 
 from pfw.errors import ProtocolError
+from pfw.expansion import Fragment
 from pfw.graph import IF_ALWAYS, PRIORITY_LIMIT, Graph, Spec
 from pfw.messages import MESSAGES, Message
 
@@ -334,6 +335,37 @@ def unpack_graph(blob: bytes, first: int = 0) -> Graph:
         list(ids), list(functions), [_unpack_spec(spec) for spec in specs], list(function_of), list(spec_of),
         list(calls), list(inputs), list(after),
     )  # fmt: skip
+
+
+def pack_fragment(fragment: Fragment) -> bytes:
+    """A fragment as one blob."""
+    return msgpack.packb((pack_graph(fragment.graph), fragment.skipped, fragment.taken))
+
+
+_are_pairs = _rows(int, int)
+
+
+def unpack_fragment(blob: bytes) -> Fragment:
+    """The fragment of a blob, checked like a graph; it has a step, and nothing depends on what is skipped.
+
+    Raises:
+        ProtocolError: Anything else.
+    """
+    cells = unpack(blob)
+    if type(cells) is not tuple or len(cells) != 3 or not _is_bytes(cells[0]):
+        raise ProtocolError("a fragment is a graph, what is skipped and what is taken over")
+    graph, skipped, taken = unpack_graph(cells[0]), cells[1], cells[2]
+    count = len(graph.ids)
+    if not count or not _is_ints(skipped) or not _are_indices(skipped, count - 1) or not _are_pairs(taken):
+        raise ProtocolError("a fragment has steps, and the last one is not skipped")
+    needed = {*chain.from_iterable(graph.inputs), *chain.from_iterable(graph.after)}
+    if not needed.isdisjoint(skipped) or any(graph.inputs[step] or graph.after[step] for step in skipped):
+        raise ProtocolError("what is skipped stands alone")
+    if len(set(skipped)) != len(skipped) or any(not distance or tail >= count - 1 for distance, tail in taken):
+        raise ProtocolError("a fragment skips a step once, and takes the places of later steps")
+    if len({tail for _, tail in taken}) != len(taken) or len({distance for distance, _ in taken}) != len(taken):
+        raise ProtocolError("each place that a fragment takes has a tail of its own")
+    return Fragment(graph, skipped, taken)
 
 
 def _are_indices(column: Sequence[Any], limit: int) -> bool:

@@ -18,7 +18,7 @@ from pfw.compile import Compiled, compile_draft
 from pfw.draft import Dependencies, Draft, Target
 from pfw.errors import ConfigError, GraphError, UnknownDependencyError, did_you_mean
 from pfw.node import Deferred, ItemNode, MapNode, Node
-from pfw.step import STEP_DEFAULTS, StepDefaults, StepFunction, open_workflow
+from pfw.step import STEP_DEFAULTS, Inherited, StepDefaults, StepFunction, open_workflow
 from pfw.stepclass import Step, from_instance
 
 __all__ = ["Compiled", "ItemNode", "MapNode", "Node", "Workflow"]
@@ -291,9 +291,21 @@ class Workflow:
         if self._compiled is None or defaults != self._compiled_with:
             dependencies = self._draft.check()
             value = self._value(dependencies)
-            self._compiled = compile_draft(self._draft, dependencies, value, defaults, self.params)
+            self._compiled = compile_draft(self._draft, dependencies, value, Inherited(self.params, defaults))
             self._compiled_with = defaults
         return self._compiled
+
+    def compile_within(self, step_id: str, inherited: Inherited) -> Compiled:
+        """Returns what is run in the place of a step that returned this workflow. Raises as `compile`.
+
+        Args:
+            step_id: the step.
+            inherited: what this workflow has of the one around it, where it says nothing itself.
+        """
+        dependencies = self._draft.check()
+        if self.params:
+            inherited = inherited._replace(params=self.params)
+        return compile_draft(self._draft, dependencies, self._value(dependencies), inherited, step_id)
 
     def _value(self, dependencies: Dependencies) -> Any:
         """Returns the returned structure with placeholders whose positions are places in the order, or None."""

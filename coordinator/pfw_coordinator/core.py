@@ -33,12 +33,12 @@ from pfw import messages as m
 from pfw import outcome as oc
 from pfw.demand import GPU, Demand, shortage
 from pfw.errors import ProtocolError
-from pfw.facts import ENDED_INTERRUPTED, ENDED_ITSELF, ENDED_KILLED, Cost, pack_capacity
-from pfw.failure import FAIL_LOST, FAIL_UNPICKLABLE, FAIL_UNSCHEDULABLE, Failure
+from pfw.facts import ENDED_INTERRUPTED, ENDED_ITSELF, ENDED_KILLED, RUN_RUNNING, Cost, pack_capacity
+from pfw.failure import FAIL_ERROR, FAIL_LOST, FAIL_UNPICKLABLE, FAIL_UNSCHEDULABLE, Failure
 from pfw.graph import LANE_CPU
 from pfw.lifecycle import ON_FAILURE, ReadyQueue, RunLife
 from pfw.messages import Message
-from pfw.wire import MESSAGE_BYTES, pack, parts, unpack_graph
+from pfw.wire import MESSAGE_BYTES, pack, parts, unpack_fragment, unpack_graph
 from pfw_coordinator.catalogue import Catalogue
 from pfw_coordinator.demands import plan_demands, plan_reservations, release
 from pfw_coordinator.feed import Feed
@@ -236,6 +236,8 @@ class Core:
             life.on_failed(step, worker.number, started, run_s, payload, is_retryable, now, cost)
         elif code == oc.TIMED_OUT:
             life.on_timed_out(step, worker.number, started, run_s, payload, now, cost)
+        elif code == oc.EXPANDED:
+            self._on_expanded(worker, attempt, started, run_s, payload, now, cost)
         elif code == oc.CRASHED:
             life.on_crashed(step, worker.number, started, run_s, payload, now, cost)
         elif code in ENDED_OF_CODE and attempt.run.is_cancel_sent:
@@ -245,6 +247,25 @@ class Core:
             life.on_failed(step, worker.number, started, run_s, payload, False, now, cost)
         else:
             life.on_not_started(step, worker.number, now)
+
+    def _on_expanded(
+        self, worker: Worker, attempt: Attempt, started: float, run_s: float, payload: bytes, now: float, cost: Cost
+    ) -> None:
+        """The step returned a Workflow; an open run has none, since its steps are numbered by its client."""
+        run, step = attempt.run, attempt.step
+        try:
+            if run.life.is_open:
+                raise ProtocolError("a single call cannot return a Workflow: run it with Client.run")
+            fragment = unpack_fragment(payload)
+        except ProtocolError as error:
+            failure = Failure(FAIL_ERROR, "GraphError", str(error)).pack()
+            run.life.on_failed(step, worker.number, started, run_s, failure, False, now, cost)
+            return
+        graph = fragment.graph
+        if run.life.status == RUN_RUNNING:
+            run.functions.extend([self._functions.use(pickled) for pickled in graph.functions])
+        fragment = fragment._replace(graph=graph._replace(functions=[b""] * len(graph.functions)))
+        run.life.on_expanded(step, worker.number, started, run_s, fragment, payload, now, cost)
 
     def on_notes(self, peer: bytes, msg: m.Notes, now: float) -> None:
         """Attempts that have executed for a while."""

@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from helpers import invariants
 from helpers.samples import graph_of, spec
+from pfw.expansion import Fragment, shifted
 from pfw.facts import (
     ASSIGNED,
     BACKOFF,
     CANCELLED,
     ENDED_ITSELF,
+    EXPANDED,
     FACT_CANCELLED,
     FACT_FAILED,
     FACT_FINISHED,
@@ -35,7 +37,7 @@ from pfw.facts import (
 )
 from pfw.graph import IF_ALL, IF_ALWAYS, IF_ANY, Graph
 from pfw.lifecycle import RunLife
-from pfw.wire import pack_graph, unpack_graph
+from pfw.wire import pack_fragment, pack_graph, unpack_fragment, unpack_graph
 
 _FINAL = {
     FACT_SUCCEEDED: SUCCEEDED, FACT_FAILED: FAILED, FACT_CANCELLED: CANCELLED, FACT_SKIPPED: SKIPPED,
@@ -56,6 +58,9 @@ class Oracle:
     is_open: bool
     #: Of each step.
     run_if: list[int]
+    #: {tail: the step that waits for it}, {step of a fragment: the step that it stands for}
+    tails: dict[int, int] = field(default_factory=dict)
+    outer: dict[int, int] = field(default_factory=dict)
     states: list[int] = field(default_factory=list)
     counts: dict[tuple[str, int], int] = field(default_factory=dict)
     is_stopping: bool = False
@@ -67,6 +72,8 @@ class Oracle:
         return {*self.graph.inputs[step], *self.graph.after[step]}
 
     def depth(self, step: int) -> int:
+        if step in self.outer:
+            return self.depth(self.outer[step])
         return 1 + max(map(self.depth, self.dependencies(step)), default=-1)
 
     def settle(self) -> None:
@@ -78,6 +85,9 @@ class Oracle:
             for step, state in enumerate(self.states):
                 if state == WAITING:
                     self.states[step] = self.decide(step)
+            for tail, step in self.tails.items():
+                if self.states[step] == EXPANDED and self.states[tail] >= SUCCEEDED:
+                    self.states[step] = FAILED if self.states[tail] == SKIPPED else self.states[tail]
             for step, state in enumerate(self.states):
                 if state < ASSIGNED and not self.may_try(step):
                     self.states[step] = CANCELLED
@@ -105,6 +115,20 @@ class Oracle:
             going = [self.depth(step) for step, state in enumerate(self.states) if state < SUCCEEDED]
             ready = {step for step in ready if self.depth(step) <= min(going)}
         return ready
+
+    def expand(self, step: int, fragment: Graph, first: int) -> None:
+        """An attempt returns a workflow."""
+        if self.is_stopping:
+            self.states[step] = CANCELLED
+        else:
+            self.states[step] = EXPANDED
+            self.graph.ids.extend(fragment.ids)
+            self.graph.inputs.extend(fragment.inputs)
+            self.graph.after.extend(fragment.after)
+            self.run_if.extend(run_if_of(fragment))
+            self.tails[first + len(fragment.ids) - 1] = step
+            self.outer.update(dict.fromkeys(range(first, first + len(fragment.ids)), step))
+        self.settle()
 
     def end(self, step: int, event: str) -> None:
         """An attempt ends."""
@@ -244,6 +268,13 @@ class Schedule:
             self.oracle.cancel()
             self.compare()
 
+    def expand(self, step: int, rows: list[Row], retries: int) -> None:
+        first, fragment = len(self.life.states), fragment_of(with_tail(rows), retries)
+        packed = pack_fragment(Fragment(fragment))
+        self.life.on_expanded(step, 1, self.now, 0.1, unpack_fragment(packed), packed, self.now)
+        self.oracle.expand(step, shifted(fragment, first), first)
+        self.compare()
+
     def cancel(self) -> None:
         may = not self.life.is_finished and not self.oracle.is_cancelled
         assert self.life.cancel("enough", self.now) == may
@@ -281,6 +312,12 @@ def dependencies(draw: st.DrawFn, first: int, most: int, *, tolerant: bool) -> l
     return rows
 
 
+def with_tail(rows: list[Row]) -> list[Row]:
+    """The rows and one more, to which all of them lead."""
+    needed = {dependency for inputs, after, _ in rows for dependency in (*inputs, *after)}
+    return [*rows, (tuple(step for step in range(len(rows)) if step not in needed), (), IF_ALL)]
+
+
 def fragment_of(rows: list[Row], retries: int) -> Graph:
     one = spec(retries=retries, backoff=1.0, retries_timeouts=retries % 2)
     specs = [one._replace(run_if=run_if) for *_, run_if in rows]
@@ -299,6 +336,7 @@ def test_a_run_is_what_the_oracle_says_after_every_event(data: st.DataObject) ->
     for _ in range(data.draw(st.integers(0, 30), "events")):
         actions = ["take"] * 6 * any(queue.count for queue in schedule.life.ready)
         actions += ["end"] * 6 * bool(schedule.running)
+        actions += ["expand"] * 3 * bool(schedule.running and not schedule.was_open)
         actions += ["wake"] * (BACKOFF in schedule.oracle.states) + ["cancel", "time out"]
         actions += ["extend", "close"] if schedule.life.is_open else []
         action = data.draw(st.sampled_from(actions), "action")
@@ -307,6 +345,9 @@ def test_a_run_is_what_the_oracle_says_after_every_event(data: st.DataObject) ->
         elif action == "end":
             event = data.draw(st.sampled_from(EVENTS if schedule.oracle.discards else EVENTS[:-1]), "event")
             schedule.end(data.draw(st.sampled_from(schedule.running), "step"), event)
+        elif action == "expand":
+            rows = data.draw(dependencies(0, 3, tolerant=True))
+            schedule.expand(data.draw(st.sampled_from(schedule.running), "step"), rows, retries)
         elif action == "wake":
             schedule.let_backoffs_end()
         elif action == "extend":
