@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
@@ -37,7 +37,12 @@ class Compiled(NamedTuple):
 
 
 def compile_draft(
-    draft: Draft, dependencies: Dependencies, value: Any, inherited: Inherited, within: str | None = None
+    draft: Draft,
+    dependencies: Dependencies,
+    value: Any,
+    inherited: Inherited,
+    within: str | None = None,
+    apart: Collection[int] = (),
 ) -> Compiled:
     """Pickles and numbers the steps of a draft.
 
@@ -47,6 +52,7 @@ def compile_draft(
         value: what was given to `returns`, with Inputs that name steps of the graph; None: nothing was.
         inherited: what its steps get of the workflow and its run.
         within: the step whose place the steps take; None: they are a run of their own.
+        apart: places of leaves that the value does not wait for.
 
     Raises:
         GraphError: a Node is where none can be, such as in a set or a closure.
@@ -65,9 +71,11 @@ def compile_draft(
     specs, number_of_spec = _share_specs(distinct)
     inputs, after = (_renumber(column, order, rank) for column in (dependencies.inputs, dependencies.after))
     leaves = _leaves(inputs, after)
+    if apart:
+        leaves = tuple([leaf for leaf in leaves if order[leaf] not in apart])
     maps = {name: tuple([rank[member] for member in members]) for name, members in draft.maps.items()}
     value = _only_leaf(leaves, maps) if value is None else value
-    has_tail = len(leaves) == 1 and value == Input(leaves[0])
+    has_tail = leaves == (len(ids) - 1,) and value == Input(leaves[0])
     if within is not None:
         ids = ids_within(within, ids, has_tail=has_tail)
     graph = Graph(

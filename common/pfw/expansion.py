@@ -43,8 +43,8 @@ class Fragment(NamedTuple):
     graph: Graph
     #: Steps that are not taken: nothing depends on them.
     skipped: tuple[int, ...] = ()
-    #: (how much larger the index of the step whose place is taken is than that of the expanded one, its tail)
-    taken: tuple[tuple[int, int], ...] = ()
+    #: (id of a further step whose place is taken, its tail)
+    taken: tuple[tuple[str, int], ...] = ()
 
 
 class Expanded(NamedTuple):

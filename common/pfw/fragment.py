@@ -9,12 +9,13 @@ from pfw.call import Input, Inputs, Numbering, place_all, replace_sources
 from pfw.errors import GraphError
 from pfw.expansion import Fragment, ids_within
 from pfw.wire import pack_fragment
+from pfw.workflow import Workflow
 
 if TYPE_CHECKING:
     from pfw.compile import Compiled
     from pfw.graph import Graph
+    from pfw.node import Node
     from pfw.step import Inherited
-    from pfw.workflow import Workflow
 
 #: Largest fragment, in bytes and in steps: the coordinator holds it, and every client of the run gets it.
 FRAGMENT_BYTES = 256 << 20
@@ -24,6 +25,30 @@ FRAGMENT_STEPS = 1_000_000
 RETURNS = "returns"
 
 T = TypeVar("T")
+
+
+class Replacement(Workflow):
+    """What steps of our own return: a workflow that may do more than give their value."""
+
+    def __init__(self, name: str) -> None:
+        """Makes an empty one."""
+        super().__init__(name)
+        #: {id of a step: the Node whose output is its value}
+        self.taken: dict[str, Node] = {}
+        self.skipped: list[Node] = []
+
+    def take_place_of(self, step_id: str, node: Node) -> None:
+        """Another step, beside the one that returns this, gets its value from `node`; it is one of those behind it."""
+        self.taken[step_id] = node
+
+    def skip(self, node: Node) -> None:
+        """This step is the side of a branch that is not taken."""
+        self.skipped.append(node)
+
+    @property
+    def apart(self) -> frozenset[int]:
+        """Places of the steps that the value does not wait for."""
+        return frozenset(node.index for node in (*self.taken.values(), *self.skipped))
 
 
 def make_fragment(workflow: Workflow, step_id: str, inherited: Inherited) -> bytes:
@@ -38,8 +63,17 @@ def make_fragment(workflow: Workflow, step_id: str, inherited: Inherited) -> byt
         GraphError: The workflow is not valid, has no one value, or too many steps.
         UnpicklableError: A function or an argument in it cannot be sent.
     """
-    compiled = workflow.compile_within(step_id, inherited)
-    packed = pack_fragment(Fragment(_with_tail(compiled, workflow.name, step_id)))
+    mine = workflow if isinstance(workflow, Replacement) else None
+    compiled = workflow.compile_within(step_id, inherited, mine.apart if mine else frozenset())
+    fragment = Fragment(_with_tail(compiled, workflow.name, step_id))
+    if mine:
+        index = {node: compiled.index[ids_within(step_id, [node.id], has_tail=False)[0]] for node in mine.nodes}
+        siblings = step_id.rpartition("/")[0]
+        fragment = fragment._replace(
+            skipped=tuple([index[node] for node in mine.skipped]),
+            taken=tuple([(f"{siblings}/{name}" if siblings else name, index[n]) for name, n in mine.taken.items()]),
+        )
+    packed = pack_fragment(fragment)
     if len(compiled.graph.ids) > FRAGMENT_STEPS or len(packed) > FRAGMENT_BYTES:
         raise GraphError(
             f'workflow "{workflow.name}", which was returned by a step, has {len(compiled.graph.ids):,} steps in '

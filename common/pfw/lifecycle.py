@@ -136,6 +136,9 @@ class ReadyQueue:
 class RunLife:
     """One run. Columns indexed by step, because a list of ints costs the collector nothing at a million steps."""
 
+    #: On the driver's clock.
+    deadline: float | None
+
     __slots__ = (
         "_asides",
         "_backoff_heap",
@@ -230,13 +233,11 @@ class RunLife:
         self.unfinished = self.failed = self._wave = 0
         #: {step that is tried again: worker of its last attempt}
         self.failed_on: dict[int, int] = {}
-        #: When the run ends whether it is complete or not, on the driver's clock; None for never.
-        self.deadline: float | None = None
+        #: When the run ends whether it is complete or not (None for never), and when it was decided that it ends.
+        self.deadline, self._stopped_at = None, 0.0
         self._seed, self._kept, self._timeout_s, self._is_timed_out = seed, set(keep), timeout_s, False
         #: Running attempts were told to stop: nothing they return counts any more, each step is cancelled instead.
         self._discards = self._has_tolerant = self._is_passing_on = False
-        #: When it was decided that nothing more starts.
-        self._stopped_at = 0.0
         #: {failed step: packed failure}
         self._reasons: dict[int, bytes] = {}
         #: {tail: the step that waits for it}, and those that have ended since the last look, with the step to blame.
@@ -565,18 +566,26 @@ class RunLife:
         self.graph.calls[step] = b""
         first = len(self.states)
         self._tails[first + len(fragment.graph.ids) - 1] = Expanded(step, worker, started_at)
-        for distance, tail in fragment.taken:
-            self._take_over(step + distance, first + tail, now)
+        if fragment.taken:
+            self._take_over(step, first, fragment.taken, now)
         self.extend(shifted(fragment.graph, first), now, step, fragment.skipped)
         for tail in (len(fragment.graph.ids) - 1, *(tail for _, tail in fragment.taken)):
-            self._consumers[first + tail] += 1
+            if first + tail in self._tails:
+                self._consumers[first + tail] += 1
 
-    def _take_over(self, step: int, tail: int, now: float) -> None:
-        """A step that waits for an expanded one gets its value from a tail of the same fragment."""
-        if step < len(self.states) and self.states[step] == WAITING:
-            self.states[step], self.queued_at[step] = EXPANDED, now
-            self.facts.append(Fact(FACT_EXPANDED, step, now, 0, 0, now, now, 0.0, b""))
-            self._tails[tail] = Expanded(step, 0, now)
+    def _take_over(self, step: int, first: int, taken: Iterable[tuple[str, int]], now: float) -> None:
+        """Steps that wait for an expanded one, or for each other, get their values from tails of its fragment."""
+        ids = self.graph.ids
+        behind = {ids[dependent]: dependent for dependent in self._dependents[step] or ()}
+        for name, tail in taken:
+            found = behind.get(name)
+            # One that waits for something else as well takes the list when it is there.
+            if found is None or self.states[found] != WAITING or self._missing[found] != 1:
+                continue
+            self.states[found], self.queued_at[found] = EXPANDED, now
+            self.facts.append(Fact(FACT_EXPANDED, found, now, 0, 0, now, now, 0.0, b""))
+            self._tails[first + tail] = Expanded(found, 0, now)
+            behind.update((ids[dependent], dependent) for dependent in self._dependents[found] or ())
 
     def _pass_on(self, now: float) -> None:
         """Ends steps as the tails that they waited for. What that ends in its turn is done in the same loop."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex, overload
 from pfw.errors import GraphError
 
 if TYPE_CHECKING:
+    from pfw.standins import Sides, Stage
     from pfw.workflow import Workflow
 
 
@@ -104,6 +105,26 @@ class Node(Deferred):
         """Returns `count` Nodes, which stand for the output's items 0, 1, ..."""
         return tuple(self[number] for number in range(count))
 
+    def map(self, fn: Callable[..., Any], /, **constants: Any) -> LateMapNode:
+        """Adds `fn(item, **constants)` for each item of the output, however many there will be.
+
+        Args:
+            fn: a step or a function; its options are those of each use.
+            constants: keyword arguments that each use gets; values or Nodes.
+
+        Returns:
+            What stands for the list of the outputs, in the order of the items.
+        """
+        return self.workflow.add_late_map(fn, self, constants)
+
+    def when(self, predicate: Callable[[Any], Any], /) -> When:
+        """Begins a choice: `node.when(predicate).then(f).otherwise(g)` is one Node, with the output of the side taken.
+
+        Args:
+            predicate: is asked with the output, where steps run.
+        """
+        return When(self, predicate)
+
     def after(self, *others: Deferred | str) -> Node:
         """Lets this step start only when `others` (Nodes, or ids of steps or maps) have ended; passes no data.
 
@@ -133,6 +154,78 @@ class ItemNode(Node):
     def path(self) -> tuple[Any, ...]:
         """Keys that are applied to the step's output, one after another."""
         return self._path
+
+
+class LateMapNode(Node):
+    """The uses of one step over the items of an output: as an argument the list of their outputs, in order."""
+
+    __slots__ = ("_stages",)
+
+    def __init__(self, workflow: Workflow, index: int, stages: list[Stage]) -> None:
+        super().__init__(workflow, index)
+        #: Where this map is a stage, its own step first: the stages of that step, and its number among them.
+        self._stages = [(stages, 0)]
+
+    def map(self, fn: Callable[..., Any], /, **constants: Any) -> LateMapNode:
+        """Adds `fn(output, **constants)` for each output; each starts as soon as that is there.
+
+        With Nodes among the constants they start when all outputs are there. Else as `Node.map`.
+        """
+        from pfw.standins import Stage
+        from pfw.workflow import as_step
+
+        step = as_step(fn)
+        found = self.workflow.add_late_map(step, self, constants)
+        if not step.after and self.workflow.inputs_of(found.index) == (self.index,):
+            for stages, number in self._stages:
+                stages.append(Stage(number, step, constants, found.id))
+                found._stages.append((stages, len(stages) - 1))
+        return found
+
+    def after(self, *others: Deferred | str) -> LateMapNode:
+        """Lets all uses start only when `others` have ended, as `Node.after`. Returns this Node."""
+        for stages, number in self._stages:
+            if number:
+                stages[number] = stages[number]._replace(is_apart=True)
+        super().after(*others)
+        return self
+
+
+class BranchNode(Node):
+    """The output of the side of a branch that is taken; without `otherwise` the value passes through."""
+
+    __slots__ = ("_sides",)
+
+    def __init__(self, workflow: Workflow, index: int, sides: Sides) -> None:
+        super().__init__(workflow, index)
+        self._sides = sides
+
+    def otherwise(self, fn: Callable[..., Any], /) -> BranchNode:
+        """Sets what is called where the predicate does not hold; returns this Node.
+
+        Raises:
+            GraphError: it was set before.
+        """
+        from pfw.workflow import as_step
+
+        if self._sides.otherwise is not None:
+            raise GraphError(f"{self!r} has an otherwise(...) already: branch again on its output")
+        self._sides.otherwise = as_step(fn)
+        self.workflow.changed()
+        return self
+
+
+class When:
+    """A choice whose first side is still to be named."""
+
+    __slots__ = ("_node", "_predicate")
+
+    def __init__(self, node: Node, predicate: Callable[[Any], Any]) -> None:
+        self._node, self._predicate = node, predicate
+
+    def then(self, fn: Callable[..., Any], /) -> BranchNode:
+        """Adds the choice: `fn(output)` where the predicate holds."""
+        return self._node.workflow.add_branch(self._predicate, fn, self._node)
 
 
 class MapNode(Deferred):

@@ -291,11 +291,16 @@ class Session:
                 self._next_hello = now + HELLO_S
         elif now >= self._next_heartbeat:
             self._next_heartbeat = now + m.HEARTBEAT_S
-            self._confirm(list(self.records.values()))
+            self._confirm(self._known_runs())
             self._repeat(now)
 
+    def _known_runs(self) -> list[RunRecord]:
+        """The runs that the coordinator has: to another one than before their numbers may be those of other runs."""
+        asked = list(self._reattached.values())
+        return [record for record in self.records.values() if record not in asked]
+
     def _repeat(self, now: float) -> None:
-        for record in self.records.values():
+        for record in self._known_runs():
             for fragment in record.unacknowledged:
                 if now - fragment[3] >= REPEAT_S + len(fragment[2]) // m.BYTES_PER_S:
                     fragment[3] = now
@@ -305,7 +310,7 @@ class Session:
             self._repeat_at = now + REPEAT_S + size // m.BYTES_PER_S
             self._mail.extend(message for message, _ in self._submits.values())
             self._mail.extend(self._requests.values())
-            for record in self.records.values():
+            for record in self._known_runs():
                 self._repeat_wishes(record)
 
     def on_lost(self, error: Exception) -> None:

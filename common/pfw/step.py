@@ -235,7 +235,7 @@ class StepFunction:
             GraphError: no workflow's block is open.
             ConfigError: `limit` is no number of rounds.
         """
-        from pfw.loop import make_loop
+        from pfw.standins import make_loop
 
         return self._workflow_for("loop").add(make_loop(self, until, limit, constants), value)
 

@@ -342,9 +342,6 @@ def pack_fragment(fragment: Fragment) -> bytes:
     return msgpack.packb((pack_graph(fragment.graph), fragment.skipped, fragment.taken))
 
 
-_are_pairs = _rows(int, int)
-
-
 def unpack_fragment(blob: bytes) -> Fragment:
     """The fragment of a blob, checked like a graph; it has a step, and nothing depends on what is skipped.
 
@@ -355,16 +352,14 @@ def unpack_fragment(blob: bytes) -> Fragment:
     if type(cells) is not tuple or len(cells) != 3 or not _is_bytes(cells[0]):
         raise ProtocolError("a fragment is a graph, what is skipped and what is taken over")
     graph, skipped, taken = unpack_graph(cells[0]), cells[1], cells[2]
-    count = len(graph.ids)
-    if not count or not _is_ints(skipped) or not _are_indices(skipped, count - 1) or not _are_pairs(taken):
-        raise ProtocolError("a fragment has steps, and the last one is not skipped")
+    if not graph.ids or not _is_ints(skipped) or not _rows(str, int)(taken):
+        raise ProtocolError("a fragment has steps")
+    apart = (*skipped, *(tail for _, tail in taken))
+    if len(set(apart)) != len(apart) or not _are_indices(apart, len(graph.ids) - 1):
+        raise ProtocolError("what is skipped, and what another step ends with, is named once and not the last step")
     needed = {*chain.from_iterable(graph.inputs), *chain.from_iterable(graph.after)}
     if not needed.isdisjoint(skipped) or any(graph.inputs[step] or graph.after[step] for step in skipped):
         raise ProtocolError("what is skipped stands alone")
-    if len(set(skipped)) != len(skipped) or any(not distance or tail >= count - 1 for distance, tail in taken):
-        raise ProtocolError("a fragment skips a step once, and takes the places of later steps")
-    if len({tail for _, tail in taken}) != len(taken) or len({distance for distance, _ in taken}) != len(taken):
-        raise ProtocolError("each place that a fragment takes has a tail of its own")
     return Fragment(graph, skipped, taken)
 
 

@@ -17,7 +17,7 @@ from pfw.checks import checked_text
 from pfw.compile import Compiled, compile_draft
 from pfw.draft import Dependencies, Draft, Target
 from pfw.errors import ConfigError, GraphError, UnknownDependencyError, did_you_mean
-from pfw.node import Deferred, ItemNode, MapNode, Node
+from pfw.node import BranchNode, Deferred, ItemNode, LateMapNode, MapNode, Node
 from pfw.step import STEP_DEFAULTS, Inherited, StepDefaults, StepFunction, open_workflow
 from pfw.stepclass import Step, from_instance
 
@@ -95,7 +95,7 @@ class Workflow:
         """
         if isinstance(fn, Step):
             return self._add_instance(fn, args, kwargs)
-        step = _as_step(fn)
+        step = as_step(fn)
         found = self._scan(args, kwargs)
         return self._added(self._draft.add(step, found.args, found.kwargs, found.sources), step)
 
@@ -124,7 +124,7 @@ class Workflow:
             GraphError: as `add`.
             DuplicateStepError: as `add`.
         """
-        step = _as_step(fn)
+        step = as_step(fn)
         if is_plain(chain.from_iterable(rows)) and is_plain(constants.values()):
             count = len(rows)
             name = self._draft.add_map(step, rows, repeat(constants or None, count), repeat((), count))
@@ -137,6 +137,26 @@ class Workflow:
         if step.after:
             self.order_after(members, step.after)
         return MapNode(self, name, members)
+
+    def add_late_map(self, fn: Callable[..., Any], items: Node, constants: dict[str, Any]) -> LateMapNode:
+        """Adds a use of `fn` for each item of an output; `Node.map` is the usual way to here. Raises as `add`."""
+        from pfw.standins import make_map
+
+        stand_in, stages = make_map(as_step(fn))
+        node = self.add(stand_in, items, **constants)
+        found = self._nodes[node.index] = LateMapNode(self, node.index, stages)
+        return found
+
+    def add_branch(self, is_taken: Callable[[Any], Any], then: Callable[..., Any], value: Node) -> BranchNode:
+        """Adds the choice between two steps; `Node.when` is the usual way to here. Raises as `add`."""
+        from pfw.standins import make_branch
+
+        stand_in, sides = make_branch(is_taken, as_step(then))
+        return BranchNode(self, self.add(stand_in, value).index, sides)
+
+    def changed(self) -> None:
+        """A step that was added does something else than before."""
+        self._compiled = None
 
     def order_after(self, places: Iterable[int], others: Iterable[Deferred | str]) -> None:
         """Lets the steps at `places` start only when `others` have ended; `Node.after` is the usual way to here."""
@@ -229,6 +249,10 @@ class Workflow:
         """Returns the id of the step that was added as number `place` (from 0)."""
         return self._draft.ids[place]
 
+    def inputs_of(self, place: int) -> tuple[int, ...]:
+        """Returns the places of the steps whose outputs the step that was added as number `place` gets."""
+        return self._draft.inputs[place]
+
     def tags_of(self, place: int) -> tuple[str, ...]:
         """Returns the tags of the step that was added as number `place` (from 0)."""
         return self._draft.steps[place].tags
@@ -295,17 +319,18 @@ class Workflow:
             self._compiled_with = defaults
         return self._compiled
 
-    def compile_within(self, step_id: str, inherited: Inherited) -> Compiled:
+    def compile_within(self, step_id: str, inherited: Inherited, apart: Collection[int] = ()) -> Compiled:
         """Returns what is run in the place of a step that returned this workflow. Raises as `compile`.
 
         Args:
             step_id: the step.
             inherited: what this workflow has of the one around it, where it says nothing itself.
+            apart: places of leaves that its value does not wait for.
         """
         dependencies = self._draft.check()
         if self.params:
             inherited = inherited._replace(params=self.params)
-        return compile_draft(self._draft, dependencies, self._value(dependencies), inherited, step_id)
+        return compile_draft(self._draft, dependencies, self._value(dependencies), inherited, step_id, apart)
 
     def _value(self, dependencies: Dependencies) -> Any:
         """Returns the returned structure with placeholders whose positions are places in the order, or None."""
@@ -328,7 +353,8 @@ def _checked_params(params: Any) -> Mapping[str, Any]:
     return dict(params)
 
 
-def _as_step(fn: Any) -> StepFunction:
+def as_step(fn: Any) -> StepFunction:
+    """Returns a step that runs `fn`; TypeError if there can be none."""
     if isinstance(fn, StepFunction):
         return fn
     if isinstance(fn, type) and issubclass(fn, Step):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from pfw.facts import ASSIGNED, BACKOFF, CANCELLED, READY, RUN_SUCCEEDED, SKIPPED, SUCCEEDED, WAITING
+from pfw.facts import ASSIGNED, BACKOFF, CANCELLED, EXPANDED, READY, RUN_SUCCEEDED, SKIPPED, SUCCEEDED, WAITING
 from pfw.graph import IF_ALL, LANE_CPU
 from pfw.lifecycle import RunLife
 
@@ -132,7 +132,7 @@ def _check_dependencies(life: RunLife) -> None:
         if state == WAITING:
             missing = sum(states[d] < SUCCEEDED if is_tolerant else states[d] != SUCCEEDED for d in dependencies)
             assert life._missing[step] == missing > 0, f"step {step} waits for {missing}"
-        elif state not in (CANCELLED, SKIPPED):
+        elif state not in (CANCELLED, SKIPPED, EXPANDED) and (life.attempts[step] or state < SUCCEEDED):
             assert all(states[d] >= SUCCEEDED if is_tolerant else states[d] == SUCCEEDED for d in dependencies)
     for step, count in consumers.items():
         assert life._consumers[step] >= count

@@ -13,12 +13,12 @@ import pytest
 
 from helpers import ROOT, steps, wait_until
 from helpers.daemons import Daemons, daemons
+from helpers.pictures import picture
 from pfw import (
     Client,
     GraphError,
     LocalCluster,
     Retry,
-    Run,
     StepFailedError,
     UnpicklableError,
     Workflow,
@@ -165,19 +165,6 @@ def refused() -> Workflow:
             double(maker())
         double.loop(1, until=lambda x: False, limit=3)
     return wf
-
-
-def picture(found: Run) -> dict[str, object]:
-    """All that the modes have in common."""
-    return {
-        "status": found.status,
-        "states": found.states,
-        "outputs": dict(found.outputs),
-        "errors": {name: (type(error), str(error.__cause__)) for name, error in found.errors.items()},
-        "events": Counter((event.type, event.step_id, event.attempt) for event in found.events()),
-        "attempts": {name: known.attempts for name, known in found.metrics.steps.items()},
-        "counts": (found.metrics.successful_steps, found.metrics.failed_steps, found.metrics.retries),
-    }
 
 
 @pytest.mark.parametrize("make", [recursion, structure, retried, looped])

@@ -11,6 +11,7 @@ from pfw.facts import (
     ENDED_LOST,
     ENDED_NEVER_STARTED,
     FACT_CANCELLED,
+    FACT_EXPANDED,
     FACT_FAILED,
     FACT_FINISHED,
     FACT_INPUT,
@@ -33,13 +34,15 @@ from pfw.failure import FAIL_CRASHED, FAIL_LOST, FAIL_TIMEOUT, Failure
 from pfw.graph import LANE_ASYNC, Spec
 from pfw.messages import FactRow
 from pfw.record import RunRecord
+from sim.plan import may_time_out
 from sim.slots import failure_of
 
 if TYPE_CHECKING:
+    from pfw.graph import Spec
     from pfw_coordinator.core import Core
     from pfw_coordinator.ledger import Run
     from sim.actors import SimWorker
-    from sim.plan import RunPlan
+    from sim.plan import RunPlan, StepPlan
     from sim.slots import Row, SimSlot
     from sim.world import World
 
@@ -114,24 +117,28 @@ class Oracle:
         world.note(worker.name, "begins", (row[0], plan.number, index))
         require(run_id in self.runs, worker.name, "begins a step of a run without a name:", run_id)
         life = self.runs[run_id].life
-        require(plan.steps[index] is step, "call and index differ")
+        found, spec = plan.find(life.graph.ids[index])[0]
+        require(found is step, "call and index differ")
+        is_inner = index >= len(plan.steps)
+        needs = life.graph.inputs[index] if is_inner else step.inputs
+        after = life.graph.after[index] if is_inner else step.after
         require(function in slot.functions, worker.name, "slot", slot.number, "has not got function", function)
         require(number not in worker.cancelled, worker.name, "begins a step of run", number, "after its cancel")
-        for dependency in (*step.inputs, *step.after):
+        for dependency in (*needs, *after):
             state = life.states[dependency]
-            may = state >= SUCCEEDED if plan.run_if(index) else state == SUCCEEDED
+            may = state >= SUCCEEDED if spec.run_if else state == SUCCEEDED
             require(may, f"run {run_id} step {index} begins, but {dependency} is {STATE_NAMES[state]}")
-        if plan.mode == "waves":
+        if plan.mode == "waves" and not is_inner:
             self._require_wave(plan, index, life.states)
-        require(len(inputs) == len(step.inputs), "inputs of step", index, "are", inputs)
-        for dependency, given in zip(step.inputs, inputs, strict=True):
+        require(len(inputs) == len(needs), "inputs of step", index, "are", inputs)
+        for dependency, given in zip(needs, inputs, strict=True):
             key = (run_id, dependency)
             if life.states[dependency] != SUCCEEDED:
                 require(unpack_absence(given).state == life.states[dependency], f"step {index} gets {given!r}")
                 continue
             require(given in self.outputs.get(key, ()), f"step {index} gets {given!r}, no output of {dependency}")
             require(self.given.setdefault(key, given) == given, f"two outputs of step {dependency} are in use")
-        require(plan.spec(index).reruns or not self.begun[run_id, index], f"step {index} of {run_id} begins again")
+        require(spec.reruns or not self.begun[run_id, index], f"step {index} of {run_id} begins again")
         self._require_outfit(worker, slot, life.spec(index))
         self.begun[run_id, index] += 1
 
@@ -155,12 +162,18 @@ class Oracle:
 
     def on_ended(self, row: Row, code: int) -> bytes:
         """A slot has executed a step; returns the payload of the outcome."""
+        plan, step = self._world.plan_of(row[7]), self._world.step_of(row)
+        if code == oc.EXPANDED:
+            return plan.fragment(row[3])
         if code != oc.OK:
             return failure_of(code)
-        plan, step = self._world.plan_of(row[7]), self._world.step_of(row)
         self._count += 1
         output = (b"out %d/%d #%d " % (plan.number, row[3], self._count)).ljust(step.output_bytes, b".")
         self.outputs.setdefault((row[2], row[3]), set()).add(output)
+        _, _, place = row[7].partition(b"/")
+        outer, _, inner = place.partition(b".")
+        if inner and int(inner) == len(plan.steps[int(outer)].inner) - 1:
+            self.outputs.setdefault((row[2], int(outer)), set()).add(output)
         return output
 
     def on_prints(self, row: Row) -> bytes:
@@ -199,21 +212,26 @@ class Oracle:
         elif kind == FACT_FINISHED and plan.timeout_s:
             lasted = at - self._began[record]
             require(lasted <= plan.timeout_s + _STOPPED_S, record.run_id, "ends after", lasted, "s")
-        elif kind == FACT_SUCCEEDED and plan.spec(step).timeout:
-            longest = plan.spec(step).timeout + _NOTICED_S
+        elif kind == FACT_SUCCEEDED and self._planned(record, plan, step)[0][1].timeout:
+            longest = self._planned(record, plan, step)[0][1].timeout + _NOTICED_S
             require(run_s <= longest, f"step {step} of {record.run_id} has run for {run_s} s and succeeded")
+
+    def _planned(self, record: RunRecord, plan: RunPlan, step: int) -> list[tuple[StepPlan, Spec]]:
+        return plan.find(self.runs[record.run_id].life.graph.ids[step])
 
     def _check_blame(self, record: RunRecord, plan: RunPlan, kind: int, step: int, payload: bytes) -> None:
         """A crash is charged only to a step that crashes, a loss only where workers get lost."""
         code = Failure.unpack(payload).code
-        planned = plan.steps[step].codes
+        known = self._planned(record, plan, step)
+        planned = {code for planned, _ in known for code in planned.codes}
         if code == FAIL_TIMEOUT:
-            require(plan.may_time_out(step), f"step {step} of {record.run_id} has timed out, and was quick")
+            require(
+                any(may_time_out(*one) for one in known), f"step {step} of {record.run_id} has timed out, and was quick"
+            )
         require(kind != FACT_TIMED_OUT or code == FAIL_TIMEOUT, f"step {step} of {record.run_id} has not timed out")
         if code == FAIL_CRASHED:
-            spec = plan.spec(step)
             # One that may not be begun again goes down with the process that it shares.
-            may_share = spec.lane == LANE_ASYNC and not spec.reruns
+            may_share = any(spec.lane == LANE_ASYNC and not spec.reruns for _, spec in known)
             require(
                 may_share or oc.CRASHED in planned,
                 f"step {step} of {record.run_id} is blamed for a crash that was not its own",
@@ -234,7 +252,8 @@ class Oracle:
         require(record.status == run.life.status, where, RUN_STATE_NAMES[record.status], "is not what was decided")
         require(record.states[:known] == run.life.states, where, "has other states than were decided")
         require(all(self.heard[record][step] == 1 for step in (_RUN, *range(known))), where, "did not hear of each end")
-        require(record.status == RUN_CANCELLED or known == len(plan.steps), where, "has lost steps")
+        grown = sum(len(plan.steps[fact.step].inner) for fact in run.life.facts if fact.kind == FACT_EXPANDED)
+        require(record.status == RUN_CANCELLED or known == len(plan.steps) + grown, where, "has lost steps")
         require(record.status != RUN_TIMED_OUT or plan.timeout_s, where, "has timed out without a timeout")
         if plan.is_clean and not self._world.has_faults:
             require(record.status == RUN_SUCCEEDED, where, "is", RUN_STATE_NAMES[record.status])

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from random import Random
 
 from pfw import outcome as oc
+from pfw.expansion import Fragment
 from pfw.graph import IF_ALWAYS, IF_ANY, LANE_ASYNC, LANE_CPU, LANE_IO, Graph, Spec
+from pfw.wire import pack_fragment
 
 #: What a step does when it is told to stop: it listens to the token, to the interrupt, or to nothing but SIGKILL.
 LISTENS_TO_TOKEN, LISTENS_TO_INTERRUPT, LISTENS_TO_NOTHING = 1, 2, 9
@@ -52,6 +54,15 @@ class StepPlan:
     codes: tuple[int, ...] = ()
     listens_to: int = LISTENS_TO_TOKEN
     output_bytes: int = 8
+    #: What takes its place when it has succeeded, the last one as tail, and the numbers of their specs.
+    inner: list[StepPlan] = field(default_factory=list)
+    inner_specs: list[int] = field(default_factory=list)
+
+    def code_of(self, attempt: int) -> int:
+        """How this attempt ends, if nothing comes between."""
+        if attempt <= len(self.codes):
+            return self.codes[attempt - 1]
+        return oc.EXPANDED if self.inner else oc.OK
 
 
 @dataclass(slots=True)
@@ -100,26 +111,50 @@ class RunPlan:
             [step.after for step in steps],
         )
 
-    def run_if(self, step: int) -> int:
-        """When the step starts: IF_ALL, IF_ANY or IF_ALWAYS."""
-        return _SPECS[self.spec_of[step]].run_if
+    def fragment(self, number: int) -> bytes:
+        """What takes the place of a step, packed. The call of an inner step names it and the step around it."""
+        step = self.steps[number]
+        count = len(step.inner)
+        return pack_fragment(
+            Fragment(
+                Graph(
+                    [f"step-{number}/{inner}" for inner in range(count)],
+                    self.functions,
+                    list(_SPECS),
+                    [inner % len(self.functions) for inner in range(count)],
+                    step.inner_specs,
+                    [b"%d/%d.%d" % (self.number, number, inner) for inner in range(count)],
+                    [inner.inputs for inner in step.inner],
+                    [inner.after for inner in step.inner],
+                )
+            )
+        )
+
+    def find(self, step_id: str) -> list[tuple[StepPlan, Spec]]:
+        """The step of this id and how it is to be run, and after it what may take its place."""
+        number, _, inner = step_id.removeprefix("step-").partition("/")
+        step = self.steps[int(number)]
+        within = [(plan, _SPECS[spec]) for plan, spec in zip(step.inner, step.inner_specs, strict=True)]
+        return [within[int(inner)]] if inner else [(step, self.spec(int(number))), *within]
 
     @property
     def is_clean(self) -> bool:
         """Whether nothing but success can come of it as long as nothing else fails."""
         may_end_early = self.cancel_at is not None or self.timeout_s > 0
         return not may_end_early and not any(
-            step.codes or self.may_time_out(number) for number, step in enumerate(self.steps)
+            step.codes or may_time_out(step, spec)
+            for number in range(len(self.steps))
+            for step, spec in self.find(f"step-{number}")
         )
 
     def spec(self, step: int) -> Spec:
         """How a step is to be run."""
         return _SPECS[self.spec_of[step]]
 
-    def may_time_out(self, step: int) -> bool:
-        """Whether an attempt of the step takes about as long as it may, or longer."""
-        timeout_s = self.spec(step).timeout
-        return 0 < timeout_s < self.steps[step].duration_s * 1.1 + 0.001
+
+def may_time_out(step: StepPlan, spec: Spec) -> bool:
+    """Whether an attempt of the step takes about as long as it may, or longer."""
+    return 0 < spec.timeout < step.duration_s * 1.1 + 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +196,13 @@ def draw_run(random: Random, number: int, trouble: Trouble, *, most_steps: int) 
         function_of=[random.randrange(len(functions)) for _ in range(count)],
         spec_of=[random.choice(mix) for _ in range(count)],
     )
+    for step in () if is_open else plan.steps:
+        if random.random() < 0.15:
+            step.inner = _draw_steps(random, random.randint(1, 4), speed, trouble)
+            needed = {other for inner in step.inner[:-1] for other in (*inner.inputs, *inner.after)}
+            rest = tuple([number for number in range(len(step.inner) - 1) if number not in needed])
+            step.inner[-1].inputs, step.inner[-1].after = rest, ()
+            step.inner_specs = [random.choice(mix) for _ in step.inner]
     if is_open:
         plan.fragments = _draw_fragments(random, count)
         plan.closes_early = random.random() < 0.3

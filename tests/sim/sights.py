@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _OUTCOMES = {
     oc.STOPPED: "stopped", oc.CRASHED: "crashed", oc.NOT_STARTED: "handed back", oc.RETRYABLE: "retried",
-    oc.TIMED_OUT: "timed out",
+    oc.TIMED_OUT: "timed out", oc.EXPANDED: "expanded",
 }  # fmt: skip
 
 

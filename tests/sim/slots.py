@@ -98,7 +98,7 @@ class SimSlot:
         self._row = row
         self.worker.world.oracle.on_begun(self.worker, self, row)
         step = self.worker.world.step_of(row)
-        code = step.codes[row[4] - 1] if row[4] <= len(step.codes) else oc.OK
+        code = step.code_of(row[4])
         self._era += 1
         if code == oc.CRASHED:
             self.timeline.after(step.duration_s * self.random.random(), self._crash, self._era)
@@ -186,7 +186,7 @@ class SimAsyncSlot(SimSlot):
     def _start(self, row: Row) -> None:
         self.worker.world.oracle.on_begun(self.worker, self, row)
         step = self.worker.world.step_of(row)
-        code = step.codes[row[4] - 1] if row[4] <= len(step.codes) else oc.OK
+        code = step.code_of(row[4])
         self._running[row[0]] = (row, self.worker.clock_us(), 0)
         share = self.random.random() if code == oc.CRASHED else 1.0
         self._reschedule(row, step.duration_s * share, code)

@@ -53,7 +53,7 @@ def test_the_worlds_do_what_they_are_for() -> None:
             seen |= sights(World(seed, tail=None).run(patch))
     expected = {
         "SUCCEEDED", "FAILED", "CANCELLED", "SKIPPED", "run SUCCEEDED", "run FAILED", "run CANCELLED", "begun again",
-        "TIMED_OUT", "run TIMED_OUT", "timed out",
+        "TIMED_OUT", "run TIMED_OUT", "timed out", "expanded",
         "retried", "stopped", "kills", "crashed", "handed back", "sent again", "rewound", "GiveBack", "CancelsAsked",
         "Attached", "Refused", "Rejected", "Notes", "Leaving", "Forget", "Extend", "CloseRun", "cut", "vanishes",
         "takes more",

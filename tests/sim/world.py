@@ -88,6 +88,8 @@ class World:
             self._plans.append(plan)
             for index, step in enumerate(plan.steps):
                 self._step_of_call[b"%d/%d" % (number, index)] = (plan, step)
+                for place, inner in enumerate(step.inner):
+                    self._step_of_call[b"%d/%d.%d" % (number, index, place)] = (plan, inner)
 
     def plan_of(self, call: bytes) -> RunPlan:
         return self._step_of_call[call][0]

@@ -370,3 +370,11 @@ def test_a_new_run_with_the_number_of_a_lost_one_is_followed(rig: SessionRig) ->
     rig.hear(facts(0, STARTED, ENDED))
     assert isinstance(lost.error, CoordinatorLostError)
     assert new.status == RUN_SUCCEEDED
+
+
+def test_nothing_is_said_of_a_run_by_its_number_until_the_coordinator_has_it(rig: SessionRig) -> None:
+    rig.start()
+    (attach,) = refuse(rig)
+    assert m.Cursors(()) in rig.sleep(1.5)
+    rig.hear(m.Attached(attach[0], 1, "run-1", "name", "parallel", b"", pack_graph(GRAPH)))  # type: ignore[arg-type]
+    assert m.Cursors(((1, 0, 0),)) in rig.sleep(1.5)
