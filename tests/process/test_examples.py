@@ -19,6 +19,20 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
             r"means: {'north': 22.0, 'south': 30.0, 'east': 18.0}",
         ],
     ),
+    "cancellation.py": (
+        [],
+        [
+            r"^timeout\n  TIMED_OUT after [0-9]\.\d+ s: ",
+            r"^    wait\[0\] +stopped itself after \d+ ms\n    wait\[1\] +stopped itself after \d+ ms",
+            r"^    sleep +interrupted after \d+ ms\n    last +never started",
+            r"^Ctrl-C\n  CANCELLED after [0-9]\.\d+ s: interrupted",
+            r"^condition\n  CANCELLED after [0-9]\.\d+ s: search\[3\] has found it$",
+            r"^    search\[3\] already done$",
+            r"^  the answer is 3$",
+            r"^graceful shutdown\n  CANCELLED after [0-9]\.\d+ s: SIGTERM$",
+            r"^  saved: \d+ of 200 items\n  the next run completes them: 200$",
+        ],
+    ),
     "code_census.py": (["60"], [r"60 files", r"speed-up +\d"]),
     "digits_search.py": (
         [],

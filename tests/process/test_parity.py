@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +16,22 @@ import pytest
 
 from helpers import ROOT, parity, steps, wait_until
 from helpers.daemons import Daemons
-from pfw import Client, FileProgress, LocalCluster, MapNode, Retry, RetryExhaustedError, Run, Workflow, run, start, step
+from helpers.stories import TERMINAL, check_order, check_terminals, intervals, peak, story
+from pfw import (
+    CancellationToken,
+    Client,
+    FileProgress,
+    LocalCluster,
+    MapNode,
+    Retry,
+    RetryExhaustedError,
+    Run,
+    Workflow,
+    run,
+    start,
+    step,
+)
 
-TERMINAL = {"Completed", "Failed", "Cancelled", "Skipped"}
 #: CPU and IO slots of each place that has slots, all workers together.
 CPU, IO = 2, 8
 
@@ -92,57 +105,6 @@ def place(request: pytest.FixtureRequest) -> Place:
     if request.param == "remote":
         return Place("parallel", request.getfixturevalue("remote"))
     return Place(request.param, request.getfixturevalue("cluster"))
-
-
-# ---------------------------------------------------------------- what a run says of itself
-
-
-def story(found: Run, *types: str) -> list[tuple[str, str | None]]:
-    """[(type, step)] of the run's events of these types, in order."""
-    return [(event.type, event.step_id) for event in found.events() if event.type in types]
-
-
-def intervals(found: Run, ids: Iterable[str]) -> list[tuple[float, float]]:
-    """When the attempts of these steps ran, 1 ms off each end."""
-    steps = found.metrics.steps
-    tries = [attempt for step_id in ids for attempt in steps[step_id].history]
-    return [(attempt.started_at + 0.001, attempt.started_at + attempt.run_time - 0.001) for attempt in tries]
-
-
-def peak(spans: Iterable[tuple[float, float]]) -> int:
-    """How many of these ran at once."""
-    changes = sorted(change for begin, end in spans if begin < end for change in ((begin, 1), (end, -1)))
-    now = most = 0
-    for _, change in changes:
-        now += change
-        most = max(most, now)
-    return most
-
-
-def check_order(found: Run, wf: Workflow) -> None:
-    """No step started before what it depends on had completed; in waves mode, nor before the wave before it had."""
-    events = story(found, "Started", "Completed")
-    at = {event: number for number, event in enumerate(events)}
-    depth = {step_id: number for number, wave in enumerate(wf.waves()) for step_id in wave}
-    compiled = wf.compile()
-    for number, step_id in enumerate(compiled.graph.ids):
-        for needed in (*compiled.graph.inputs[number], *compiled.graph.after[number]):
-            assert at["Completed", compiled.graph.ids[needed]] < at["Started", step_id]
-    if wf_mode(found) == "waves":
-        ended = {wave: max(at["Completed", s] for s in depth if depth[s] == wave) for wave in set(depth.values())}
-        for step_id, wave in depth.items():
-            assert wave == 0 or ended[wave - 1] < at["Started", step_id]
-
-
-def wf_mode(found: Run) -> str:
-    return found._record.mode
-
-
-def check_terminals(found: Run) -> None:
-    """Every step has exactly one terminal event, and it is that of its state."""
-    ends = Counter((event.step_id, event.type) for event in found.events() if event.type in TERMINAL)
-    names = {"SUCCEEDED": "Completed", "FAILED": "Failed", "CANCELLED": "Cancelled", "SKIPPED": "Skipped"}
-    assert ends == Counter({(step_id, names[state]): 1 for step_id, state in found.states.items()})
 
 
 # ---------------------------------------------------------------- the scenarios
@@ -233,14 +195,18 @@ def test_retry_on_transient_failures(place: Place) -> None:
 def test_cancellation_in_a_long_workflow(place: Place, tmp_path: Path) -> None:
     stages = 20
     with Workflow("long") as wf:
-        running = step(steps.obey_token, hint="light_io")(str(tmp_path), "running")
+        running = step(steps.obey_check, hint="light_io").options(id="running")(str(tmp_path), "running")
         stage = step(steps.mark)
         for number in range(stages):
             stage.options(id=f"stage{number}")(str(tmp_path), f"stage{number}", running)
-    found = place.start(wf)
+    token = CancellationToken()
+    found = place.start(wf, token=token)
     wait_until((tmp_path / "running").exists, 20, what="the long step")
-    found.cancel("enough")
+    token.cancel("enough")
     assert found.wait(20)
+    receipt = found.cancel()  # it has ended: this only asks what became of it
+    assert receipt.steps.pop("running").how == "stopped itself"
+    assert {end.how for end in receipt.steps.values()} == {"never started"}
     assert found.status == "CANCELLED"
     assert (tmp_path / "running-stopped").exists()  # it saw its token
     assert sorted(file.name for file in tmp_path.iterdir()) == ["running", "running-stopped"]
