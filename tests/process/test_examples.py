@@ -43,6 +43,14 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
         [],
         [r"^336,776 flights joined", r"^fog +7,505 +9.2% +44.3% +30.2 min$", r"^Delta Air Lines", r"the same report"],
     ),
+    "link_check.py": (
+        [],
+        [
+            r"^(\d+) pages of Python's documentation\n\1 pages have [\d,]+ links; \d+ lead elsewhere .* broken:$",
+            r"^  404  /builtins.html +on \d+ pages$",
+            r"^\d+ calls in [\d.]+ s; one after another they would wait",
+        ],
+    ),
     # Eight times the pause in sequence; at the least twice as fast in parallel, however busy the machine is.
     "parallel_execution.py": ([], [r"^sequential +0.[89]", r"^speed-up +([2-9]|\d\d)\.\d+ +efficiency \d+%"]),
     "progress_tracking.py": (
