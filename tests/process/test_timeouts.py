@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from helpers import steps, wait_until
 from pfw import (
     Client,
+    Config,
     ConfigError,
     LocalCluster,
     Retry,
@@ -22,6 +24,7 @@ from pfw import (
     StepFailedError,
     StepTimeoutError,
     Workflow,
+    arun,
     host,
     run,
     start,
@@ -99,7 +102,7 @@ def test_a_step_that_hangs_ends_when_its_time_is_over(cluster: LocalCluster, mod
 
 
 def test_a_step_that_lets_itself_be_interrupted_keeps_its_process(cluster: LocalCluster, tmp_path: Path) -> None:
-    found = run(alone(step(steps.sleep_long, timeout=0.2, grace=30.0), str(tmp_path), "it"), on=cluster, check=False)
+    found = run(alone(step(steps.sleep_long, timeout=1.0, grace=30.0), str(tmp_path), "it"), on=cluster, check=False)
     assert found.states == {"sleep_long": "TIMED_OUT"}
     assert (tmp_path / "it-stopped").exists()
     assert host.is_alive(int((tmp_path / "it").read_text()))
@@ -146,6 +149,16 @@ def test_the_retry_rule_decides_about_timeouts(cluster: LocalCluster, mode: str,
     assert found.states == {"nap": "TIMED_OUT"}
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_steps_without_a_timeout_get_that_of_the_config(cluster: LocalCluster, mode: str) -> None:
+    with Workflow() as wf:
+        step(steps.nap)(600)
+        step(steps.nap, timeout=30, name="own")(0.5)
+    config = Config(step_timeout=0.2, grace=0.2, on_failure="continue")
+    found = run(wf, mode=mode, on=cluster, config=config, check=False)
+    assert found.states == {"nap": "TIMED_OUT", "own": "SUCCEEDED"}
+
+
 def test_a_step_in_class_form_has_a_timeout(cluster: LocalCluster) -> None:
     class Sleeper(Step):
         id = "sleeper"
@@ -178,18 +191,34 @@ def test_a_run_that_takes_too_long_is_ended(cluster: LocalCluster, mode: str) ->
         first = give(1)
         slow = step(steps.nap, grace=0.2)(600, first)
         give.options(id="last")(slow)
-    with pytest.raises(RunTimeoutError, match=r"the run's timeout of 0\.5 s is over") as caught:
-        run(wf, mode=mode, on=cluster, timeout=0.5, keep="all")
+    with pytest.raises(RunTimeoutError, match=r"the run's timeout of 1\.5 s is over") as caught:
+        run(wf, mode=mode, on=cluster, timeout=1.5, keep="all")
     found = caught.value.run
     assert isinstance(caught.value, RunCancelledError)
     assert isinstance(caught.value, TimeoutError)
     assert found.status == "TIMED_OUT"
     assert found.states == {"give": "SUCCEEDED", "nap": "CANCELLED", "last": "CANCELLED"}
     assert found.outputs[first] == 1
-    assert 0.5 <= found.metrics.total_duration <= 0.5 + SLACK_S
+    assert 1.5 <= found.metrics.total_duration <= 1.5 + SLACK_S
     events = list(found.events())
     assert (events[-1].type, events[-1].message) == ("RunFinished", "TIMED_OUT")
-    assert {event.message for event in events if event.type == "Cancelled"} == {"the run's timeout of 0.5 s is over"}
+    messages = [event.message or "" for event in events if event.type == "Cancelled"]
+    assert len(messages) == 2
+    assert all(message.startswith("the run's timeout of 1.5 s is over: ") for message in messages)
+    assert sum("never started" in message for message in messages) == 1
+
+
+def test_every_way_to_run_takes_a_timeout(cluster: LocalCluster) -> None:
+    wf = alone(step(steps.nap, grace=0.2), 600)
+    found = start(wf, on=cluster, timeout=0.2)
+    assert found.wait(20)
+    assert found.status == "TIMED_OUT"
+    with pytest.raises(RunTimeoutError):
+        asyncio.run(arun(wf, on=cluster, timeout=0.2))
+    with pytest.raises(RunTimeoutError):
+        cluster.run(wf, timeout=0.2)
+    with pytest.raises(RunTimeoutError):
+        run(wf, on=cluster, config=Config(timeout=0.2))
 
 
 @pytest.mark.parametrize("mode", MODES)

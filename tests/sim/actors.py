@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from helpers import invariants
 from pfw import messages as m
+from pfw import outcome as oc
 from pfw.errors import ProtocolError
 from pfw.graph import LANE_ASYNC
 from pfw.session import Session
 from pfw.wire import Assembler, encode
 from pfw_coordinator.core import Core as CoordinatorCore
+from pfw_worker.core import STOP_TIMEOUT
 from pfw_worker.core import Core as WorkerCore
 from sim.network import DOWN, UP
 from sim.oracle import require
@@ -167,6 +169,8 @@ class SimWorker(Actor):
         )
         self.core = WorkerCore(registration, self.clock())
         self.slots: dict[int, SimSlot] = {}
+        #: Attempts that were told that their time is over.
+        self.timed_out: set[int] = set()
         #: Runs whose cancel has been acted upon here.
         self.cancelled: set[int] = set()
         self.is_draining = False
@@ -241,6 +245,7 @@ class SimWorker(Actor):
             self.slots[number].on_message(message)
         for number, attempt, level in box.stops:
             self.slots[number].on_stop(attempt, level)
+        self.timed_out.update(attempt for _, attempt, level in box.stops if level == STOP_TIMEOUT)
         if box.kills:
             self.world.note(self.name, "kills", box.kills)
         for number in box.recalls:
@@ -255,6 +260,7 @@ class SimWorker(Actor):
         self._require_clear(box.clears)
         if box.messages:
             self.world.note(self.name, "says", box.messages)
+            self._check_timeouts(box.messages)
             self.world.network.send(self.peer, UP, encode(box.messages))
 
     def _require_clear(self, clears: list[str]) -> None:
@@ -262,10 +268,18 @@ class SimWorker(Actor):
             at_work = [number for number, slot in self.slots.items() if slot.is_alive and run_id in slot.runs()]
             require(not at_work, self.name, "clears away what steps of run", run_id, "use in", at_work)
 
+    def _check_timeouts(self, messages: list[m.Message]) -> None:
+        """Nothing counts that a step returns once it was told that its time is over."""
+        for message in messages:
+            for row in message.rows if isinstance(message, m.Outcomes) else ():
+                is_late = row[0] in self.timed_out and row[1] not in (oc.TIMED_OUT, oc.NOT_STARTED)
+                require(not is_late, self.name, "reports", row, "of an attempt that has timed out")
+
     def _write_pages(self, box: Any) -> None:
         """What the status pages say of cancelled runs; a slot that is started later does not know of them."""
         if box.has_new_numbers:
             self.cancelled.clear()
+            self.timed_out.clear()
             for slot in self.slots.values():
                 slot.cancelled.clear()
         for run in box.cancelled:
