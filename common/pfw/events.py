@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 
 from pfw.facts import (
     ENDED_NAMES,
-    ENDED_NEVER_STARTED,
+    ENDED_UNSTARTED,
     FACT_CANCELLED,
     FACT_CAPACITY,
     FACT_EXPANDED,
@@ -284,4 +284,4 @@ class EventReader:
 def _how_cancelled(payload: bytes) -> str:
     how, after_ms, reason = unpack_end(payload)
     why = reason or "the run stopped after a failure"
-    return f"{why}: {ENDED_NAMES[how]}" + (f" after {after_ms} ms" if how != ENDED_NEVER_STARTED else "")
+    return f"{why}: {ENDED_NAMES[how]}" + (f" after {after_ms} ms" if how not in ENDED_UNSTARTED else "")

@@ -42,9 +42,14 @@ UNMEASURED: Cost = (0, 0)
 
 #: How a step came to its end that was cancelled: part of the payload of its fact.
 ENDED_NEVER_STARTED, ENDED_ITSELF, ENDED_INTERRUPTED, ENDED_KILLED, ENDED_ANYWAY, ENDED_LOST = range(6)
+#: It waited for its next attempt.
+ENDED_NOT_AGAIN = 6
 ENDED_NAMES = (
     "never started", "stopped itself", "interrupted", "killed", "finished anyway", "lost with its worker",
+    "not started again",
 )  # fmt: skip
+#: Of these, those in which nothing ran when the cancel came.
+ENDED_UNSTARTED = (ENDED_NEVER_STARTED, ENDED_NOT_AGAIN)
 
 #: Characters of a cancel's reason.
 REASON_LIMIT = 10_000

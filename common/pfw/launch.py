@@ -35,7 +35,7 @@ _LOOK_S = 0.1
 #: So many failed steps are named; the first is shown with its traceback.
 FAILURES_NAMED = 10
 #: What is only counted of a cancelled run: there may be many, and nothing of them was under way.
-_UNTOUCHED = ("already done", "never started")
+_UNTOUCHED = ("already done", "never started", "not started again")
 
 
 class Order(NamedTuple):

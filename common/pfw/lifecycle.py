@@ -40,6 +40,7 @@ from pfw.facts import (
     ENDED_ANYWAY,
     ENDED_LOST,
     ENDED_NEVER_STARTED,
+    ENDED_NOT_AGAIN,
     EXPANDED,
     FACT_CANCELLED,
     FACT_CAPACITY,
@@ -687,7 +688,7 @@ class RunLife:
         self.attempts[step] -= 1
         self.started_at.pop(step, None)
         if not self._may_start(step):
-            self._cancel_one(step, 0, ENDED_NEVER_STARTED, now)
+            self._cancel_one(step, 0, self._end_unstarted(step), now)
             self._settle(now)
         else:
             self._make_ready(step, now)
@@ -894,10 +895,14 @@ class RunLife:
             self._make_ready(step, now)
         self._backoff_heap = [(at, step) for at, step in self._backoff_heap if survives(step)]
         heapq.heapify(self._backoff_heap)
-        end = self._pack_end(ENDED_NEVER_STARTED, now)
+        ends = {how: self._pack_end(how, now) for how in (ENDED_NEVER_STARTED, ENDED_NOT_AGAIN)}
         for step, state in enumerate(self.states):
             if state < ASSIGNED and not survives(step):
-                self._append_cancelled(step, 0, end, now)
+                self._append_cancelled(step, 0, ends[self._end_unstarted(step)], now)
+
+    def _end_unstarted(self, step: int) -> int:
+        """What a cancel does to a step of which no attempt runs."""
+        return ENDED_NOT_AGAIN if self.attempts[step] else ENDED_NEVER_STARTED
 
     def _cancel_one(
         self,

@@ -18,9 +18,10 @@ NOT_ENDED = "not ended"
 class StepEnd(NamedTuple):
     """How one step came to its end."""
 
-    #: "never started", "stopped itself" (by its token), "interrupted" (by `StepInterrupt`, or `task.cancel()` if it is
-    #: `async def`), "killed", "finished anyway" (what it returned does not count), "lost with its worker",
-    #: "already done" (before the cancel: its end stands), or "not ended" (so far).
+    #: "never started", "not started again" (it waited for its next attempt), "stopped itself" (by its token),
+    #: "interrupted" (by `StepInterrupt`, or `task.cancel()` if it is `async def`), "killed", "finished anyway" (what it
+    #: returned does not count), "lost with its worker", "already done" (before the cancel: its end stands), or "not
+    #: ended" (so far).
     how: str
     #: Milliseconds from the cancel to its end; None where nothing had to end, or has ended.
     after_ms: int | None

@@ -74,7 +74,7 @@ def odd_frames() -> list[tuple[str, bytes]]:
         ("rows of another length", frame_of(m.Outcomes, 1, [[1, 0, 0, 0]])),
         ("rows of other types", frame_of(m.Outcomes, 1, [[1, 0, 0, 0, "x"]])),
         ("what only a coordinator says", encode([m.Welcome(1, 1.0, "", 0)])[0]),
-        ("work for a worker", encode([m.Assign(1, 0, 0, (), (), ())])[0]),
+        ("work for a worker", encode([m.Assign(1, 0, 0, (), (), (), ())])[0]),
         ("facts for a client", encode([m.Answer(1, b"")])[0]),
     ]
 

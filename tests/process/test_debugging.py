@@ -172,7 +172,7 @@ def test_a_running_run_is_explained(cluster: LocalCluster, tmp_path: Path) -> No
     wait_until(lambda: "ValueError: not now. The next one may start in" in found.explain("again"), 20, what="a backoff")
     found.cancel("enough")
     assert found.wait(20)
-    assert found.explain("again") == "'again' is CANCELLED at attempt 1: enough."
+    assert found.explain("again") == "'again' is CANCELLED at attempt 1: enough: not started again."
 
 
 def test_a_run_whose_cluster_has_gone_is_explained_as_far_as_it_is_known(tmp_path: Path) -> None:

@@ -348,7 +348,7 @@ class Duel:
     def check_it_works(self, number: int) -> None:
         call = codec.dump(("s", (20,), None))
         row = (number, 1, 0, 1, number, 0, 0, 2000, call, ())
-        self.fake.send(m.Assign(number, 0, 0, ((number, codec.dump_function(abs)),), ((1, "run"),), (row,)))
+        self.fake.send(m.Assign(number, 0, 0, ((number, codec.dump_function(abs)),), ((1, "run"),), (row,), ()))
         outcomes: m.Outcomes = self.fake.expect(m.Outcomes)
         assert [(row[0], row[1], codec.load(row[4])) for row in outcomes.rows] == [(number, oc.OK, 20)]
         assert self.worker.is_alive()
@@ -383,7 +383,7 @@ def test_a_worker_lives_with_messages_that_make_no_sense(duel: Duel) -> None:
     for _ in range(2):
         duel.fake.send(
             m.GiveBack(many), m.Reply(10**15, 0, many), m.Forget(many, many), m.Cancels(0, 0, (77,)),
-            m.Assign(0, 0, 0, (), (), ((900, 5, 0, 1, 66, 0, 0, 0, b"", ()),)),
+            m.Assign(0, 0, 0, (), (), ((900, 5, 0, 1, 66, 0, 0, 0, b"", ()),), ()),
         )  # fmt: skip
     duel.check_it_works(2_001)
     duel.check_it_works(2_002)

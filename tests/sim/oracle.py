@@ -10,6 +10,7 @@ from pfw.absence import is_absence, unpack_absence
 from pfw.facts import (
     ENDED_LOST,
     ENDED_NEVER_STARTED,
+    ENDED_NOT_AGAIN,
     FACT_CANCELLED,
     FACT_EXPANDED,
     FACT_FAILED,
@@ -288,9 +289,9 @@ class Oracle:
                 how, after_ms, reason = unpack_end(row[8])
                 begun = self.begun[record.run_id, row[1]]
                 require(after_ms < 60_000 and reason in ("", record.cancel_reason), where, "has an odd end:", row)
-                if how not in (ENDED_NEVER_STARTED, ENDED_LOST):
+                if how not in (ENDED_NEVER_STARTED, ENDED_NOT_AGAIN, ENDED_LOST):
                     require(begun, where, "step", row[1], "is said to have run and did not")
-                elif how == ENDED_NEVER_STARTED and not row[3]:
+                elif how == ENDED_NEVER_STARTED:
                     require(not begun or self._world.has_faults, where, "step", row[1], "is said not to have run")
 
     def check_attempts(self) -> None:

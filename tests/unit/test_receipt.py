@@ -6,7 +6,7 @@ import json
 import pickle
 
 from helpers.lives import assign, fail, start, succeed
-from helpers.samples import graph_of
+from helpers.samples import graph_of, spec
 from pfw.errors import RunCancelledError
 from pfw.events import EventReader
 from pfw.facts import ENDED_INTERRUPTED, ENDED_ITSELF, ENDED_KILLED, FACT_CANCELLED
@@ -60,6 +60,16 @@ def test_it_says_how_each_step_ended_and_after_how_long() -> None:
     assert str(receipt).startswith("2 already done, 1 stopped itself")
     assert str(receipt).endswith("; all after 2,000 ms")
     assert json.loads(json.dumps(receipt.to_dict()))["steps"][ids[3]] == {"how": "killed", "after_ms": 2000}
+
+
+def test_a_step_that_waits_for_its_next_attempt_is_not_started_again() -> None:
+    life = start(graph_of([(), ()], specs=[spec(retries=1, backoff=9.0), spec(retries=1)]))
+    assign(life)
+    fail(life, 0, is_retryable=True)
+    life.cancel("enough", 2.0)
+    life.on_not_started(1, 1, 2.5)
+    ends = read_receipt(record_of(life)).steps
+    assert [ends[name] for name in life.graph.ids] == [StepEnd("not started again", 0), StepEnd("never started", 500)]
 
 
 def test_before_the_end_it_says_what_has_not_ended() -> None:
