@@ -61,7 +61,8 @@ class LocalCluster(Client):
             resources: `{name: number}` of what else steps may ask for with `Hint.resource`.
 
         Raises:
-            ConfigError: A size is not a whole number from 1 to 10,000, or a name none for a resource.
+            ConfigError: A size is not a whole number from 1 to 10,000, a name none for a resource, or there is no place
+                for temporary files.
             ClusterError: The daemons do not start.
         """
         self.cpu = host.cpu_capacity() if cpu is None else check_slots("cpu", cpu)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from pfw import host
+from pfw.errors import ConfigError
 
 #: In the environment of every process that belongs to a cluster or a worker: its private folder.
 FOLDER_VARIABLE: Final = "PFW_FOLDER"
@@ -32,10 +33,16 @@ def make_folder(kind: str) -> tuple[Path, int]:
 
     Returns:
         The folder and its lock, a descriptor: the folder is in use as long as any process has it open.
+
+    Raises:
+        ConfigError: There is no directory for temporary files, or nothing can be written there.
     """
-    _sweep()
-    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{kind}-"))
-    return folder, _lock(folder)
+    try:
+        _sweep()
+        folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{kind}-"))
+        return folder, _lock(folder)
+    except OSError as error:
+        raise ConfigError(f"no folder can be made for temporary files, see TMPDIR: {error}") from error
 
 
 def remove_folder(folder: Path) -> None:

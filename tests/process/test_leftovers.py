@@ -92,16 +92,16 @@ def test_steps_of_a_run_share_a_folder_that_other_runs_do_not_touch(cluster: Loc
     assert read(path) == text, "its run succeeded"
 
 
-def use_manager() -> list[int]:
-    import multiprocessing
+def use_multiprocessing() -> bool:
+    """It notes down its folder when it first needs one."""
+    from multiprocessing.util import get_temp_dir
 
-    with multiprocessing.Manager() as manager:
-        return list(manager.list([1, 2]))
+    return Path(get_temp_dir()).exists()
 
 
 def test_a_slot_forgets_the_folder_of_a_cancelled_run(tmp_path: Path) -> None:
     def use_and_wait(folder: str) -> None:
-        use_manager()
+        use_multiprocessing()
         steps.obey_check(folder, "it")
 
     with LocalCluster(cpu=1) as own:
@@ -111,8 +111,8 @@ def test_a_slot_forgets_the_folder_of_a_cancelled_run(tmp_path: Path) -> None:
         told(tmp_path / "it")
         found.cancel()
         with Workflow() as wf:
-            step(use_manager)()
-        assert run(wf, on=own).value == [1, 2]
+            step(use_multiprocessing)()
+        assert run(wf, on=own).value
 
 
 def test_a_worker_leaves_no_folder(tmp_path: Path) -> None:
