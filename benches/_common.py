@@ -102,7 +102,6 @@ FORMATS: dict[str, Callable[[float], str]] = {
     "s": lambda x: f"{x:.3f} s",
     "× bound": lambda x: f"{x:.3f} × bound",
     "× ideal": lambda x: f"{x:.3f} × ideal",
-    "× truth": lambda x: f"{x:.3f} × truth",
     "runs": lambda x: f"{x:.0f} runs",
     "%": lambda x: f"{x:.1f} %",
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from pathlib import Path
 
 from benches._common import CPU, Bench, Figures, Line, expect, main, stopwatch
@@ -11,20 +10,11 @@ from benches._common import CPU, Bench, Figures, Line, expect, main, stopwatch
 from pfw import LocalCluster, Workflow, run, step
 
 STEPS = 100_000
-#: Steps that sleep, for how long, s, and slots of the IO lane for them.
-SLEEPERS, NAP_S = 8, 0.5
 
 
 def same(number: int) -> int:
     """The no-op."""
     return number
-
-
-def nap(seconds: float) -> tuple[float, float]:
-    """Sleeps; returns when it began and ended."""
-    began = time.monotonic()
-    time.sleep(seconds)
-    return began, time.monotonic()
 
 
 def workflow_of(count: int) -> Workflow:
@@ -64,30 +54,17 @@ def pair_round(cluster: LocalCluster, path: Path) -> Figures:
     return {**figures, "more": figures["told"] - figures["plain"]}
 
 
-def nap_round(cluster: LocalCluster) -> Figures:
-    """Steps that sleep at once, and their parallelism as the metrics have it against what they saw themselves."""
-    with Workflow("naps") as workflow:
-        step(nap, hint="light_io").map([NAP_S] * SLEEPERS)
-    began = time.perf_counter()
-    found = run(workflow, on=cluster)
-    wall_s = time.perf_counter() - began
-    slept_s = sum(ended - began for began, ended in found.value)
-    return {"naps": wall_s, "factor": found.metrics.parallelism_factor / (slept_s / wall_s)}
-
-
 def measure(bench: Bench) -> None:
-    """Both, in turns; then the steps that sleep."""
-    with tempfile.TemporaryDirectory() as folder, LocalCluster(cpu=CPU, io=SLEEPERS) as cluster:
+    """Both, in turns."""
+    with tempfile.TemporaryDirectory() as folder, LocalCluster(cpu=CPU) as cluster:
         path = Path(folder, "events.jsonl")
         pair_round(cluster, path)
-        found = bench.play(lambda: pair_round(cluster, path), lambda: nap_round(cluster))
+        found = bench.play(lambda: pair_round(cluster, path))
     bench.add(
         Line(f"fan-out of {STEPS:,} no-op steps, nobody told", "µs/step", found["plain"]),
         Line("    events in a file, and metrics", "µs/step", found["told"]),
         Line("    what that takes more", "µs/step", found["more"], target=3),
         Line("    of which computing the metrics", "µs/step", found["metrics"]),
-        Line(f"{SLEEPERS} steps that sleep {NAP_S} s", "s", found["naps"], target=0.65),
-        Line("    parallelism factor of their metrics", "× truth", found["factor"]),
     )
 
 
