@@ -142,10 +142,11 @@ def test_parallel_speedup(benchmark: Benchmark, clusters: Clusters, count: int, 
 
 
 @pytest.mark.benchmark(group="cancellation_check")
-def test_baseline(benchmark: Benchmark) -> None:
-    """Steps that look at no token."""
+@pytest.mark.parametrize("token", [None, CancellationToken()], ids=["baseline", "unused token"])
+def test_cancellation_check(benchmark: Benchmark, token: CancellationToken | None) -> None:
+    """The same steps without a token, and with one that nobody cancels."""
     count = STEPS_OF_CANCELLATION
-    compare(benchmark, lambda: independent(count), [1] * count, mode="sequential")
+    compare(benchmark, lambda: independent(count), [1] * count, mode="sequential", token=token)
 
 
 @pytest.mark.benchmark(group="cancellation_check")

@@ -66,3 +66,9 @@ def directives() -> list[str]:
 def test_the_reference_describes_public_names_only(name: str) -> None:
     module, _, short = name.rpartition(".")
     assert getattr(pfw, short) is getattr(import_module(module), short)
+
+
+def test_every_public_name_has_its_place_in_the_reference() -> None:
+    errors = {name for name in pfw.__all__ if getattr(getattr(pfw, name), "__module__", "") == "pfw.errors"}
+    described = {name.rpartition(".")[2] for name in directives()} | errors
+    assert set(pfw.__all__) - described == {"__version__"}, "add a `:::` line to a page of docs/reference"
