@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -84,6 +85,27 @@ def check_count(field: str, value: Any, most: int, least: int = 1) -> None:
     """
     if type(value) is not int or not least <= value <= most:
         raise ConfigError(f"{field} is a whole number from {least} to {most:,}, not {value!r}")
+
+
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS.update({"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40})
+
+
+def checked_bytes(field: str, size: Any) -> int:
+    """Returns a number of bytes, of an int or a text with a unit; GB is 10**9, GiB is 2**30.
+
+    Raises:
+        ConfigError: it is neither, or less than 1.
+
+    >>> checked_bytes("memory", "1.5 GiB")
+    1610612736
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]+)", size.strip()) if isinstance(size, str) else None
+    unit = _UNITS.get(found[2].upper(), 0) if found else 0
+    count = int(float(found[1]) * unit) if found else size
+    if type(count) is not int or not 1 <= count < 1 << 53:
+        raise ConfigError(f'{field} is a number of bytes, or a text such as "500MB" or "2GiB", not {size!r}')
+    return count
 
 
 def checked_text(option: str, text: Any) -> str:

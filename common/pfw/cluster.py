@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pfw import host
-from pfw.checks import SLOTS_LIMIT, check_count, check_slots
+from pfw.checks import SLOTS_LIMIT, check_count, check_slots, checked_bytes
 from pfw.client import Client
-from pfw.demand import GPU, HEAVY_IO, HEAVY_IO_PERMITS, Offer, demand_of, shortage
+from pfw.demand import GPU, HEAVY_IO, HEAVY_IO_PERMITS, MEMORY, Offer, demand_of, shortage
 from pfw.echo import Echo
 from pfw.errors import UnschedulableError
 from pfw.folders import FOLDER_VARIABLE, make_folder, remove_folder
@@ -48,7 +48,7 @@ class LocalCluster(Client):
         self,
         cpu: int | None = None,
         io: int | None = None,
-        *,
+        memory: int | str | None = None,
         gpu: int | None = None,
         resources: Mapping[str, int] | None = None,
     ) -> None:
@@ -57,6 +57,7 @@ class LocalCluster(Client):
         Args:
             cpu: CPU slots; None: the cores this process may use.
             io: IO slots, started on demand; None: 4 for each CPU slot.
+            memory: Memory of all its steps, in bytes or as "8GB"; None: what this process may use.
             gpu: GPUs; None: those this process may use.
             resources: `{name: number}` of what else steps may ask for with `Hint.resource`.
 
@@ -67,6 +68,7 @@ class LocalCluster(Client):
         """
         self.cpu = host.cpu_capacity() if cpu is None else check_slots("cpu", cpu)
         self.io = 4 * self.cpu if io is None else check_slots("io", io)
+        self.memory = host.memory_capacity() if memory is None else checked_bytes("memory", memory)
         check_count("gpu", gpu or 0, SLOTS_LIMIT, least=0)
         self.gpu = host.gpu_capacity(gpu)
         self.resources = _checked_resources(resources or {})
@@ -91,6 +93,7 @@ class LocalCluster(Client):
         parent = str(os.getpid())
         self._spawn("pfw_coordinator", "--bind", address, "--parent-pid", parent)
         sizes = ["--cpu", str(self.cpu), "--io", str(self.io), "--gpu", str(self.gpu)]
+        sizes += ["--memory", f"{self.memory}B"]
         resources = [f"--resource={name}={number}" for name, number in self.resources.items()]
         self._spawn("pfw_worker", address, *sizes, *resources, "--parent-pid", parent)
         names = ("coordinator", "worker")
@@ -148,7 +151,7 @@ class LocalCluster(Client):
 
     def _check_demands(self, graph: Graph) -> None:
         # There will never be another worker, so what it cannot run is said before anything runs.
-        resources = {**self.resources, GPU: self.gpu, HEAVY_IO: HEAVY_IO_PERMITS}
+        resources = {**self.resources, MEMORY: self.memory, GPU: self.gpu, HEAVY_IO: HEAVY_IO_PERMITS}
         offer = Offer((self.cpu, self.io, sys.maxsize), resources)
         for number, spec in enumerate(graph.specs):
             demand = demand_of(spec)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from pfw.graph import LANE_CPU, LANE_IO, Spec
 
 #: Names under which workers offer what is not a user's own resource.
-GPU, HEAVY_IO = "gpu", "heavy_io"
-RESERVED_NAMES = frozenset({GPU, HEAVY_IO})
+GPU, HEAVY_IO, MEMORY = "gpu", "heavy_io", "memory"
+RESERVED_NAMES = frozenset({GPU, HEAVY_IO, MEMORY})
 #: Heavy-IO permits of a worker that says nothing else.
 HEAVY_IO_PERMITS = 4
 
@@ -50,6 +50,12 @@ def demand_of(spec: Spec, limits: tuple[tuple[str, int], ...] = ()) -> Demand | 
     return Demand(spec.lane, int(not spec.may_go_ahead), spec.slots, spec.needs, spec.limits + limits)
 
 
+def own_needs(demand: Demand) -> tuple[int, int, int]:
+    """What a step wants of its slot: CPU slots, GPUs, bytes of memory (0: no limit)."""
+    needs = dict(demand.needs)
+    return demand.slots, needs.get(GPU, 0), needs.get(MEMORY, 0)
+
+
 def shortage(demand: Demand, offers: Iterable[Offer]) -> str:
     """What none of these workers can ever give, in words; "" if one of them can give all.
 
@@ -65,11 +71,16 @@ def shortage(demand: Demand, offers: Iterable[Offer]) -> str:
     if lacking:
         name = lacking[0]
         n, amounts = wanted[name]
-        return f"it needs {n} {name} of one worker, and the most that a worker has is {max(amounts)}"
+        most = _amount(max(amounts), name).removesuffix(f" {name}").removesuffix(" of memory")
+        return f"it needs {_amount(n, name)} of one worker, and the most that a worker has is {most}"
     if any(all(amounts[place] >= n for n, amounts in wanted.values()) for place in range(len(known))):
         return ""
     return f"it needs {_list(wanted)}, and no worker has all of that"
 
 
 def _list(wanted: Mapping[str, tuple[int, object]]) -> str:
-    return ", ".join(f"{n} {name}" for name, (n, _) in wanted.items())
+    return ", ".join(_amount(n, name) for name, (n, _) in wanted.items())
+
+
+def _amount(n: int, name: str) -> str:
+    return f"{n / 1e6:,.1f} MB of memory" if name == repr(MEMORY) else f"{n} {name}"

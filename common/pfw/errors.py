@@ -169,6 +169,23 @@ class StepCrashedError(StepFailedError):
         return f"{message}\n\nThe last it printed:\n{self.last_output.rstrip()}"
 
 
+class MemoryLimitError(StepFailedError, MemoryError):
+    """A step held more memory than it may, and its process was ended: ask for more with `Hint.memory`, or use less.
+
+    Attributes:
+        limit: how many bytes it might hold.
+        peak: how many it held when that was seen.
+    """
+
+    # That of MemoryError, which Python would find first, refuses to make anything else.
+    __new__ = BaseException.__new__  # type: ignore[assignment]  # typeshed has another form for `object`
+
+    def __init__(self, message: str, *, limit: int = 0, peak: int = 0, **attributes: Any) -> None:
+        super().__init__(message, **attributes)
+        self.limit = limit
+        self.peak = peak
+
+
 class WorkerLostError(StepFailedError, BrokenExecutor):
     """The worker was lost while the step ran, as often as its budget allows: look at the worker's machine."""
 

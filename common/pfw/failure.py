@@ -28,6 +28,8 @@ FAIL_INTERNAL: Final = 7
 FAIL_TIMEOUT: Final = 8
 #: No worker of this cluster can ever give the step what it needs.
 FAIL_UNSCHEDULABLE: Final = 9
+#: The step held more memory than it may.
+FAIL_MEMORY: Final = 10
 
 
 class Failure(NamedTuple):
@@ -51,6 +53,8 @@ class Failure(NamedTuple):
     last_output: str = ""
     #: The peak of the process's memory; 0 where it is not known.
     peak_bytes: int = 0
+    #: How much memory it might hold; 0 where that is not what it failed with.
+    limit_bytes: int = 0
 
     @property
     def headline(self) -> str:
@@ -75,12 +79,12 @@ class Failure(NamedTuple):
             raise ValueError(f"not a failure: {error}") from error
         if not isinstance(fields, tuple) or tuple(map(type, fields)) != _FIELD_TYPES:
             raise ValueError(f"not a failure: expected {len(_FIELD_TYPES)} fields of fixed types")
-        if not FAIL_ERROR <= fields[0] <= FAIL_UNSCHEDULABLE:
+        if not FAIL_ERROR <= fields[0] <= FAIL_MEMORY:
             raise ValueError(f"not a failure: unknown code {fields[0]}")
         return cls(*fields)
 
 
-_FIELD_TYPES: Final = (int, str, str, str, bytes, int, int, str, int)
+_FIELD_TYPES: Final = (int, str, str, str, bytes, int, int, str, int, int)
 
 
 def describe_crash(status: int, last_output: str = "", peak_bytes: int = 0) -> Failure:

@@ -65,6 +65,8 @@ class Spec(NamedTuple):
     needs: tuple[tuple[str, int], ...] = ()
     #: (name, number): not more than so many steps with this name at once in the whole cluster.
     limits: tuple[tuple[str, int], ...] = ()
+    #: 1: the step's retry rule allows another attempt after one that held too much memory.
+    retries_memory: int = 0
 
     @property
     def may_go_ahead(self) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pfw.checks import SLOTS_LIMIT, check_count, checked_text
-from pfw.demand import GPU, HEAVY_IO, RESERVED_NAMES
+from pfw.checks import SLOTS_LIMIT, check_count, checked_bytes, checked_text
+from pfw.demand import GPU, HEAVY_IO, MEMORY, RESERVED_NAMES
 from pfw.errors import ConfigError, did_you_mean
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
 
@@ -53,6 +53,18 @@ class Hint:
         """
         check_count("Hint.cpu", n, SLOTS_LIMIT)
         return Hint(slots=n)
+
+    @staticmethod
+    def memory(size: int | str) -> Hint:
+        """So much memory of one worker: reserved, and the most that the step may hold.
+
+        Args:
+            size: Bytes, or a text such as "500MB" or "2GiB" (GB is 10**9, GiB is 2**30).
+
+        Raises:
+            ConfigError: `size` is no such number or text.
+        """
+        return Hint(needs=((MEMORY, checked_bytes("Hint.memory", size)),))
 
     @staticmethod
     def gpu(n: int = 1) -> Hint:
@@ -150,6 +162,11 @@ class Hint:
         return HINTS[self.kind or "light_cpu"][0]
 
     @property
+    def memory_bytes(self) -> int:
+        """The memory that was asked for, 0 if none was."""
+        return dict(self.needs).get(MEMORY, 0)
+
+    @property
     def heavy(self) -> int:
         """1: never sent ahead in a batch."""
         is_large = self.slots or any(name in RESERVED_NAMES for name, _ in self.needs)
@@ -161,7 +178,7 @@ class Hint:
         return _joined("resource", self.needs, ((HEAVY_IO, 1),)) if self.kind == "heavy_io" else self.needs
 
 
-_named = {GPU: "Hint.gpu({})"}
+_named = {GPU: "Hint.gpu({})", MEMORY: "Hint.memory({})"}
 
 
 def _joined_kind(one: str | None, other: str | None) -> str | None:

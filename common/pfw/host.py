@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import math
@@ -23,6 +24,7 @@ _PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _SOCKET_BUFFER_BYTES: Final = 1 << 20
 _CGROUP_ROOT: Final = Path("/sys/fs/cgroup")
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 def pidfd_open(pid: int) -> int:
@@ -179,6 +181,29 @@ def cpu_capacity() -> int:
     return max(1, math.ceil(min(cores, _cgroup_quota())))
 
 
+def memory_capacity() -> int:
+    """Return how many bytes of memory this process may use: the least of the machine's and its cgroups' limits."""
+    limits: list[float] = [_PAGE_BYTES * os.sysconf("SC_PHYS_PAGES")]
+    with contextlib.suppress(OSError):
+        for entry in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = entry.split(":", 2)
+            if controllers == "":
+                limits += _quotas_above(_CGROUP_ROOT, path, _read_memory_v2)
+            elif "memory" in controllers.split(","):
+                limits += _quotas_above(_CGROUP_ROOT / "memory", path, _read_memory_v1)
+    return int(min(limits))
+
+
+def private_bytes(pid: int) -> int:
+    """Return the memory that this process holds alone: resident minus shared; 0 if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            _, resident, shared, *_ = file.read().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return (int(resident) - int(shared)) * _PAGE_BYTES
+
+
 def gpu_names() -> list[str]:
     """Return the names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -230,6 +255,15 @@ def _quotas_above(root: Path, path: str, read: Callable[[Path], float]) -> list[
 def _read_quota_v2(folder: Path) -> float:
     quota, period = (folder / "cpu.max").read_text().split()
     return math.inf if quota == "max" else int(quota) / int(period)
+
+
+def _read_memory_v2(folder: Path) -> float:
+    text = (folder / "memory.max").read_text().strip()
+    return math.inf if text == "max" else int(text)
+
+
+def _read_memory_v1(folder: Path) -> float:
+    return int((folder / "memory.limit_in_bytes").read_text())
 
 
 def _read_quota_v1(folder: Path) -> float:

@@ -131,8 +131,8 @@ class Assign(NamedTuple):
     rows: tuple[AssignRow, ...]
     #: (attempt, timeout_ms or 0, 1: begin it only once), those that have a timeout or may be begun only once
     limits: tuple[tuple[int, int, int], ...] = ()
-    #: (attempt, slots, GPUs) of the rows that take more than one slot
-    needs: tuple[tuple[int, int, int], ...] = ()
+    #: (attempt, slots, GPUs, bytes of memory or 0) of the rows that take more than one slot
+    needs: tuple[tuple[int, int, int, int], ...] = ()
 
 
 class GiveBack(NamedTuple):

@@ -25,3 +25,5 @@ INTERRUPTED: Final = 7
 KILLED: Final = 8
 #: The step returned a Workflow; the payload is the packed fragment that takes the step's place.
 EXPANDED: Final = 9
+#: The process that executed the step was ended because it held too much memory (decided by the supervisor).
+OVER_MEMORY: Final = 10

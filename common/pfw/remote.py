@@ -9,6 +9,7 @@ from typing import Final
 from pfw import codec
 from pfw.errors import (
     InternalError,
+    MemoryLimitError,
     MissingModuleError,
     RetryExhaustedError,
     StepCrashedError,
@@ -23,6 +24,7 @@ from pfw.failure import (
     FAIL_ERROR,
     FAIL_INTERNAL,
     FAIL_LOST,
+    FAIL_MEMORY,
     FAIL_MODULE,
     FAIL_TIMEOUT,
     FAIL_UNPICKLABLE,
@@ -76,6 +78,12 @@ def _make_error(failure: Failure, text: str, step_id: str, attempts: int, retrie
             text, step=step_id, attempts=attempts, remote_traceback=remote, signal=number, exit_code=exit_code,
             last_output=failure.last_output, peak_memory=failure.peak_bytes or None,
         )  # fmt: skip
+    if failure.code == FAIL_MEMORY:
+        sizes = {"limit": failure.limit_bytes, "peak": failure.peak_bytes}
+        error: StepFailedError = MemoryLimitError(
+            text, step=step_id, attempts=attempts, remote_traceback=remote, **sizes
+        )
+        return error
     kind = _ERROR_OF_CODE.get(failure.code, StepFailedError)
     if failure.code == FAIL_ERROR and 0 < retries < attempts:
         kind = RetryExhaustedError

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pfw.checks import check_number
-from pfw.errors import ConfigError
+from pfw.errors import ConfigError, MemoryLimitError
 
 #: A class of exceptions, several of them, or a function that decides.
 Selector = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], object]
@@ -65,6 +65,17 @@ class Retry:
         except Exception as error:
             exception.add_note(f"not retried, because the step's Retry raised {error!r}")
             return False
+
+    def allows_memory(self, limit: int) -> bool:
+        """Returns whether a step may be tried again that held too much memory; its process was killed then.
+
+        Args:
+            limit: What the step had asked for; 0: nothing, so that a neighbour may be to blame, and no function of
+                the user is asked.
+        """
+        if not limit and (callable(self.on) or callable(self.give_up)):
+            return self.retries > 0
+        return self.retries > 0 and self.is_retryable(MemoryLimitError("it held more memory than it may"))
 
 
 def _is_match(wanted: Selector, exception: BaseException) -> bool:

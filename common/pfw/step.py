@@ -260,6 +260,7 @@ class StepFunction:
             timeout=float(self.timeout or 0.0), retries_timeouts=self._retries_timeouts(),
             reruns=int(self.rerun_on_loss),
             slots=max(1, hint.slots), needs=hint.reserved, limits=hint.limits,
+            retries_memory=int(retry.allows_memory(hint.memory_bytes)),
         )  # fmt: skip
 
     def _retries_timeouts(self) -> int:

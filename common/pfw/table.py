@@ -41,10 +41,13 @@ def bytes_text(count: int) -> str:
 def shares_text(free: Mapping[str, int], whole: Mapping[str, int]) -> str:
     """Returns how much is left of each thing that there is.
 
-    >>> shares_text({"gpu": 1, "licence": 0}, {"gpu": 2, "licence": 0})
-    '1 of 2 gpu'
+    >>> shares_text({"memory": 5_000_000, "gpu": 1, "licence": 0}, {"memory": 8_000_000, "gpu": 2, "licence": 0})
+    '5.0 MB of 8.0 MB memory, 1 of 2 gpu'
     """
-    return ", ".join(f"{free[name]:,} of {count:,} {name}" for name, count in whole.items() if count)
+    texts = {name: bytes_text if name == "memory" else "{:,}".format for name in whole}
+    return ", ".join(
+        f"{texts[name](free[name])} of {texts[name](count)} {name}" for name, count in whole.items() if count
+    )
 
 
 def seconds_text(seconds: float) -> str:

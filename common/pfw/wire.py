@@ -270,7 +270,7 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
     "Refused": (_is_int, _is_str, _is_int),
     "Assign": (
         _is_int, _is_int, _is_int, _rows(int, bytes), _rows(int, str),
-        _rows(int, int, int, int, int, int, int, int, bytes, tuple), _rows(int, int, int), _rows(int, int, int),
+        _rows(int, int, int, int, int, int, int, int, bytes, tuple), _rows(int, int, int), _rows(int, int, int, int),
     ),
     "GiveBack": (_is_ints,),
     "Reply": (_is_int, _is_int, _is_ints),
@@ -381,8 +381,8 @@ def _unpack_spec(spec: Any) -> Spec:
     if type(spec) is not tuple or len(spec) != len(Spec._fields):
         raise ProtocolError("a spec is a list of numbers")
     lane, heavy, retries, backoff, factor, max_delay, jitter, grace, run_if, keep, priority, tags, *more = spec
-    timeout, retries_timeouts, reruns, slots, needs, limits = more
-    if not all(map(_is_int, (lane, heavy, retries, jitter, retries_timeouts, reruns))) or lane > 2:
+    timeout, retries_timeouts, reruns, slots, needs, limits, retries_memory = more
+    if not all(map(_is_int, (lane, heavy, retries, jitter, retries_timeouts, reruns, retries_memory))) or lane > 2:
         raise ProtocolError("a spec's lane, heavy, retries and jitter are whole numbers, and there are three lanes")
     if not all(map(_is_seconds, (backoff, factor, max_delay, grace, timeout))):
         raise ProtocolError(f"a spec's times are from 0 to {SECONDS_LIMIT:,} s")

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 from pfw import messages as m
 from pfw import outcome as oc
-from pfw.demand import GPU, Demand, shortage
+from pfw.demand import Demand, own_needs, shortage
 from pfw.errors import ProtocolError
 from pfw.facts import ENDED_INTERRUPTED, ENDED_ITSELF, ENDED_KILLED, RUN_RUNNING, Cost, pack_capacity
 from pfw.failure import FAIL_ERROR, FAIL_LOST, FAIL_UNPICKLABLE, FAIL_UNSCHEDULABLE, Failure
@@ -233,6 +233,9 @@ class Core:
         life, step = attempt.run.life, attempt.step
         if code in (oc.ERROR, oc.RETRYABLE):
             is_retryable = code == oc.RETRYABLE
+            life.on_failed(step, worker.number, started, run_s, payload, is_retryable, now, cost)
+        elif code == oc.OVER_MEMORY:
+            is_retryable = bool(life.spec(step).retries_memory)
             life.on_failed(step, worker.number, started, run_s, payload, is_retryable, now, cost)
         elif code == oc.TIMED_OUT:
             life.on_timed_out(step, worker.number, started, run_s, payload, now, cost)
@@ -826,7 +829,7 @@ class Core:
         worker.batch += 1
         rows: list[m.AssignRow] = []
         functions, runs = dict[int, bytes](), dict[int, str]()
-        limits, needs = list[tuple[int, int, int]](), list[tuple[int, int, int]]()
+        limits, needs = list[tuple[int, int, int]](), list[tuple[int, int, int, int]]()
         run_before = spec_before = function_before = None
         for number, attempt in attempts:
             run, step, function, lane, _, _, batch, demand = attempt
@@ -862,8 +865,8 @@ class Core:
             )
             if timeout_ms or is_once:
                 limits.append((number, timeout_ms, is_once))
-            if demand is not None and (gpus := dict(demand.needs).get(GPU, 0)) + demand.slots > 1:
-                needs.append((number, demand.slots, gpus))
+            if demand is not None and (own := own_needs(demand)) != (1, 0, 0):
+                needs.append((number, *own))
             if batch != worker.batch:
                 worker.attempts[number] = attempt._replace(batch=worker.batch)
         self._to_acknowledge.pop(worker, None)

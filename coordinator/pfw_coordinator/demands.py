@@ -38,9 +38,10 @@ class _Waiting:
         if any(in_use.get(name, 0) >= most for name, most in self.demand.limits):
             return None
         failed_on = self.run.life.failed_on.get(self.queue.heads()[0])
-        others = [offer for offer in self.offers if offer[1] != failed_on and offer[2].fits(self.demand)]
-        if failed_on is not None and others:
-            return min(others)[2]
+        if failed_on is not None:
+            others = [offer for offer in self.offers if offer[1] != failed_on and offer[2].fits(self.demand)]
+            if others:
+                return min(others)[2]
         while self.offers:
             load, number, worker = self.offers[0]
             if not worker.fits(self.demand):  # what was placed meanwhile took too much of it

@@ -289,3 +289,19 @@ async def crowd_async(folder: str) -> int:
         await asyncio.sleep(LOOK_S)
     mine.unlink()
     return seen
+
+
+def fill(size: int, folder: str = "") -> int:
+    """Holds so many bytes of memory, touched page by page."""
+    held = []
+    for _ in range(size >> 22):
+        held.append(b"x" * (1 << 22))
+    if folder:
+        hold(folder, "filled")
+    return sum(map(len, held))
+
+
+def wait_for(folder: str, name: str) -> None:
+    """Returns when the file is there."""
+    while not (Path(folder) / name).exists():
+        time.sleep(LOOK_S)

@@ -17,9 +17,10 @@ OUT = b"out"
 class WorkerRig:
     """One worker; `now` is its clock. `turn` gives the fields of the outbox in which something is."""
 
-    def __init__(self, cpu: int = 1, io: int = 2, gpus: int = 0) -> None:
+    def __init__(self, cpu: int = 1, io: int = 2, gpus: int = 0, memory: int = 0) -> None:
         self.now = 100.0
-        self.core = Core(REGISTER._replace(cpu=cpu, io=io, resources=(("gpu", gpus),) if gpus else ()), self.now)
+        resources = tuple((name, count) for name, count in (("gpu", gpus), ("memory", memory)) if count)
+        self.core = Core(REGISTER._replace(cpu=cpu, io=io, resources=resources), self.now)
         self.wake_at = self.now
         self._batch = self._outcomes = 0
 
@@ -43,7 +44,7 @@ class WorkerRig:
 
     def assign(
         self, *rows: m.AssignRow, last_cancel: int = 0, acked: int = 0, functions: tuple[int, ...] = (0,),
-        limits: tuple[tuple[int, int, int], ...] = (), needs: tuple[tuple[int, int, int], ...] = (),
+        limits: tuple[tuple[int, int, int], ...] = (), needs: tuple[tuple[int, int, int, int], ...] = (),
     ) -> None:  # fmt: skip
         """A batch; functions and runs go along."""
         self._batch += 1

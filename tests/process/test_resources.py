@@ -13,8 +13,23 @@ import pytest
 
 from helpers import ROOT, steps, wait_until
 from helpers.daemons import Daemons, daemons  # noqa: F401  (a fixture is used by its name)
-from pfw import Client, Config, ConfigError, Hint, LocalCluster, UnschedulableError, Workflow, run, start, step
+from pfw import (
+    Client,
+    Config,
+    ConfigError,
+    Hint,
+    LocalCluster,
+    MemoryLimitError,
+    Retry,
+    UnschedulableError,
+    Workflow,
+    run,
+    start,
+    step,
+)
 from pfw_worker.outfit import GPU_VARIABLE, THREAD_VARIABLES
+
+MB = 10**6
 
 read_environ, crowd, meet = step(steps.read_environ), step(steps.crowd), step(steps.meet)
 hold, give = step(steps.hold), step(steps.give)
@@ -75,6 +90,52 @@ def test_so_many_run_at_once_and_no_more(cluster: LocalCluster, hint: str | Hint
     assert max(run(wf, on=cluster).value) <= most
 
 
+def test_a_step_that_takes_ten_times_its_memory_is_killed_and_its_neighbours_go_on(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    limit, calm = 200 * MB, step(steps.fill, hint=Hint.memory("200MB"))
+    with Workflow() as wf:
+        calm.options(id="calm")(100 * MB)
+        calm.options(id="greedy")(10 * limit)
+        hold.options(hint="light_io", id="neighbour")(str(tmp_path), "held")
+    found = start(wf, on=cluster, on_failure="continue")
+    wait_until(lambda: "greedy" in found.errors, what="the end of the greedy step")
+    (tmp_path / "go").touch()
+    assert found.wait(20)
+    assert found.states == {"calm": "SUCCEEDED", "greedy": "FAILED", "neighbour": "SUCCEEDED"}
+    error = found.errors["greedy"]
+    assert isinstance(error, MemoryLimitError)
+    assert (error.limit, error.attempts) == (limit, 1)
+    assert limit < error.peak < limit + 100 * MB
+    assert "its limit is 200.0 MB" in str(error)
+
+
+def test_a_step_over_its_memory_is_tried_again_as_its_retry_says(cluster: LocalCluster) -> None:
+    with Workflow() as wf:
+        for name, on in (("again", MemoryError), ("once", ValueError)):
+            greedy = step(steps.fill, hint=Hint.memory("64MB"), retry=Retry(retries=2, backoff=0.001, on=on))
+            greedy.options(id=name)(640 * MB)
+    found = run(wf, on=cluster, on_failure="continue", check=False)
+    assert {name: error.attempts for name, error in found.errors.items()} == {"again": 3, "once": 1}
+
+
+def test_when_the_worker_is_full_its_largest_step_is_killed(tmp_path: Path) -> None:
+    with LocalCluster(cpu=2, memory="500MB") as small:
+        with Workflow() as wf:
+            step(steps.fill, name="small")(100 * MB, str(tmp_path))
+            wait_for = step(steps.wait_for, name="wait")(str(tmp_path), "filled")
+            step(steps.fill, name="large").options(after=wait_for)(900 * MB)
+        found = start(wf, on=small, on_failure="continue")
+        wait_until(lambda: "large" in found.errors, what="the end of the large step")
+        (tmp_path / "go").touch()
+        assert found.wait(20)
+        assert found.states["small"] == "SUCCEEDED"
+        error = found.errors["large"]
+        assert isinstance(error, MemoryLimitError)
+        assert error.limit == 450 * MB
+        assert "and this was the largest" in str(error)
+
+
 def test_async_steps_have_limits_too(cluster: LocalCluster, tmp_path: Path) -> None:
     with Workflow() as wf:
         wf.returns(step(steps.crowd_async, hint=Hint.limit("site", 3)).map([str(tmp_path)] * 12))
@@ -95,6 +156,7 @@ def test_a_run_has_a_cap_of_its_own(cluster: LocalCluster, mode: str, tmp_path: 
         (Hint.cpu(5), "5 CPU slots of one worker, and the most that a worker has is 4"),
         (Hint.gpu(3), "3 'gpu' of one worker"),
         (Hint.resource("unheard"), "1 'unheard' of one worker"),
+        (Hint.memory("900TB"), "900,000,000.0 MB of memory of one worker"),
     ],
 )
 def test_what_a_local_cluster_can_never_run_is_refused_at_once(cluster: LocalCluster, hint: Hint, text: str) -> None:
@@ -124,6 +186,7 @@ def test_an_open_cluster_waits_and_says_why(daemons: Daemons) -> None:  # noqa: 
         assert found.value == 5
         assert client.runs()[0]["waits_for"] == ""
         offered = {worker["name"]: worker["resources"] for worker in client.workers()}
+        assert offered["big"].pop("memory") > 100 * MB
         assert offered["big"] == {"gpu": 1, "heavy_io": 3, "licence": 2}
     shown = command(daemons, "workers").stdout
     assert "1 of 1 gpu, 3 of 3 heavy_io, 2 of 2 licence" in shown
@@ -159,7 +222,9 @@ def test_a_worker_refuses_odd_resources(daemons: Daemons, option: str, text: str
     assert (found.returncode, text in found.stderr) == (2, True), found.stderr
 
 
-@pytest.mark.parametrize("sizes", [{"gpu": -1}, {"gpu": True}, {"resources": {"a": 1.5}}, {"resources": {"gpu": 1}}])
+@pytest.mark.parametrize(
+    "sizes", [{"gpu": -1}, {"gpu": True}, {"resources": {"a": 1.5}}, {"resources": {"gpu": 1}}, {"memory": "2"}]
+)
 def test_a_local_cluster_refuses_odd_sizes(sizes: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         LocalCluster(cpu=1, **sizes)  # type: ignore[arg-type]

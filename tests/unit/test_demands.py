@@ -52,7 +52,7 @@ def test_a_wide_step_goes_where_its_slots_are_free_and_says_how_many() -> None:
     said = rig.turn()
     assert assigned(said, "small") == []
     (batch,) = of_kind(said["big"], m.Assign)
-    assert batch.needs == ((1, 2, 0),)
+    assert batch.needs == ((1, 2, 0, 0),)
     rig.outcome("big", 1)
     assert assigned(rig.turn(), "big") == [2]
 
@@ -62,7 +62,7 @@ def test_gpus_are_counted_here_and_chosen_there() -> None:
     join(rig, "a", 4, gpu=3)
     submit(rig, spec(heavy=1)._replace(needs=(("gpu", 2),)), 2)
     (batch,) = of_kind(rig.turn()["a"], m.Assign)
-    assert batch.needs == ((1, 1, 2),)
+    assert batch.needs == ((1, 1, 2, 0),)
     assert rig.core.workers[b"a"].left == {"gpu": 1}
 
 

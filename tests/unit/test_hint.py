@@ -31,6 +31,7 @@ async def later(x: int) -> int:
         (Hint.cpu(1), (LANE_CPU, 1, 1, (), ())),
         ("heavy_cpu" + Hint.cpu(2), (LANE_CPU, 1, 2, (), ())),
         (Hint.gpu(2), (LANE_CPU, 1, 1, (("gpu", 2),), ())),
+        ("light_io" + Hint.memory("2kB"), (LANE_IO, 1, 1, (("memory", 2000),), ())),
         (Hint.resource("licence"), (LANE_CPU, 0, 1, (("licence", 1),), ())),
         (Hint.limit("api", 5) + "light_io", (LANE_IO, 0, 1, (), (("api", 5),))),
         (
@@ -70,6 +71,7 @@ def test_an_async_step_may_have_limits_and_resources() -> None:
         (lambda: step(plain, hint="light_io" + Hint.cpu(2)), "Hint.cpu is for steps that compute"),
         (lambda: step(later, hint=Hint.cpu(2)), "Hint.cpu is for steps that compute"),
         (lambda: step(later, hint=Hint.gpu(1)), "no gpu of its own"),
+        (lambda: step(later, hint=Hint.memory("1GB")), "no memory of its own"),
         (lambda: step(later, hint="light_io" + Hint.limit("a", 1)), "`async def`"),
         (lambda: step(plain, hint="async_io" + Hint.limit("a", 1)), "not `async def`"),
     ],
@@ -119,6 +121,7 @@ def test_only_what_takes_more_than_a_slot_is_a_demand() -> None:
         (Hint.cpu(5), "it needs 5 CPU slots of one worker, and the most that a worker has is 4"),
         (Hint.gpu(3), "it needs 3 'gpu' of one worker, and the most that a worker has is 2"),
         (Hint.resource("x"), "it needs 1 'x' of one worker, and the most that a worker has is 0"),
+        (Hint.memory("2GB"), "it needs 2,000.0 MB of memory of one worker, and the most that a worker has is 0.0 MB"),
         (Hint.cpu(4), ""),
         (Hint.gpu(2), ""),
         (Hint.limit("api", 1), ""),

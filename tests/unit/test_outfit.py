@@ -22,7 +22,7 @@ def joined(cpu: int = 4, io: int = 2) -> WorkerRig:
 
 def assign(rig: WorkerRig, *rows: m.AssignRow, **needs: tuple[int, int]) -> dict[str, Any]:
     """A batch; attempt1=(2, 0) is attempt 1 with two slots and no GPU. What is to be done then."""
-    rig.assign(*rows, needs=tuple((int(name[7:]), *need) for name, need in needs.items()))
+    rig.assign(*rows, needs=tuple((int(name[7:]), *need, 0) for name, need in needs.items()))
     return rig.turn()
 
 
@@ -43,12 +43,12 @@ def test_an_outfit_is_said_in_the_environment() -> None:
 @pytest.mark.parametrize(
     ("need", "idle", "taken", "expected"),
     [
-        (Need(2, 0), [], [], Outfit(2, ())),
-        (Need(1, 1), [], [0], Outfit(1, (1,))),
-        (Need(1, 2), [], [0], None),
-        (Need(1, 1), [Outfit(1, (1,))], [], Outfit(1, (1,))),
-        (Need(1, 1), [Outfit(1, (1,))], [1], Outfit(1, (0,))),
-        (Need(2, 1), [Outfit(1, (1,))], [], Outfit(2, (0,))),
+        (Need(2, 0, 0, 0), [], [], Outfit(2, ())),
+        (Need(1, 1, 0, 0), [], [0], Outfit(1, (1,))),
+        (Need(1, 2, 0, 0), [], [0], None),
+        (Need(1, 1, 0, 0), [Outfit(1, (1,))], [], Outfit(1, (1,))),
+        (Need(1, 1, 0, 0), [Outfit(1, (1,))], [1], Outfit(1, (0,))),
+        (Need(2, 1, 0, 0), [Outfit(1, (1,))], [], Outfit(2, (0,))),
     ],
 )
 def test_an_idle_slot_is_used_if_it_has_what_is_wanted(

@@ -76,7 +76,7 @@ def test_options_change_a_copy() -> None:
 
 
 def test_spec_holds_the_options() -> None:
-    assert fetch_page.spec == Spec(LANE_IO, 1, 2, 0.1, 2.0, 30.0, 1, 0.5, needs=(("heavy_io", 1),))
+    assert fetch_page.spec == Spec(LANE_IO, 1, 2, 0.1, 2.0, 30.0, 1, 0.5, needs=(("heavy_io", 1),), retries_memory=1)
     assert (fetch_page.spec.reruns, step(len, rerun_on_loss=False).spec.reruns) == (1, 0)
     assert (fetch_page.spec.timeout, step(len, timeout=3).spec.timeout) == (0.0, 3.0)
     assert step(wait).spec.lane == LANE_ASYNC

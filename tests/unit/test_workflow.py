@@ -473,7 +473,7 @@ def test_functions_and_specs_are_shared() -> None:
     with Workflow() as workflow:
         add.map([1, 2])
         add.options(id="x", retry=1)(1)
-        add.options(retry=Retry(retries=1, on=OSError))(1)
+        add.options(retry=Retry(retries=1, on=(OSError, MemoryError)))(1)
         add.options(hint="light_io")(1)
     graph = workflow.compile().graph
     assert graph.function_of == [0, 0, 0, 1, 0]

@@ -21,6 +21,7 @@ from pfw import messages as m
 from pfw.errors import ConfigError, InternalError, ProtocolError
 from pfw.folders import remove_folder
 from pfw.graph import LANE_ASYNC, LANE_CPU
+from pfw.host import private_bytes
 from pfw.patience import Patience
 from pfw.wire import Assembler, encode
 from pfw_worker.channel import are_notes, are_outcomes
@@ -172,6 +173,8 @@ class Agent:
                 self._core.on_printed(attempt, text, now)
         if is_due:
             self._core.on_look({number: slot.page.executing() for number, slot in self._slots.items()}, now)
+            held = {number: private_bytes(slot.pid) for number, slot in self._slots.items()}
+            self._core.on_memory(held, private_bytes(os.getpid()), now)
 
     def _review(self, now: float) -> int | None:
         """Whether the worker is to end: the exit code, or None."""

@@ -11,8 +11,9 @@ import click
 
 from pfw import host
 from pfw import messages as m
+from pfw.checks import checked_bytes
 from pfw.connection import find_address
-from pfw.demand import GPU, HEAVY_IO, HEAVY_IO_PERMITS
+from pfw.demand import GPU, HEAVY_IO, HEAVY_IO_PERMITS, MEMORY
 from pfw.errors import ConfigError, InternalError, PfwError
 from pfw.hint import checked_resource
 from pfw.version import __version__
@@ -34,6 +35,7 @@ Example, with a coordinator on this machine:
 @click.argument("address", required=False)
 @click.option("--cpu", type=click.IntRange(0, 10_000), help="CPU slots. Default: the cores this process may use.")
 @click.option("--io", type=click.IntRange(0, 10_000), help="IO slots, started on demand. Default: 4 for each CPU slot.")
+@click.option("--memory", metavar="SIZE", help='Memory, as "8GB" or "16GiB". Default: what this process may use.')
 @click.option("--gpu", type=click.IntRange(0, 10_000), help="GPUs it offers. Default: those this process may use.")
 @click.option("--resource", "resources", multiple=True, metavar="NAME=N", help="What else it offers. May be repeated.")
 @click.option(
@@ -49,6 +51,7 @@ def main(
     address: str | None,
     cpu: int | None,
     io: int | None,
+    memory: str | None,
     gpu: int | None,
     resources: tuple[str, ...],
     heavy_io: int,
@@ -68,7 +71,8 @@ def main(
     try:
         spawner = Spawner.start()  # before anything imports zmq: what it forks must not hold it
         host.allow_descriptors()  # four for each slot
-        registration = _offer(name, cpu, io, gpu, heavy_io, resources)
+        offered = _offered(memory, gpu, heavy_io, resources)
+        registration = _registration(name, cpu, io, offered)
         sys.exit(_serve(spawner, find_address(address), registration, drain_s, parent_pid))
     except InternalError:
         logger.exception("a bug in pfw, please report it")
@@ -82,12 +86,15 @@ def main(
         sys.exit(70)
 
 
-def _offer(
-    name: str | None, cpu: int | None, io: int | None, gpu: int | None, heavy_io: int, resources: tuple[str, ...]
-) -> m.Register:
-    """What this worker offers."""
+def _offered(memory: str | None, gpu: int | None, heavy_io: int, resources: tuple[str, ...]) -> dict[str, int]:
+    """What this worker offers beside slots."""
+    size = host.memory_capacity() if memory is None else checked_bytes("--memory", memory)
+    own = dict(map(_parse_resource, resources))
+    return {MEMORY: size, GPU: host.gpu_capacity(gpu), HEAVY_IO: heavy_io, **own}
+
+
+def _registration(name: str | None, cpu: int | None, io: int | None, offered: dict[str, int]) -> m.Register:
     cpu = host.cpu_capacity() if cpu is None else cpu
-    offered = {GPU: host.gpu_capacity(gpu), HEAVY_IO: heavy_io, **dict(map(_parse_resource, resources))}
     return m.Register(
         m.PROTOCOL,
         f"{sys.version_info.major}.{sys.version_info.minor}",

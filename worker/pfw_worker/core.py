@@ -22,13 +22,14 @@ from typing import Any, NamedTuple
 
 from pfw import messages as m
 from pfw import outcome as oc
-from pfw.demand import GPU
+from pfw.demand import GPU, MEMORY
 from pfw.errors import InternalError
 from pfw.failure import Failure, describe_crash, describe_timeout
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
 from pfw.messages import Message
 from pfw.wire import parts
 from pfw_worker.ledger import Held, Slot, Stop, new_held
+from pfw_worker.memory import Weight, judge, pause_s
 from pfw_worker.outfit import Need, Outfit, choose_outfit
 
 LANES = (LANE_CPU, LANE_IO, LANE_ASYNC)
@@ -95,12 +96,11 @@ class Core:
     """State of one worker. Times are monotonic seconds, the clock of the slots' start_us too."""
 
     def __init__(self, registration: m.Register, now: float) -> None:
-        self.gpus = dict(registration.resources).get(GPU, 0)
+        offered = dict(registration.resources)
+        self.gpus, self._memory_bytes = offered.get(GPU, 0), offered.get(MEMORY, 0)
         self.registration = registration
         self.limits = (registration.cpu, registration.io, registration.permits)
-        self.number = 0
-        self.pub = ""
-        self.is_leaving = False
+        self.number, self.pub, self.is_leaving = 0, "", False
         #: A reason why this worker may not take part, from the coordinator.
         self.refusal = ""
         self.attempts: dict[int, Held] = {}
@@ -210,7 +210,7 @@ class Core:
         functions, queues, cancelled, is_leaving = self._functions, self._queues, self._cancelled, self.is_leaving
         is_blocked = msg.last_cancel > self._last_cancel
         self._wanted_cancel = max(self._wanted_cancel, msg.last_cancel)
-        needs = {number: Need(slots, gpus) for number, slots, gpus in msg.needs}
+        needs = self._read_needs(msg)
         self._needs.update(needs)
         for number, run, step, attempt, function, lane, estimate_us, grace_ms, call, inputs in msg.rows:
             if number in attempts or number in in_outbox:
@@ -233,6 +233,12 @@ class Core:
         self._limit(msg.limits)
         if is_blocked:
             self._ask_cancels()
+
+    def _read_needs(self, msg: m.Assign) -> dict[int, Need]:
+        if not msg.needs:
+            return {}
+        function_of = {row[0]: row[4] for row in msg.rows}
+        return {number: Need(slots, gpus, most, function_of.get(number, 0)) for number, slots, gpus, most in msg.needs}
 
     def _limit(self, limits: Iterable[tuple[int, int, int]]) -> None:
         """Notes down which attempts have a timeout or may be begun only once."""
@@ -410,7 +416,7 @@ class Core:
             peak_bytes: The peak of its memory.
         """
         slot = self.slots.pop(number)
-        if slot.is_killed and executing not in self._stops:
+        if slot.is_killed and executing not in self._stops and slot.excess is None:
             executing = 0  # we killed it for another attempt: this one is not to blame
         if not slot.is_ready:
             self._failed_starts += 1
@@ -420,6 +426,8 @@ class Core:
         if slot.lane == LANE_ASYNC and len(orphans) == 1 and not slot.is_killed:
             executing, start_us = orphans[0], start_us or int(slot.held[orphans[0]] * 1e6)
         crash = describe_crash(signal or exit_code << 8, last_output, peak_bytes)
+        if slot.excess is not None:
+            crash = slot.excess.describe()
         # Those before it have ended, and how was not told yet. If nobody wants them any more they end here.
         lost = set(orphans[: orphans.index(executing)] if executing in orphans else ()) & self._stops.keys()
         for orphan in reversed(orphans):
@@ -459,7 +467,7 @@ class Core:
         elif stop is not None and is_killed:
             code, payload = oc.KILLED, b""
         else:
-            code, payload = oc.CRASHED, crash.pack()
+            code, payload = oc.OVER_MEMORY if crash.limit_bytes else oc.CRASHED, crash.pack()
         self._outcome_rows.append((number, code, start_us, run_us, payload, 0, crash.peak_bytes))
 
     # -- time ------------------------------------------------------------------------------------------------------
@@ -490,6 +498,20 @@ class Core:
                     self._climb(slot, number, self._stops[number], now)
         if notes:
             self._mail.append(m.Notes(tuple(notes)))
+
+    def on_memory(self, private: Mapping[int, int], rest_bytes: int, now: float) -> None:
+        """What is held: {slot: bytes that its process holds alone}, and by the worker's other processes."""
+        limits = {number: need.memory for number, need in self._needs.items() if number in self.attempts}
+        weights = [
+            Weight(number, size, max([limits.get(attempt, 0) for attempt in self.slots[number].held], default=0))
+            for number, size in private.items()
+            if number in self.slots and not self.slots[number].is_killed
+        ]
+        found = judge(weights, rest_bytes, self._memory_bytes)
+        for number, excess in found.excesses.items():
+            self.slots[number].excess = excess
+            self._kill(self.slots[number])
+        self._next_look = min(self._next_look, now + found.pause_s)
 
     def _check_timeout(self, number: int, started_at: float, late: float, now: float) -> None:
         """Puts an attempt on the ladder once its timeout is over."""
@@ -830,3 +852,5 @@ class Core:
         slot.held[number] = now
         slot.expected_us += held.estimate_us or AHEAD_US
         self._send_rows(slot, [held.row])
+        if held.need is not None and held.need.memory:
+            self._next_look = min(self._next_look, now + pause_s(held.need.memory))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
+from pfw_worker.memory import Excess
 from pfw_worker.outfit import Need, Outfit
 
 
@@ -35,6 +36,7 @@ class Slot:
     """One slot process, or the process of all async steps."""
 
     __slots__ = (
+        "excess",
         "expected_us",
         "functions",
         "has_large",
@@ -58,6 +60,8 @@ class Slot:
         self.outfit = outfit
         #: The attempt it was started for.
         self.pledged = pledged
+        #: Why its process was ended, if it held too much memory.
+        self.excess: Excess | None = None
         self.is_ready = False
         self.is_killed = False
         #: Its unread messages were taken back since it was last sent one.

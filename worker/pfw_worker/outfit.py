@@ -23,6 +23,8 @@ class Outfit(NamedTuple):
     slots: int
     #: Numbers of its GPUs, from 0.
     gpus: tuple[int, ...]
+    #: (function, limit) of the steps with a memory limit that alone run in it: what others left there is not theirs.
+    limited: tuple[int, int] | None = None
 
 
 class Need(NamedTuple):
@@ -30,6 +32,15 @@ class Need(NamedTuple):
 
     slots: int
     gpus: int
+    #: The most memory it may hold, bytes; 0: no limit of its own.
+    memory: int
+    #: What it calls.
+    function: int
+
+    @property
+    def limited(self) -> tuple[int, int] | None:
+        """What its slot is kept for."""
+        return (self.function, self.memory) if self.memory else None
 
 
 def environment_of(outfit: Outfit, names: Sequence[str] = ()) -> dict[str, str]:
@@ -49,7 +60,8 @@ def choose_outfit(need: Need, idle: Iterable[Outfit], gpus: int, taken: Collecti
         taken: GPUs of slots that are busy.
     """
     for outfit in idle:
-        if (outfit.slots, len(outfit.gpus)) == need and not set(outfit.gpus) & set(taken):
+        wanted = need.slots, need.gpus, need.limited
+        if (outfit.slots, len(outfit.gpus), outfit.limited) == wanted and not set(outfit.gpus) & set(taken):
             return outfit
     free = [gpu for gpu in range(gpus) if gpu not in taken]
-    return Outfit(need.slots, tuple(free[: need.gpus])) if len(free) >= need.gpus else None
+    return Outfit(need.slots, tuple(free[: need.gpus]), need.limited) if len(free) >= need.gpus else None
