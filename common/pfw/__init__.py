@@ -53,7 +53,7 @@ from pfw.retry import Retry
 from pfw.step import StepFunction, step
 from pfw.stepclass import Step
 from pfw.version import __version__
-from pfw.workflow import ItemNode, MapNode, Node, Workflow
+from pfw.workflow import BranchNode, ItemNode, LateMapNode, MapNode, Node, Workflow
 
 if TYPE_CHECKING:
     from pfw.bar import BarProgress
@@ -97,6 +97,7 @@ _LAZY = {
 __all__ = [
     "AttemptMetrics",
     "BarProgress",
+    "BranchNode",
     "CallbackProgress",
     "CancelReceipt",
     "CancellationToken",
@@ -117,6 +118,7 @@ __all__ = [
     "Hint",
     "InternalError",
     "ItemNode",
+    "LateMapNode",
     "LocalCluster",
     "MapNode",
     "MemoryLimitError",

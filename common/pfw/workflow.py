@@ -21,7 +21,7 @@ from pfw.node import BranchNode, Deferred, ItemNode, LateMapNode, MapNode, Node
 from pfw.step import STEP_DEFAULTS, Inherited, StepDefaults, StepFunction, open_workflow
 from pfw.stepclass import Step, from_instance
 
-__all__ = ["Compiled", "ItemNode", "MapNode", "Node", "Workflow"]
+__all__ = ["BranchNode", "Compiled", "ItemNode", "LateMapNode", "MapNode", "Node", "Workflow"]
 
 _ONLY_NODES = frozenset({Node})
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers import steps
-from pfw import Client, Failed, LocalCluster, StepFailedError, Workflow, current, run, step
+from helpers import steps, wait_until
+from pfw import Failed, LocalCluster, StepFailedError, Workflow, current, run, start, step
 
 MODES = ("sequential", "parallel", "waves")
 
@@ -100,11 +101,14 @@ async def read_params_later() -> Any:
     return current().params["scale"]
 
 
-def test_runs_are_listed_with_their_versions(cluster: LocalCluster) -> None:
+def test_runs_are_listed_with_their_versions(cluster: LocalCluster, tmp_path: Path) -> None:
     with Workflow("versioned", version="7b") as wf:
-        give(1)
-    found = run(wf, on=cluster)
-    assert {row["id"]: row["version"] for row in Client.runs(cluster)}.get(found.id, "7b") == "7b"
+        step(steps.hold, hint="light_io")(str(tmp_path), "held")
+    found = start(wf, on=cluster)
+    wait_until(lambda: found.id, what="the run's id")
+    assert {row["id"]: row["version"] for row in cluster.runs()}[found.id] == "7b"
+    (tmp_path / "go").touch()
+    assert found.wait(20)
 
 
 def test_of_the_ready_steps_the_one_of_the_highest_priority_goes_first() -> None:
