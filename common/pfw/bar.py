@@ -104,7 +104,10 @@ class _Bar:
 
     def show(self) -> None:
         bad = ", ".join([f"{count:,} {how}" for how, count in self._ended.items() if how])
-        self._progress.update(self._task, total=self._total, completed=self._ended.total(), bad=bad)
+        ended = self._ended.total()
+        if self._total is not None:
+            self._total = max(self._total, ended)  # steps may be added as the run goes on
+        self._progress.update(self._task, total=self._total, completed=ended, bad=bad)
 
 
 def _make_progress(console: Console | None) -> Progress:

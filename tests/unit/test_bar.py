@@ -39,6 +39,14 @@ def test_a_bar_shows_how_many_steps_have_ended_and_how() -> None:
     assert "1 failed, 2 skipped" in last
 
 
+def test_steps_that_are_added_count_as_well() -> None:
+    console = screen()
+    bar = BarProgress(console)
+    ends = [Completed("r", name, 0.0) for name in ("a/b", "a")]
+    show(bar, [RunStarted("r", None, 0.0, message="grows", steps=1)], ends, [RunFinished("r", None, 0.0)])
+    assert "2/2" in written(console).rpartition("grows")[2]
+
+
 def test_each_run_has_its_bar_and_the_last_one_ends_the_drawing() -> None:
     console = screen()
     bar = BarProgress(console)

@@ -54,6 +54,13 @@ def test_events_are_counted() -> None:
     assert "1 of 3 steps (1 failed)" in line.line()
 
 
+def test_steps_that_are_added_count_as_well() -> None:
+    line = CounterLine(io.StringIO(), 1)
+    for step_id in ("a", "a/b"):
+        line.on_event(Failed("r", step_id, 0.0))
+    assert "100%  2 of 2 steps" in line.line()
+
+
 def fail() -> None:
     raise ValueError("no")
 
