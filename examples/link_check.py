@@ -1,9 +1,8 @@
-"""Checks the links of a site: how many pages and links there are is known only when they have been read.
+"""Checks the links of a site: how many pages and links there are is known only when the run is under way.
 
 Run it with `python examples/link_check.py`. The site is Python's own documentation of some packages of its standard
-library, made by pydoc and served by a local server. The index says which pages there are; each is fetched by a call of
-an `async def` step, and the links found on all of them are checked by a second fan-out. The calls of one wait all at
-the same time, in one process.
+library, made by pydoc and served by a local server. Each page is fetched by an `async def` step; the links found on all
+pages become the steps of a second fan-out. All steps of one wait at the same time, in one process.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import pkgutil
 import pydoc
 import tempfile
 import threading
-import time
 import urllib.parse
 import warnings
 from collections import Counter
@@ -26,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from pfw import LocalCluster, step
+from pfw import Workflow, run, step
 
 PACKAGES = ("collections", "concurrent", "html", "http", "json", "logging", "urllib", "xml")
 #: How long the server takes to answer, s: as if it were far away.
@@ -80,6 +78,13 @@ async def fetch(url: str) -> Page:
     return Page(url, status, list(parser.found))
 
 
+@step
+def pages_of(index: Page) -> list[str]:
+    """Returns the pages that the index names."""
+    return index.links
+
+
+@step
 def targets_of(pages: list[Page]) -> list[str]:
     """Returns what the pages link to on this site, each once, but for the pages themselves."""
     known = {page.url for page in pages}
@@ -94,11 +99,21 @@ async def check(url: str) -> tuple[str, int]:
     return url, (await get(url))[0]
 
 
+@step
 def report(pages: list[Page], checked: list[tuple[str, int]]) -> list[tuple[str, int, int]]:
     """Returns [(broken link, status, pages that have it)], the most frequent first."""
     named = Counter(link for page in pages for link in page.links)
     broken = [(url, status, named[url]) for url, status in checked if status != 200]
     return sorted(broken, key=lambda row: (-row[2], row[0]))
+
+
+def main(index: str) -> Workflow:
+    """Makes the workflow: two maps over lists that are known only when the run is under way."""
+    with Workflow("link check") as workflow:
+        pages = pages_of(fetch.options(id="index")(index)).map(fetch)
+        checked = targets_of(pages).map(check)
+        workflow.returns({"pages": pages, "checked": checked, "broken": report(pages, checked)})
+    return workflow
 
 
 # ---------------------------------------------------------------- the site
@@ -160,20 +175,17 @@ def serving(folder: Path) -> Iterator[str]:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         count = write_site(Path(scratch))
-        with serving(Path(scratch)) as address, LocalCluster() as cluster:
+        with serving(Path(scratch)) as address:
             print(f"{count} pages of Python's documentation")
-            began = time.perf_counter()
-            index = cluster.submit(fetch, f"{address}/index.html").result()
-            pages = cluster.gather(cluster.map(fetch, index.links))
-            checked = cluster.gather(cluster.map(check, targets_of(pages)))
-            took = time.perf_counter() - began
+            found = run(main(f"{address}/index.html"))
+    pages, checked, broken = (found.value[name] for name in ("pages", "checked", "broken"))
     assert len(pages) == count
-    broken = report(pages, checked)
     links = sum(len(page.links) for page in pages)
-    print(
-        f"{len(pages)} pages have {links:,} links; {len(checked)} lead elsewhere on the site, {len(broken)} are broken:"
-    )
+    print(f"{len(pages)} pages have {links:,} links; {len(checked)} lead elsewhere on the site, {len(broken)} broken:")
     for url, status, named in broken[:8]:
         print(f"  {status}  {urllib.parse.urlsplit(url).path:40} on {named} pages")
-    calls = 1 + len(pages) + len(checked)
-    print(f"{calls} calls in {took:.2f} s; one after another they would wait {calls * DELAY_S:.1f} s")
+    metrics, fetched = found.metrics, 1 + len(pages) + len(checked)
+    print(
+        f"{metrics.total_steps} steps in {metrics.total_duration:.2f} s; "
+        f"one after another they would wait {fetched * DELAY_S:.1f} s"
+    )

@@ -48,7 +48,7 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
         [
             r"^(\d+) pages of Python's documentation\n\1 pages have [\d,]+ links; \d+ lead elsewhere .* broken:$",
             r"^  404  /builtins.html +on \d+ pages$",
-            r"^\d+ calls in [\d.]+ s; one after another they would wait",
+            r"^\d+ steps in [\d.]+ s; one after another they would wait",
         ],
     ),
     # Eight times the pause in sequence; at the least twice as fast in parallel, however busy the machine is.

@@ -20,7 +20,9 @@ from helpers.stories import TERMINAL, check_order, check_terminals, intervals, p
 from pfw import (
     CancellationToken,
     Client,
+    Config,
     FileProgress,
+    Hint,
     LocalCluster,
     MapNode,
     Retry,
@@ -289,6 +291,19 @@ def test_resource_aware_scheduling(place: Place, tmp_path: Path) -> None:
     assert metrics.run_time["io"] >= IO * 0.2
     assert sum(metrics.steps[f"burn[{n}]"].cpu_time for n in range(3 * CPU)) >= 3 * CPU * 0.1 * 0.9
     assert 0 < metrics.resource_utilization["cpu"] <= 1
+
+
+def test_resource_aware_scheduling_keeps_to_its_caps(place: Place) -> None:
+    nap, calling = step(time.sleep, hint="light_io"), step(time.sleep, hint="light_io" + Hint.limit("api", 2))
+    with Workflow("caps") as wf:
+        nap.options(id="nap").map([0.05] * IO)
+        calling.options(id="call").map([0.05] * IO)
+        wf.returns(total([]))
+    naps, calls = ([f"{name}[{n}]" for n in range(IO)] for name in ("nap", "call"))
+    found = place.run(wf)
+    assert peak(intervals(found, calls)) <= 2
+    capped = place.run(wf, config=Config(max_parallel_steps=3))
+    assert peak(intervals(capped, [*naps, *calls])) <= 3
 
 
 @pytest.mark.parametrize("on_failure", ["stop", "continue"])
