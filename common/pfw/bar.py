@@ -22,10 +22,14 @@ logger = logging.getLogger(__name__)
 _ENDS = {"Completed": "", "Failed": "failed", "TimedOut": "timed out", "Cancelled": "cancelled", "Skipped": "skipped"}
 #: How often the bar is drawn anew, in a second.
 _PER_S = 10
+#: Of so many steps at a time it is shown how far they are.
+_STEPS_SHOWN = 8
 
 
 class BarProgress(Tracker):
     """Draws a bar for each run: how many of its steps have ended, how many of them badly, and for how long it has run.
+
+    Below it are the steps that say how far they are, a few at a time.
 
     Where there is neither a terminal nor a notebook, and where rich is missing (`pip install pfw-cluster[ui]`), it
     writes lines as ConsoleProgress does, and says so once.
@@ -94,13 +98,27 @@ class _Bar:
         self._task: TaskID = progress.add_task(name, total=None, bad="")
         self._total: int | None = None
         self._ended: Counter[str] = Counter()
+        #: {step: the line that shows how far it is}
+        self._steps: dict[str | None, TaskID] = {}
 
     def on_event(self, event: Event) -> None:
         kind = event.type
+        if kind == "Progressed":
+            self._show_step(event)
+        elif self._steps and kind != "Started" and event.step_id in self._steps:
+            self._progress.remove_task(self._steps.pop(event.step_id))
         if kind in _ENDS:
             self._ended[_ENDS[kind]] += 1
         elif kind == "RunStarted":
             self._total = event.steps
+
+    def _show_step(self, event: Event) -> None:
+        task = self._steps.get(event.step_id)
+        if task is None:
+            if len(self._steps) == _STEPS_SHOWN:
+                return
+            task = self._steps[event.step_id] = self._progress.add_task(f"  {event.step_id}", total=None, bad="")
+        self._progress.update(task, total=event.total, completed=event.done, bad=event.message or "")
 
     def show(self) -> None:
         bad = ", ".join([f"{count:,} {how}" for how, count in self._ended.items() if how])
@@ -118,7 +136,7 @@ def _make_progress(console: Console | None) -> Progress:
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[bad]}", style="red"),
+        TextColumn("{task.fields[bad]}", style="red", markup=False),
         TimeElapsedColumn(),
         console=console or Console(stderr=True),
         refresh_per_second=_PER_S,

@@ -14,10 +14,10 @@ from pfw.facts import (
     ENDED_NAMES,
     ENDED_UNSTARTED,
     FACT_CANCELLED,
-    FACT_CAPACITY,
     FACT_EXPANDED,
     FACT_FAILED,
     FACT_FINISHED,
+    FACT_PROGRESSED,
     FACT_RETRYING,
     FACT_RUN_STARTED,
     FACT_SKIPPED,
@@ -28,6 +28,7 @@ from pfw.facts import (
     RUN_STATE_NAMES,
     SUCCEEDED,
     unpack_end,
+    unpack_progress,
 )
 from pfw.failure import Failure
 from pfw.messages import FactRow
@@ -48,6 +49,8 @@ class _Fields(NamedTuple):
     error: str | None = None
     message: str | None = None
     steps: int = 1
+    done: float | None = None
+    total: float | None = None
 
 
 class Event(_Fields):
@@ -64,6 +67,8 @@ class Event(_Fields):
         error: What went wrong: type and message of the exception.
         message: Why, in words; for RunStarted the name of the workflow, for RunFinished the run's status.
         steps: How many steps it is about: those of the run; or more than 1 where Queued or Started are counted.
+        done: For Progressed how much is done, in the step's own unit.
+        total: For Progressed how much there is to do; None where that is not known.
     """
 
     __slots__ = ()
@@ -102,6 +107,12 @@ class Started(Event):
 
 class Completed(Event):
     """The step succeeded."""
+
+    __slots__ = ()
+
+
+class Progressed(Event):
+    """The step says how far it is (`current().progress`); what it said in between may be left out."""
 
     __slots__ = ()
 
@@ -204,26 +215,33 @@ class EventReader:
         counted: list[FactRow] | None = [] if may_count and len(rows) > COUNT_ABOVE else None
         for row in rows:
             kind = row[0]
-            if kind == FACT_RUN_STARTED:
-                self._began, steps = row[2], len(self._ids)
-                events.append(RunStarted(self._run_id, None, row[2] + epoch_s, message=self._name, steps=steps))
-            elif kind == FACT_FINISHED:
-                events.append(self._run_finished(row[2], epoch_s, RUN_STATE_NAMES[row[3]]))
-            elif kind == FACT_STARTED:
-                if self._started.get(row[1]) != row[3]:
-                    self._started[row[1]] = row[3]
-                    events += self._before(row, epoch_s)
-            elif kind != FACT_CAPACITY:
+            if kind in _OF_STEP:
                 if self._is_news(row):
                     if counted is None:
                         events += self._before(row, epoch_s)
                     else:
                         counted.append(row)
                 events.append(self._end(row, epoch_s))
+            else:
+                events += self._other(row, epoch_s)
         if counted:
             at = 1 if type(events[0]) is RunStarted else 0
             events[at:at] = self._count(counted, epoch_s)
         return events
+
+    def _other(self, row: FactRow, epoch_s: float) -> list[Event]:
+        """The events of a fact that ends no attempt."""
+        kind, step, at, attempt, *_ = row
+        if kind == FACT_RUN_STARTED:
+            self._began = at
+            return [RunStarted(self._run_id, None, at + epoch_s, message=self._name, steps=len(self._ids))]
+        if kind == FACT_FINISHED:
+            return [self._run_finished(at, epoch_s, RUN_STATE_NAMES[attempt])]
+        if kind not in (FACT_STARTED, FACT_PROGRESSED):
+            return []
+        events = [] if self._started.get(step) == attempt else self._before(row, epoch_s)
+        self._started[step] = attempt
+        return [*events, self._progressed(row, epoch_s)] if kind == FACT_PROGRESSED else events
 
     def conclude(self, states: Iterable[int], error: Exception, timestamp: float) -> list[Event]:
         """The last events of a run of which nothing more will be heard: the cluster is lost, or the client closed."""
@@ -235,6 +253,14 @@ class EventReader:
     def _run_finished(self, at: float, epoch_s: float, status: str) -> Event:
         duration, steps = at - self._began, len(self._ids)
         return RunFinished(self._run_id, None, at + epoch_s, duration=duration, message=status, steps=steps)
+
+    def _progressed(self, row: FactRow, epoch_s: float) -> Event:
+        done, total, message = unpack_progress(row[8])
+        step_id, name = self._ids[row[1]], self._workers.get(row[4], "")
+        return Progressed(
+            self._run_id, step_id, row[2] + epoch_s, row[3], name, message=message or None, done=done,
+            total=total or None,
+        )  # fmt: skip
 
     def _is_news(self, row: FactRow) -> bool:
         """Whether the attempt that ends here had begun without being told of."""
@@ -261,7 +287,9 @@ class EventReader:
         if self._run_s and kind != FACT_RETRYING:
             run_s = self._run_s.get(step, run_s)
         if kind == FACT_SUCCEEDED:
-            return _new_completed((self._run_id, step_id, at + epoch_s, attempt, name, run_s, None, None, 1))
+            return _new_completed(
+                (self._run_id, step_id, at + epoch_s, attempt, name, run_s, None, None, 1, None, None)
+            )
         error = message = None
         duration: float | None = run_s
         if kind in (FACT_FAILED, FACT_RETRYING, FACT_TIMED_OUT):

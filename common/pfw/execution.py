@@ -6,7 +6,9 @@ A call is bytes and so are its inputs and its output, so every mode passes value
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pfw import codec, context, outcome
@@ -25,6 +27,20 @@ OUTPUT_LIMIT = 2 << 30
 
 #: Whether a step's own code runs on this process's main thread, so that a signal may raise `StepInterrupt` in it.
 _is_interruptible = False
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """What the step's own thread does inside for pfw is done whole; for other threads this changes nothing."""
+    global _is_interruptible
+    if not _is_interruptible or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _is_interruptible = False
+    try:
+        yield
+    finally:
+        _is_interruptible = True
 
 
 class _Unsendable(Exception):

@@ -31,6 +31,8 @@ FAILURES = (FACT_FAILED, FACT_TIMED_OUT)
 FACT_WAITING = 12
 #: The step gave way to a fragment; another fact will tell its end.
 FACT_EXPANDED = 13
+#: How far an attempt says that it is.
+FACT_PROGRESSED = 14
 
 #: Why the side of a branch that is not taken is skipped.
 REASON_BRANCH = b"branch"
@@ -72,7 +74,8 @@ class Fact(NamedTuple):
     run_s: float
     #: The output if it is kept, the packed failure, how a step was cancelled (`pack_end`), why a run was or a step was
     #: skipped or waits, what was printed, or an input; for RUN_STARTED and CAPACITY the packed number of slots in each
-    #: lane; for EXPANDED the packed fragment (empty: that of an earlier fact).
+    #: lane; for EXPANDED the packed fragment (empty: that of an earlier fact); for
+    #: PROGRESSED the packed progress.
     payload: bytes
     #: What the attempt cost: CPU time in µs, and peak memory in bytes, each 0 where it was not measured.
     cpu_us: int = 0
@@ -107,3 +110,14 @@ def unpack_end(payload: bytes) -> tuple[int, int, str]:
 def sendable_reason(reason: object) -> str:
     """A reason in words that can be sent, whatever was given as one."""
     return str(reason or "cancelled").encode("utf-8", "replace").decode()[:REASON_LIMIT]
+
+
+def pack_progress(done: float, total: float, message: str) -> bytes:
+    """How far an attempt is, as a fact's payload; a total of 0 is not known."""
+    return f"{done!r} {total!r} {message}".encode(errors="replace")
+
+
+def unpack_progress(payload: bytes) -> tuple[float, float, str]:
+    """What `pack_progress` was given."""
+    done, total, message = payload.decode().split(" ", 2)
+    return float(done), float(total), message

@@ -49,6 +49,7 @@ from pfw.facts import (
     FACT_FINISHED,
     FACT_INPUT,
     FACT_PRINTED,
+    FACT_PROGRESSED,
     FACT_RETRYING,
     FACT_RUN_STARTED,
     FACT_SKIPPED,
@@ -484,6 +485,13 @@ class RunLife:
     def on_capacity(self, capacity: bytes, now: float) -> None:
         """The cluster has other slots than before."""
         self.facts.append(Fact(FACT_CAPACITY, 0, now, 0, 0, now, now, 0.0, capacity))
+
+    def on_progressed(self, step: int, worker: int, progress: bytes, now: float, started_at: float = 0.0) -> None:
+        """The step's attempt says how far it is (`pack_progress`); an open run does not keep it."""
+        if self.states[step] == ASSIGNED and not self.is_open:
+            attempt, queued = self.attempts[step], self.queued_at[step]
+            start = started_at or self.started_at.get(step, now)
+            self.facts.append(Fact(FACT_PROGRESSED, step, now, attempt, worker, queued, start, 0.0, progress))
 
     def on_printed(self, step: int, worker: int, text: bytes, now: float) -> None:
         """The step's attempt has printed this since it was last told."""

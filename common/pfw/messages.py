@@ -2,7 +2,7 @@
 
     client --Hello, Submit, Extend, CancelRun, CloseRun, Attach, Cursors, Query--> coordinator
     client <--Welcome, Refused, Accepted, Rejected, Attached, Facts, Answer------- coordinator
-    worker --Register, Heartbeat, Outcomes, Notes, Printed, CancelsAsked, Leaving> coordinator
+    worker --Register, Heartbeat, Outcomes, Notes, Printed, Progress, CancelsAsked, Leaving> coordinator
     worker <--Welcome, Refused, Assign, GiveBack, Reply, Forget, Cancels---------- coordinator
     every worker <==Cancels== coordinator (PUB)
 
@@ -28,6 +28,7 @@ REFUSED_VERSION, REFUSED_PROTOCOL, REFUSED_GRAPH, REFUSED_UNKNOWN_RUN, REFUSED_K
 
 AssignRow: TypeAlias = tuple[int, int, int, int, int, int, int, int, bytes, tuple[bytes, ...]]
 FactRow: TypeAlias = tuple[int, int, float, int, int, float, float, float, bytes, int, int]
+ProgressRow: TypeAlias = tuple[int, float, float, str]
 OutcomeRow: TypeAlias = tuple[int, int, int, int, bytes, int, int]
 
 
@@ -81,6 +82,12 @@ class Printed(NamedTuple):
     """What attempts have printed since it was last told: (attempt, text). May be lost without harm."""
 
     rows: tuple[tuple[int, bytes], ...]
+
+
+class Progress(NamedTuple):
+    """How far attempts say that they are: (attempt, done, total or 0, message). May be lost without harm."""
+
+    rows: tuple[ProgressRow, ...]
 
 
 class CancelsAsked(NamedTuple):
@@ -309,12 +316,12 @@ class Answer(NamedTuple):
 Message: TypeAlias = (
     Register | Heartbeat | Outcomes | Notes | CancelsAsked | Leaving | Welcome | Refused | Assign | GiveBack | Reply
     | Forget | Cancels | Hello | Submit | Extend | CancelRun | CloseRun | Attach | Cursors | Query | Accepted
-    | Rejected | Attached | Facts | Answer | Printed
+    | Rejected | Attached | Facts | Answer | Printed | Progress
 )  # fmt: skip
 
 #: The number of a message on the wire is its place in this list.
 MESSAGES: tuple[type[Message], ...] = (
     Register, Heartbeat, Outcomes, Notes, CancelsAsked, Leaving, Welcome, Refused, Assign, GiveBack, Reply,
     Forget, Cancels, Hello, Submit, Extend, CancelRun, CloseRun, Attach, Cursors, Query, Accepted,
-    Rejected, Attached, Facts, Answer, Printed,
+    Rejected, Attached, Facts, Answer, Printed, Progress,
 )  # fmt: skip

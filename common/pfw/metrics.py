@@ -15,6 +15,7 @@ from pfw.facts import (
     FACT_EXPANDED,
     FACT_FAILED,
     FACT_FINISHED,
+    FACT_PROGRESSED,
     FACT_RETRYING,
     FACT_RUN_STARTED,
     FACT_SKIPPED,
@@ -232,7 +233,7 @@ def measure(
         elif kind in (FACT_RUN_STARTED, FACT_CAPACITY):
             began = row[2] if kind == FACT_RUN_STARTED else began
             capacities.append((row[2], unpack_capacity(row[8])))
-        elif kind != FACT_WAITING:
+        elif kind not in (FACT_WAITING, FACT_PROGRESSED):
             other, single[step] = single[step], row
             if other is not None:
                 several.setdefault(step, [other]).append(row)

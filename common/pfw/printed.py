@@ -22,10 +22,10 @@ PIECE_AT_LEAST_EVERY_S: Final = 2.0
 class Pace:
     """How much of what an attempt prints is told at a time, and when: less, the more it prints."""
 
-    __slots__ = ("_bytes", "_since", "due")
+    __slots__ = ("_bytes", "_longest_s", "_since", "due")
 
-    def __init__(self, now: float) -> None:
-        self._since = now
+    def __init__(self, now: float, longest_s: float = PIECE_AT_LEAST_EVERY_S) -> None:
+        self._since, self._longest_s = now, longest_s
         self._bytes = 0
         #: When the next piece may be told.
         self.due = now
@@ -38,7 +38,7 @@ class Pace:
     def on_told(self, size: int, now: float) -> None:
         """A piece of this size was told."""
         self._bytes += size
-        self.due = now + min(PIECE_AT_LEAST_EVERY_S, max(PIECE_EVERY_S, (now - self._since) / 100))
+        self.due = now + min(self._longest_s, max(PIECE_EVERY_S, (now - self._since) / 100))
 
 
 def abridge(head: bytes, left_out: int, tail: bytes) -> bytes:

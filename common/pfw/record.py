@@ -18,6 +18,7 @@ from pfw.facts import (
     FACT_FINISHED,
     FACT_INPUT,
     FACT_PRINTED,
+    FACT_PROGRESSED,
     FACT_RETRYING,
     FACT_SKIPPED,
     FACT_STARTED,
@@ -140,7 +141,7 @@ class RunRecord:
 
     def _apply_other(self, row: FactRow) -> None:
         kind, step = row[0], row[1]
-        if kind == FACT_STARTED:
+        if kind in (FACT_STARTED, FACT_PROGRESSED):
             self.states[step] = ASSIGNED
         elif kind == FACT_RETRYING:
             self.states[step] = BACKOFF

@@ -25,11 +25,12 @@ from pfw.capture import Buffer, capturing
 from pfw.codec import LoadedFunction
 from pfw.context import Entry
 from pfw.errors import InternalError, StepInterrupt
-from pfw.execution import execute, execute_async, is_interruptible, load_function, report_load_error
-from pfw.facts import ENDED_INTERRUPTED, ENDED_ITSELF, STATE_NAMES, Cost, pack_capacity, sendable_reason
+from pfw.execution import execute, execute_async, is_interruptible, load_function, report_load_error, uninterrupted
+from pfw.facts import ENDED_INTERRUPTED, ENDED_ITSELF, STATE_NAMES, Cost, pack_capacity, pack_progress, sendable_reason
 from pfw.failure import describe_timeout
 from pfw.graph import LANE_CPU
 from pfw.lifecycle import RunLife
+from pfw.printed import Pace
 from pfw.record import RunRecord
 from pfw.step import open_workflow
 from pfw.usage import Meter
@@ -58,6 +59,9 @@ class Sequential:
         self._meter = Meter()
         #: What the step that runs has printed.
         self._printed = Buffer()
+        #: The step that executes, since when, and when it may say how far it is.
+        self._step_now, self._began = 0, 0.0
+        self._pace: Pace | None = None
         #: Whether the running step was told that its time, or the run's, is over.
         self._is_late = False
         #: Whether it has raised in the step that runs.
@@ -177,7 +181,7 @@ class Sequential:
         self._is_late = False
         self._meter.begin()
         self._has_raised = False
-        started = time.monotonic()
+        started = self._began = time.monotonic()
         ends_at = started + timeout_s if timeout_s else inf
         code, payload = self._call(step, attempt, ends_at if life.deadline is None else min(ends_at, life.deadline))
         now = time.monotonic()
@@ -215,7 +219,8 @@ class Sequential:
         if self._is_cancelled:
             self._token.cancel(self._reason)
         entry = Entry(self._record.run_id, attempt, self._token)
-        entry.printed = self._printed
+        entry.printed, entry.sink = self._printed, self._on_progress
+        self._step_now, self._pace = step, None
         function = self._load(graph.function_of[step], entry)
         if isinstance(function, BaseException):
             return report_load_error(function)
@@ -247,6 +252,19 @@ class Sequential:
             loop.call_at(ends_at, task.cancel)  # type: ignore[union-attr]
         return await call
 
+    def _on_progress(self, entry: Entry, done: float, total: float, message: str) -> None:
+        now = time.monotonic()
+        self._pace = self._pace or Pace(now, inf)
+        if now < self._pace.due or entry.token is not self._token:
+            return  # too early, or a thread of a step that has ended
+        was_cancelled = self._token.cancelled
+        with uninterrupted():
+            self._pace.on_told(0, now)
+            self._life.on_progressed(self._step_now, WORKER, pack_progress(done, total, message), now, self._began)
+            self._publish()
+        if self._token.cancelled and not was_cancelled:
+            raise StepInterrupt  # which could not be raised meanwhile
+
     def _load(self, number: int, entry: Entry) -> LoadedFunction | BaseException:
         found = self._functions.get(number)
         if found is None:
@@ -263,7 +281,7 @@ class Sequential:
         """Hands new facts to the record."""
         facts, record = self._life.facts, self._record
         if len(facts) > record.position:
-            with self._changed:
+            with self._changed:  # a step that says how far it is publishes as well
                 record.apply(facts[record.position :])
                 self._changed.notify_all()
 

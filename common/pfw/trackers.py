@@ -151,17 +151,22 @@ def describe(event: Event) -> str:
     """What happened, as `Failed: parse[3] - ValueError: no number`."""
     subject = event.step_id or (f"{event.steps:,} steps" if event.type in COUNTED else event.run_id)
     detail = event.error or event.message
+    if event.done is not None:
+        amount = f"{event.done:,.15g}" if event.total is None else f"{event.done:,.15g} of {event.total:,.15g}"
+        detail = f"{amount}, {detail}" if detail else amount
     return f"{event.type}: {subject} - {detail}" if detail else f"{event.type}: {subject}"
 
 
 def to_line(event: Event) -> str:
     """The event as a line of JSON, its end included."""
-    run_id, step_id, timestamp, attempt, worker, duration, error, _, steps = event
+    run_id, step_id, timestamp, attempt, worker, duration, error, _, steps, done, total = event
     more = f',"error":{quote(error)}' if error else ""
     if attempt:
         more += f',"attempt":{attempt},"worker":{quote(worker)}'
     if duration is not None:
         more += f',"duration":{duration:.6f}'
+    if done is not None:
+        more += f',"done":{done!r},"total":{"null" if total is None else repr(total)}'
     if step_id is None:
         more += f',"steps":{steps}'
     return (

@@ -33,7 +33,7 @@ from pfw import messages as m
 from pfw import outcome as oc
 from pfw.demand import Demand, own_needs, shortage
 from pfw.errors import ProtocolError
-from pfw.facts import ENDED_INTERRUPTED, ENDED_ITSELF, ENDED_KILLED, RUN_RUNNING, Cost, pack_capacity
+from pfw.facts import ENDED_INTERRUPTED, ENDED_ITSELF, ENDED_KILLED, RUN_RUNNING, Cost, pack_capacity, pack_progress
 from pfw.failure import FAIL_ERROR, FAIL_LOST, FAIL_UNPICKLABLE, FAIL_UNSCHEDULABLE, Failure
 from pfw.graph import LANE_CPU
 from pfw.lifecycle import ON_FAILURE, ReadyQueue, RunLife
@@ -291,6 +291,18 @@ class Core:
             attempt = worker.attempts.get(number)
             if attempt is not None:
                 attempt.run.life.on_printed(attempt.step, worker.number, text, now)
+                self._touched[attempt.run] = None
+
+    def on_progress(self, peer: bytes, msg: m.Progress, now: float) -> None:
+        """How far attempts say that they are."""
+        worker = self._worker(peer, now)
+        if worker is None:
+            return
+        for number, done, total, message in msg.rows:
+            attempt = worker.attempts.get(number)
+            if attempt is not None:
+                progress = pack_progress(done, total, message)
+                attempt.run.life.on_progressed(attempt.step, worker.number, progress, now)
                 self._touched[attempt.run] = None
 
     def on_cancels_asked(self, peer: bytes, msg: m.CancelsAsked, now: float) -> None:

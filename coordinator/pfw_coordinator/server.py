@@ -83,6 +83,7 @@ class Server:
             m.Extend: core.on_extend,
             m.Notes: core.on_notes,
             m.Printed: core.on_printed,
+            m.Progress: core.on_progress,
             m.Register: core.on_register,
             m.Hello: core.on_hello,
             m.CancelRun: core.on_cancel_run,

@@ -48,6 +48,7 @@ SAMPLES: tuple[m.Message, ...] = (
     m.Heartbeat(3, 2, (5, 6), 1 << 30, 12.5, 0.7, 4),
     m.Outcomes(7, ((5, 0, 10, 20, b"out", 15, 1 << 30), (6, 1, 11, 21, b"", 0, 0))),
     m.Notes(((5, 1_000),)),
+    m.Progress(((5, 3.0, 0.0, "it"), (6, 0.5, 1e12, ""))),
     m.CancelsAsked(4),
     m.Leaving(1),
     m.Welcome(2, 1.0, "tcp://127.0.0.1:1", 3),

@@ -17,7 +17,7 @@ import pytest
 
 from helpers import steps, wait_until
 from helpers.command import expect, flow
-from pfw import ClusterError, ConfigError, Event, LocalCluster, Run, StalledError, Workflow, run, start, step
+from pfw import ClusterError, ConfigError, Event, LocalCluster, Run, StalledError, Workflow, current, run, start, step
 
 __all__ = ["flow"]
 
@@ -122,6 +122,82 @@ def test_a_callback_that_hangs_does_not_hold_the_run(cluster: LocalCluster, mode
     found.join_reporters()
     assert len(threads) == 1
     assert threading.get_ident() not in threads
+
+
+def count_up(limit: int, folder: str) -> int:
+    context = current()
+    for number in range(limit):
+        context.progress(number, limit, "counting")
+    context.progress(limit, limit, "all counted")
+    steps.hold(folder, "counted")
+    return limit
+
+
+async def count_up_async(limit: int, folder: str) -> int:
+    for number in range(limit + 1):
+        current().progress(number, limit, "all counted" if number == limit else "counting")
+    await steps.hold_async(folder, "counted")
+    return limit
+
+
+def say_late(folder: str) -> None:
+    """Leaves a thread behind that goes on saying how far this step is."""
+    context = current()
+
+    def go_on() -> None:
+        while not (Path(folder) / "go").exists():
+            context.progress(99, 99, "late")
+
+    threading.Thread(target=go_on, daemon=True).start()
+
+
+@pytest.mark.parametrize("kind", ["light_cpu", "light_io", "async"])
+def test_a_step_says_how_far_it_is(cluster: LocalCluster, kind: str, tmp_path: Path) -> None:
+    heard: list[Event] = []
+    with Workflow() as wf:
+        counted = step(count_up_async) if kind == "async" else step(count_up, hint=kind)
+        node = counted(20_000, str(tmp_path))
+    found = start(wf, on=cluster, progress=heard.append)
+    wait_until(lambda: any(event.message == "all counted" for event in heard), what="the last progress is heard of")
+    (tmp_path / "go").touch()
+    assert found.wait(20)
+    found.join_reporters()
+    said = [event for event in heard if event.type == "Progressed"]
+    assert {event.step_id for event in said} == {node.id}
+    assert (said[-1].done, said[-1].total, said[-1].message) == (20_000, 20_000, "all counted")
+    assert [event.done for event in said] == sorted(event.done or 0 for event in said)
+    assert len(said) < 100, "the latest is told, not everything"
+    types = [event.type for event in heard]
+    assert types.index("Started") < types.index("Progressed")
+    assert types[-2:] == ["Completed", "RunFinished"]
+    assert list(found.events()) == heard
+    assert found.metrics.steps[node.id].attempts == 1
+
+
+def test_in_sequential_mode_it_is_heard_of_while_the_step_runs(tmp_path: Path) -> None:
+    heard: list[Event] = []
+    with Workflow() as wf:
+        step(count_up)(1_000, str(tmp_path))
+    found = start(wf, mode="sequential", progress=heard.append)
+    wait_until(lambda: any(event.type == "Progressed" for event in heard), what="progress")
+    assert not found.done()
+    (tmp_path / "go").touch()
+    assert found.wait(20)
+    found.join_reporters()
+    types = [event.type for event in heard]
+    assert (types[:4], types[-2:]) == (["RunStarted", "Queued", "Started", "Progressed"], ["Completed", "RunFinished"])
+
+
+def test_a_thread_of_a_step_that_has_ended_is_not_heard(tmp_path: Path) -> None:
+    with LocalCluster(cpu=1, io=1) as cluster, Workflow() as wf:
+        late = step(say_late)(str(tmp_path))
+        step(steps.hold)(str(tmp_path), "second").after(late)
+        found = start(wf, on=cluster)
+        wait_until((tmp_path / "second").exists, what="the second one runs")
+        wait_until(lambda: found.states["hold"] == "ASSIGNED", what="it is known to run")
+        (tmp_path / "go").touch()
+        assert found.wait(20)
+        assert not [event for event in found.events() if event.type == "Progressed" and event.step_id == "hold"]
 
 
 def test_bad_progress_starts_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,6 +145,7 @@ def handlers_of(core: CoordinatorCore) -> dict[type, Callable[[bytes, Any, float
     return {
         m.Outcomes: core.on_outcomes, m.Heartbeat: core.on_heartbeat, m.Cursors: core.on_cursors,
         m.Submit: core.on_submit, m.Extend: core.on_extend, m.Notes: core.on_notes, m.Printed: core.on_printed,
+        m.Progress: core.on_progress,
         m.Register: core.on_register, m.Hello: core.on_hello, m.CancelRun: core.on_cancel_run,
         m.CloseRun: core.on_close_run, m.Attach: core.on_attach, m.Query: core.on_query,
         m.CancelsAsked: core.on_cancels_asked, m.Leaving: core.on_leaving,
@@ -198,6 +199,8 @@ class SimWorker(Actor):
             else:
                 self._on_death(source, payload, now)
         if core.is_look_due(now):
+            for number, (attempt, _) in [(number, slot.page) for number, slot in self.slots.items()]:
+                core.on_progress((attempt, float(number), now, ""), now)
             core.on_look({number: slot.page for number, slot in self.slots.items()}, now)
         core.on_time(now)
         box = core.drain(now)

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from pfw import BarProgress, Event, Workflow, run, step
-from pfw.events import Completed, Failed, RunFinished, RunStarted, Skipped
+from pfw.events import Completed, Failed, Progressed, RunFinished, RunStarted, Skipped
 
 
 def screen(*, is_terminal: bool = True) -> Console:
@@ -45,6 +45,21 @@ def test_steps_that_are_added_count_as_well() -> None:
     ends = [Completed("r", name, 0.0) for name in ("a/b", "a")]
     show(bar, [RunStarted("r", None, 0.0, message="grows", steps=1)], ends, [RunFinished("r", None, 0.0)])
     assert "2/2" in written(console).rpartition("grows")[2]
+
+
+def test_steps_that_say_how_far_they_are_have_lines_while_they_run() -> None:
+    console = screen()
+    bar = BarProgress(console)
+    half = [Progressed("r", f"s{n}", 0.0, done=float(n), total=20.0, message="reading [x]") for n in range(12)]
+    ends = [Completed("r", f"s{n}", 0.0) for n in range(12)]
+    show(bar, [RunStarted("r", None, 0.0, message="flow", steps=12)], half, [RunFinished("r", None, 0.0)])
+    last = written(console).rpartition("flow")[2]
+    assert all(f"{n}/20" in last for n in range(8))
+    assert "s8" not in last, "only some are shown"
+    assert "reading [x]" in last
+    console = screen()
+    show(BarProgress(console), [RunStarted("r", None, 0.0, message="flow", steps=12)], half, ends)
+    assert "reading" not in written(console).rpartition("flow")[2]
 
 
 def test_each_run_has_its_bar_and_the_last_one_ends_the_drawing() -> None:

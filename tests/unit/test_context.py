@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 
 from pfw.cancellation import CancellationToken
 from pfw.context import Entry, current, enter, enter_task, leave
+from pfw.errors import ConfigError
 
 
 def test_outside_a_run_the_context_is_inert() -> None:
@@ -77,3 +79,21 @@ def test_a_token_given_is_the_contexts_token() -> None:
     assert not entry.is_cancelled()
     token.cancel()
     assert entry.is_cancelled()
+
+
+def test_progress_goes_where_the_step_runs_and_nowhere_outside() -> None:
+    said: list[tuple[object, ...]] = []
+    entry = Entry("run-1", 1)
+    entry.sink = lambda *what: said.append(what)
+    entry.context().progress(3, 10, "x" * 1_000)
+    entry.context().with_inputs({}).progress(0.5, message="\ud800")
+    assert said == [(entry, 3.0, 10.0, "x" * 200), (entry, 0.5, 0.0, "?")]
+    current().progress(1, 2, "nobody hears it")
+
+
+@pytest.mark.parametrize(
+    "amounts", [(-1,), (float("nan"),), (float("inf"),), ("1",), (None,), (True,), (1, -1), (1, "2")]
+)
+def test_progress_is_told_in_numbers(amounts: tuple[Any, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"progress: (done|total) is a number"):
+        current().progress(*amounts)

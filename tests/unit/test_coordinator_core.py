@@ -13,6 +13,7 @@ from pfw.facts import (
     BACKOFF,
     FACT_FINISHED,
     FACT_PRINTED,
+    FACT_PROGRESSED,
     FACT_RUN_STARTED,
     FACT_STARTED,
     FACT_SUCCEEDED,
@@ -20,6 +21,7 @@ from pfw.facts import (
     RUN_FAILED,
     RUN_SUCCEEDED,
     SUCCEEDED,
+    pack_progress,
 )
 from pfw.graph import LANE_ASYNC, LANE_IO
 
@@ -230,3 +232,23 @@ def test_a_note_says_that_an_attempt_executes(rig: CoordinatorRig) -> None:
             m.Facts(1, 1, 1, EPOCH_S, ((1, "a"),), (started,)),
         ]
     }
+
+
+def test_how_far_an_attempt_is_comes_after_its_start(rig: CoordinatorRig) -> None:
+    rig.join("a")
+    rig.join("b")
+    rig.submit()
+    rig.turn()
+    rig.now = 100.5
+    rig.core.on_notes(b"a", m.Notes(((1, 100_200_000),)), rig.now)
+    rig.core.on_progress(b"a", m.Progress(((1, 2.0, 0.0, "two"), (99, 1.0, 0.0, ""))), rig.now)
+    rig.core.on_progress(b"b", m.Progress(((1, 3.0, 0.0, "not its own"),)), rig.now)
+    ((facts,),) = [messages for peer, messages in rig.turn().items() if peer == "client"]
+    assert [row[0] for row in facts.rows] == [FACT_STARTED, FACT_PROGRESSED]
+    started = 100_200_000 * 1e-6
+    progress = pack_progress(2.0, 0.0, "two")
+    assert facts.rows[1] == (FACT_PROGRESSED, 0, 100.5, 1, 1, 100.0, started, 0.0, progress, 0, 0)
+    rig.outcome("a", 1)
+    rig.turn()
+    rig.core.on_progress(b"a", m.Progress(((1, 4.0, 0.0, "after its end"),)), rig.now)
+    assert "client" not in rig.turn()

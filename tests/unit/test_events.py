@@ -14,6 +14,7 @@ from pfw.events import (
     Completed,
     EventReader,
     Failed,
+    Progressed,
     Queued,
     Retrying,
     RunFinished,
@@ -29,6 +30,7 @@ from pfw.facts import (
     FACT_CAPACITY,
     FACT_FAILED,
     FACT_FINISHED,
+    FACT_PROGRESSED,
     FACT_RETRYING,
     FACT_RUN_STARTED,
     FACT_SKIPPED,
@@ -41,6 +43,7 @@ from pfw.facts import (
     WAITING,
     Fact,
     pack_end,
+    pack_progress,
 )
 from pfw.failure import FAIL_ERROR, Failure
 
@@ -164,3 +167,18 @@ def test_events_are_values() -> None:
     assert pickle.loads(pickle.dumps(event)) == event
     with pytest.raises(AttributeError):
         event.error = "another"  # type: ignore[misc]
+
+
+def test_progress_comes_after_the_start_even_where_that_was_not_told(reader: EventReader) -> None:
+    rows = [
+        Fact(FACT_PROGRESSED, 0, 2.0, 1, 1, 1.0, 1.5, 0.0, pack_progress(3.0, 0.0, "")),
+        Fact(FACT_PROGRESSED, 0, 3.0, 1, 1, 1.0, 1.5, 0.0, pack_progress(4.5, 9.0, "half of it")),
+        Fact(FACT_SUCCEEDED, 0, 4.0, 1, 1, 1.0, 1.5, 2.0, b""),
+    ]
+    assert reader.read(rows, EPOCH_S) == [
+        Queued("run", "a", 101.0),
+        Started("run", "a", 101.5, 1, "worker"),
+        Progressed("run", "a", 102.0, 1, "worker", done=3.0),
+        Progressed("run", "a", 103.0, 1, "worker", message="half of it", done=4.5, total=9.0),
+        Completed("run", "a", 104.0, 1, "worker", 2.0),
+    ]

@@ -16,6 +16,7 @@ from pfw.facts import (
     FACT_CAPACITY,
     FACT_FAILED,
     FACT_FINISHED,
+    FACT_PROGRESSED,
     FACT_RETRYING,
     FACT_RUN_STARTED,
     FACT_SKIPPED,
@@ -106,6 +107,7 @@ def test_a_run_that_goes_on_is_measured_until_now() -> None:
         [ASSIGNED],
         began(),
         Fact(FACT_STARTED, 0, 12.0, 1, 1, 10.0, 11.0, 0.0, b""),
+        Fact(FACT_PROGRESSED, 0, 13.0, 1, 1, 10.0, 11.0, 0.0, b"1.0 2.0 "),
         now=14.0,
     )
     step = found.steps["s0"]

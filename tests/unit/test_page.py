@@ -74,3 +74,28 @@ def test_forgotten_runs_are_no_longer_cancelled(sides: Sides) -> None:
     supervisor.forget_runs()
     assert slot.cancelled_runs() == frozenset()
     assert slot.words[GENERATION] != before
+
+
+def test_the_supervisor_reads_the_last_progress(sides: Sides) -> None:
+    supervisor, slot = sides
+    assert supervisor.progress()[0] == 0
+    slot.show_progress(7, 1.0, 4.0, "first")
+    slot.show_progress(7, 2.5, 0.0, "zweite Hälfte \ud800")
+    assert supervisor.progress() == (7, 2.5, 0.0, "zweite Hälfte ?")
+    slot.show_progress(7, 3.0, 0.0, "ü" * 5_000)
+    assert supervisor.progress() == (7, 3.0, 0.0, "ü" * 400)
+
+
+def test_progress_that_is_being_written_or_is_none_is_not_read(sides: Sides) -> None:
+    supervisor, slot = sides
+    slot.show_progress(7, 1.0, 4.0, "it")
+    place = next(index for index, word in enumerate(slot.words) if word == 7)
+    slot.words[place - 1] += 1  # as where a writer was interrupted
+    assert supervisor.progress()[0] == 0
+    slot.show_progress(7, 2.0, 4.0, "again")
+    assert supervisor.progress() == (7, 2.0, 4.0, "again")
+    slot.words[place + 1] = (1 << 64) - 1  # not a number
+    assert supervisor.progress()[0] == 0
+    slot.show_progress(7, 2.0, 4.0, "again")
+    slot.words[place + 3] = 1 << 60  # a length that cannot be
+    assert supervisor.progress()[0] == 7

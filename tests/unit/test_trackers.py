@@ -23,7 +23,7 @@ from pfw import (
     run,
     step,
 )
-from pfw.events import Completed, Failed, Queued, RunFinished, RunStarted, Started
+from pfw.events import Completed, Failed, Progressed, Queued, RunFinished, RunStarted, Started
 from pfw.trackers import describe, to_line, trackers_of
 
 EVENTS: list[Event] = [
@@ -42,6 +42,8 @@ EVENTS: list[Event] = [
         (Failed("r", "a", 0.0, error="ValueError: x"), "Failed: a - ValueError: x"),
         (RunFinished("r", None, 0.0, message="SUCCEEDED", steps=5), "RunFinished: r - SUCCEEDED"),
         (Started("r", None, 0.0, steps=1_200), "Started: 1,200 steps"),
+        (Progressed("r", "a", 0.0, done=1500.0, total=2000.5), "Progressed: a - 1,500 of 2,000.5"),
+        (Progressed("r", "a", 0.0, done=0.5, message="reading"), "Progressed: a - 0.5, reading"),
     ],
 )
 def test_an_event_in_words(event: Event, text: str) -> None:
@@ -69,6 +71,8 @@ def test_a_line_of_json_has_the_keys_that_others_read() -> None:
         "error": 'ValueError: "ü"\n', "attempt": 1, "worker": "w", "duration": 0.5,
     }  # fmt: skip
     assert (lines[0]["step_id"], lines[0]["steps"]) == ("", 2)
+    progressed = json.loads(to_line(Progressed("r1", "a", 2.0, 1, "w", done=3.0)))
+    assert (progressed["done"], progressed["total"]) == (3.0, None)
     assert all(to_line(event).count("\n") == 1 for event in EVENTS)
 
 

@@ -11,7 +11,8 @@ from helpers.worker_rig import REGISTER, WorkerRig, outcome, row, sent
 from pfw import messages as m
 from pfw import outcome as oc
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
-from pfw_worker.core import IDLE_S, MESSAGE_STEPS, MESSAGE_US, REPEAT_HEARTBEATS
+from pfw.printed import PIECE_EVERY_S
+from pfw_worker.core import IDLE_S, MESSAGE_STEPS, MESSAGE_US, NOTE_AFTER_S, REPEAT_HEARTBEATS
 
 FUNCTION = (0, b"fn 0")
 
@@ -274,3 +275,40 @@ def test_what_has_not_begun_is_given_back(rig: WorkerRig) -> None:
     rig.core.on_give_back(m.GiveBack((1, 3, 99)), rig.now)
     assert rig.turn() == {"messages": [rig.outcomes(outcome(3, oc.NOT_STARTED))]}
     assert list(rig.core.attempts) == [1, 2]
+
+
+# -- how far steps are -------------------------------------------------------------------------------------------------
+
+
+def test_the_latest_progress_of_an_attempt_that_lasts_is_told_at_a_pace(rig: WorkerRig) -> None:
+    rig.assign(row(1))
+    rig.turn()
+    rig.core.on_progress((1, 1.0, 9.0, "early"), rig.now)
+    rig.core.on_progress((99, 1.0, 9.0, "not held"), rig.now)
+    rig.look(slot1=1)
+    assert rig.turn() == {}, "it is not known yet that it lasts"
+    rig.now += 2 * NOTE_AFTER_S
+    rig.core.on_progress((1, 2.0, 9.0, "later"), rig.now)
+    rig.look(slot1=1)
+    assert rig.turn()["messages"] == [m.Notes(((1, 100_000_000),)), m.Progress(((1, 2.0, 9.0, "later"),))]
+    rig.now += NOTE_AFTER_S
+    rig.core.on_progress((1, 3.0, 9.0, "too soon"), rig.now)
+    rig.look(slot1=1)
+    assert rig.turn() == {}
+    rig.now += PIECE_EVERY_S
+    rig.look(slot1=1)
+    assert rig.turn()["messages"] == [m.Progress(((1, 3.0, 9.0, "too soon"),))]
+    rig.now += PIECE_EVERY_S
+    rig.core.on_progress((1, 3.0, 9.0, "too soon"), rig.now)
+    rig.look(slot1=1)
+    assert rig.turn() == {}, "it was told"
+
+
+def test_nothing_is_told_of_how_far_an_attempt_was_that_has_ended(rig: WorkerRig) -> None:
+    rig.assign(row(1), row(2))
+    rig.turn()
+    rig.now += 2 * NOTE_AFTER_S
+    rig.core.on_progress((1, 1.0, 9.0, ""), rig.now)
+    rig.end(1, 1)
+    rig.look(slot1=2)
+    assert rig.turn()["messages"] == [m.Notes(((2, 100_000_000),)), rig.outcomes(outcome(1))]

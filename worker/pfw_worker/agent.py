@@ -172,6 +172,8 @@ class Agent:
             for attempt, text in self._outputs.read(self._slots.values(), now):
                 self._core.on_printed(attempt, text, now)
         if is_due:
+            for slot in self._slots.values():
+                self._core.on_progress(slot.page.progress(), now)
             self._core.on_look({number: slot.page.executing() for number, slot in self._slots.items()}, now)
             held = {number: private_bytes(slot.pid) for number, slot in self._slots.items()}
             self._core.on_memory(held, private_bytes(os.getpid()), now)
@@ -247,16 +249,18 @@ class Agent:
             messages = slot.channel.recv()
             if not all(are_notes(message) or are_outcomes(message) for message in messages):
                 raise ProtocolError("not a list of outcomes")
-        except ProtocolError as error:
-            # Its death is reported by the spawner, and blamed on the step that executes.
+        except ProtocolError as error:  # its death is reported by the spawner, and blamed on the step that executes
             logger.warning("a step has written into its slot's socket, the slot is killed: %s", error)
             slot.kill()
             return
         for rows in messages:
             if are_notes(rows):
                 for attempt, what in rows:
-                    text = what if type(what) is bytes else slot.output.take_until(attempt, what, now)
-                    self._core.on_printed(attempt, text, now)
+                    if type(what) is tuple:
+                        self._core.on_progress((attempt, *what), now)
+                    else:
+                        text = what if type(what) is bytes else slot.output.take_until(attempt, what, now)
+                        self._core.on_printed(attempt, text, now)
             elif rows:
                 self._core.on_slot_outcomes(number, rows, now)
             else:

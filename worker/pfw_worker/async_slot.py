@@ -31,7 +31,7 @@ from pfw_worker.streams import Streams
 class _Running:
     """A step that has been started and has not ended."""
 
-    __slots__ = ("entry", "pace", "start_us", "task", "turns")
+    __slots__ = ("entry", "pace", "progress", "start_us", "task", "turns")
 
     def __init__(self, entry: Entry, start_us: int, turns: Turns, task: asyncio.Task[tuple[int, bytes]]) -> None:
         self.entry = entry
@@ -39,6 +39,8 @@ class _Running:
         self.turns = turns
         self.task = task
         self.pace = Pace(start_us * 1e-6)
+        #: How far it says that it is, where that was not told yet.
+        self.progress: tuple[float, float, str] | None = None
 
 
 class AsyncSlot:
@@ -97,7 +99,7 @@ class AsyncSlot:
     def _start(self, step: Assignment) -> None:
         attempt, _, run_id, _, n, fn, _, call, inputs = step
         entry, turns = Entry(run_id, n), Turns()
-        entry.printed = Buffer()
+        entry.printed, entry.sink = Buffer(), self._on_progress
         task = self._loop.create_task(self._call(fn, call, inputs, entry, turns))
         self._running[attempt] = _Running(entry, _now_us(), turns, task)
         self._show_executing()
@@ -142,7 +144,16 @@ class AsyncSlot:
         for attempt, running in self._running.items():
             if now >= running.pace.due:
                 self._tell_printed(attempt, running)
+            if running.progress is not None:
+                self._send([(attempt, running.progress)])
+                running.progress = None
         self._listen()
+
+    def _on_progress(self, entry: Entry, done: float, total: float, message: str) -> None:
+        # Any thread may say it; it is told from the loop.
+        for running in list(self._running.values()):
+            if running.entry is entry:
+                running.progress = done, total, message
 
     def _tell_printed(self, attempt: int, running: _Running) -> None:
         """Send what a step has printed since, `(attempt, text)`."""

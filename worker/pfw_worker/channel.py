@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import socket
 from collections import deque
+from math import inf
 from typing import Any, Final
 
 import msgpack
 
+from pfw.context import MESSAGE_CHARS
 from pfw.errors import ProtocolError
 
 #: Largest part of a message in one packet, in bytes.
@@ -190,10 +192,20 @@ def _unpack(packed: memoryview | bytearray) -> tuple[Any, ...]:
 
 
 def are_notes(message: tuple[Any, ...]) -> bool:
-    """Whether a slot's message says what attempts have printed: of each (attempt, end of file) or (attempt, text)."""
+    """Whether a slot's message says what attempts have printed, or how far they are.
+
+    That is of each (attempt, end of file), (attempt, text) or (attempt, (done, total, message)).
+    """
     return bool(message) and all(
-        type(row) is tuple and len(row) == 2 and type(row[0]) is int and type(row[1]) in (int, bytes) for row in message
-    )
+        type(row) is tuple and len(row) == 2 and type(row[0]) is int
+        and (type(row[1]) in (int, bytes) or _is_progress(row[1])) for row in message
+    )  # fmt: skip
+
+
+def _is_progress(what: Any) -> bool:
+    if type(what) is not tuple or tuple(map(type, what)) != (float, float, str):
+        return False
+    return all(0 <= amount < inf for amount in what[:2]) and len(what[2]) <= MESSAGE_CHARS
 
 
 _OUTCOME = (int, int, int, int, bytes, int, int)

@@ -31,6 +31,7 @@ from pfw.wire import parts
 from pfw_worker.ledger import Held, Slot, Stop, new_held
 from pfw_worker.memory import Weight, judge, pause_s
 from pfw_worker.outfit import Need, Outfit, choose_outfit
+from pfw_worker.progress import Progress
 
 LANES = (LANE_CPU, LANE_IO, LANE_ASYNC)
 
@@ -118,7 +119,7 @@ class Core:
         self._blocked: list[int] = []
         #: Async attempts whose process died under several of them: each runs alone, so that the guilty one is found.
         self._alone: set[int] = set()
-        self._noted: set[int] = set()
+        self._noted, self._progress = set[int](), Progress()
         self._last_batch = self._last_cancel = self._wanted_cancel = 0
         self._printed_rows: list[tuple[int, bytes]] = []
         self._outcome_rows: list[m.OutcomeRow] = []
@@ -174,6 +175,7 @@ class Core:
         self._in_outbox.clear()
         self._outcome_rows.clear()
         self._printed_rows.clear()
+        self._progress.keep(())
         self._blocked.clear()
         self._cancelled.clear()
         self._to_cancel.clear()
@@ -392,6 +394,11 @@ class Core:
         if text and attempt in self.attempts:
             self._printed_rows.append((attempt, text))
 
+    def on_progress(self, row: m.ProgressRow, now: float) -> None:
+        """How far an attempt says that it is; the latest is told with a later look."""
+        if row[0] in self.attempts:
+            self._progress.add(row, now)
+
     def on_slot_died(
         self,
         number: int,
@@ -498,6 +505,10 @@ class Core:
                     self._climb(slot, number, self._stops[number], now)
         if notes:
             self._mail.append(m.Notes(tuple(notes)))
+        self._progress.keep(self.attempts)
+        progress = self._progress.take(self._noted, now)
+        if progress:
+            self._mail.append(m.Progress(progress))
 
     def on_memory(self, private: Mapping[int, int], rest_bytes: int, now: float) -> None:
         """What is held: {slot: bytes that its process holds alone}, and by the worker's other processes."""

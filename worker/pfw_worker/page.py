@@ -3,12 +3,16 @@
 It tells the supervisor which attempt a slot executes and since when, also when the slot has died; and the slot whom a
 stop signal addresses and which runs are cancelled. Every word has one writer: the slot writes the first two and
 PRINTED, the supervisor all others. A word is 8 bytes and aligned, so it is never read half-written.
+
+Behind these words the slot writes how far its step is; a number that is odd while it writes tells readers to wait.
 """
 
 from __future__ import annotations
 
 import mmap
 import signal
+from math import inf
+from struct import Struct
 from typing import Final
 
 PAGE_BYTES: Final = 4096
@@ -33,6 +37,13 @@ GENERATION: Final = 4
 #: Where the output file ended when the last attempt that has printed ended.
 PRINTED: Final = 5
 _RING: Final = 8  # RING_SIZE words, each a run number + 1; 0 is empty
+#: The number of the last progress, and where it stands: attempt, done, total, length of the message, message.
+_PROGRESS: Final = _RING + RING_SIZE
+_PROGRESS_AT: Final = 8 * (_PROGRESS + 1)
+_PROGRESS_HEAD: Final = Struct("=QddQ")
+_MESSAGE_AT: Final = _PROGRESS_AT + _PROGRESS_HEAD.size
+_MESSAGE_BYTES: Final = 800
+_NO_PROGRESS: Final = (0, 0.0, 0.0, "")
 
 
 class StatusPage:
@@ -61,6 +72,27 @@ class StatusPage:
     def end(self) -> None:
         """Slot: nothing is executing any more."""
         self.words[_ATTEMPT] = 0
+
+    def show_progress(self, attempt: int, done: float, total: float, message: str) -> None:
+        """Slot: how far the executing attempt is. 2 µs."""
+        text = message.encode(errors="replace")[:_MESSAGE_BYTES]
+        number = self.words[_PROGRESS] | 1  # it is odd already where the last writer was interrupted
+        self.words[_PROGRESS] = number
+        _PROGRESS_HEAD.pack_into(self._map, _PROGRESS_AT, attempt, done, total, len(text))
+        self._map[_MESSAGE_AT : _MESSAGE_AT + len(text)] = text
+        self.words[_PROGRESS] = number + 1
+
+    def progress(self) -> tuple[int, float, float, str]:
+        """Supervisor: what `show_progress` was given last; attempt 0 where that is nothing, or is being written."""
+        number = self.words[_PROGRESS]
+        if not number or number % 2:
+            return _NO_PROGRESS
+        attempt, done, total, size = _PROGRESS_HEAD.unpack_from(self._map, _PROGRESS_AT)
+        text = self._map[_MESSAGE_AT : _MESSAGE_AT + min(size, _MESSAGE_BYTES)]
+        # The step could have written anything there.
+        if self.words[_PROGRESS] != number or not (0 <= done < inf and 0 <= total < inf):
+            return _NO_PROGRESS
+        return attempt, done, total, text.decode(errors="replace")
 
     def printed_before(self) -> int:
         """Supervisor: where the file of the slot's output ended before the executing attempt printed."""

@@ -133,6 +133,7 @@ class Slot:
         "_page",
         "_pid",
         "_run_id",
+        "_sink",
         "_streams",
         "_surroundings",
     )
@@ -152,6 +153,7 @@ class Slot:
         self._notes: list[tuple[int, int]] = []
         self._collected_bytes = 0
         self._entry = Entry("", 0)
+        self._sink = self._on_progress
         self._generation = 0
         self._meter = Meter()
         self._cancelled: frozenset[int] = frozenset()
@@ -180,6 +182,7 @@ class Slot:
         attempt, run, run_id, _, n, fn, _, call, inputs = step
         page = self._page
         self._entry = entry = Entry(run_id, n)
+        entry.sink = self._sink
         start_us = time.monotonic_ns() // 1000
         page.begin(attempt, start_us)  # before the cancelled runs are read, so that a cancel sees one or the other
         if page.words[GENERATION] != self._generation:
@@ -220,6 +223,10 @@ class Slot:
     def _read_cancelled(self) -> None:
         self._generation = self._page.words[GENERATION]
         self._cancelled = self._page.cancelled_runs()
+
+    def _on_progress(self, entry: Entry, done: float, total: float, message: str) -> None:
+        if entry is self._entry:  # not what a thread says of a step that has ended
+            self._page.show_progress(self._page.executing()[0], done, total, message)
 
     def _on_stop_signal(self, number: int, frame: object) -> None:
         """Stop the executing step if the page addresses it; the supervisor repeats the signal until the step ends."""
