@@ -249,7 +249,7 @@ def measure(
     return WorkflowMetrics(
         total_duration=duration_s,
         parallelism_factor=sum(run_s) / duration_s if duration_s >= _INSTANT_S else 1.0,
-        resource_utilization=_utilization(run_time, capacities, ended),
+        resource_utilization=_utilization(_busy_s(run_s, graph, len(ids), rows_of), capacities, ended),
         peak_memory=peak_bytes or None,
         total_steps=len(ids),
         successful_steps=states.count(SUCCEEDED),
@@ -304,16 +304,27 @@ def _add(step: StepMetrics, row: FactRow, workers: Mapping[int, str], epoch_s: f
     )
 
 
-def _utilization(
-    run_time: Mapping[str, float], capacities: list[tuple[float, list[int]]], ended: float
-) -> dict[str, float]:
+def _busy_s(
+    run_s: Sequence[float], graph: Graph, count: int, rows_of: Callable[[int], Sequence[FactRow]]
+) -> list[float]:
+    """Slot-seconds by lane: run times, but a wide step keeps several slots busy."""
+    busy_s = list(run_s)
+    if any(spec.slots > 1 for spec in graph.specs):
+        for step in range(count):
+            spec = graph.specs[graph.spec_of[step]]
+            busy_s[spec.lane] += (spec.slots - 1) * sum([row[7] for row in rows_of(step)])
+    return busy_s
+
+
+def _utilization(busy_s: Sequence[float], capacities: list[tuple[float, list[int]]], ended: float) -> dict[str, float]:
     """Busy slot-seconds / slot-seconds of each lane; the cluster may have changed in between."""
     slot_s = [0.0] * len(LANE_NAMES)
     ends = [at for at, _ in capacities[1:]] + [ended]
     for (at, slots), until in zip(capacities, ends, strict=False):
         for lane, count in enumerate(slots):
             slot_s[lane] += count * (until - at)
-    return {name: run_time[name] / total if total > 0 else 0.0 for name, total in zip(LANE_NAMES, slot_s, strict=True)}
+    shares = [busy / total if total > 0 else 0.0 for busy, total in zip(busy_s, slot_s, strict=True)]
+    return dict(zip(LANE_NAMES, shares, strict=True))
 
 
 def _waves(

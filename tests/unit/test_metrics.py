@@ -135,6 +135,18 @@ def test_utilisation_is_busy_slot_seconds_of_those_there_were() -> None:
     }  # fmt: skip
 
 
+def test_a_wide_step_keeps_several_slots_busy() -> None:
+    found = measured(
+        graph_of([(), ()], specs=[spec(LANE_CPU)._replace(slots=3), spec(LANE_CPU)]),
+        [SUCCEEDED] * 2,
+        began(10.0, 4, 0, 0),
+        Fact(FACT_SUCCEEDED, 0, 12.0, 1, 1, 10.0, 10.0, 2.0, b""),
+        Fact(FACT_SUCCEEDED, 1, 12.0, 1, 1, 10.0, 10.0, 2.0, b""),
+        ended(12.0),
+    )
+    assert (found.resource_utilization["cpu"], found.run_time["cpu"]) == (1.0, 4.0)
+
+
 def test_waves_are_the_depths_of_the_graph() -> None:
     found = measured(
         graph_of([(), (0,), (), (1, 2)], after=[(), (), (0,), ()]),

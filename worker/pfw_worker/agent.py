@@ -88,15 +88,12 @@ class Agent:
         self._pub = ""
         self._core = Core(registration, time.monotonic())
         self._slots: dict[int, SlotHandle] = {}
-        self._number_of_pid: dict[int, int] = {}
-        self._slot_of_fd: dict[int, int] = {}
+        self._number_of_pid, self._slot_of_fd = dict[int, int](), dict[int, int]()
         self._outputs = Outputs()
         self._oddities = 0
         self._stop_at: float | None = None
-        self._stats_at = 0.0
-        self._wake_at = 0.0
+        self._stats_at = self._wake_at = self._cpu_seconds = 0.0
         self._processes: dict[int, psutil.Process] = {}
-        self._cpu_seconds = 0.0
         self._poller = select.epoll()
         self._patience = Patience(self._poller)
         self._poller.register(self._ears[0].fd, select.EPOLLIN)
