@@ -303,7 +303,7 @@ def test_a_cancel_needs_no_good_reason(tmp_path: Path, reason: str) -> None:
 
 def test_io_slots_are_started_when_they_are_wanted(tmp_path: Path) -> None:
     with LocalCluster(cpu=1, io=6) as cluster:
-        (worker,) = cluster.workers()
+        (worker,) = wait_until(cluster.workers, what="the worker is there")
         before = len(psutil.Process(worker["pid"]).children(recursive=True))
         with Workflow() as wf:
             step(steps.meet, hint="light_io").map([str(tmp_path)] * 6, [f"meet{n}" for n in range(6)], count=6)
