@@ -645,6 +645,7 @@ class Core:
         while self._backoffs and self._backoffs[0][0] <= now:
             _, number = heapq.heappop(self._backoffs)
             if (run := self.runs.get(number)) is not None:
+                run.backoff_at = float("-inf")  # another one may end at the same instant
                 run.life.on_time(now)
                 self._touched[run] = None
 

@@ -182,6 +182,18 @@ def test_outcomes_are_acknowledged_up_to_the_first_gap(rig: CoordinatorRig) -> N
     assert rig.turn()["a"] == [m.Reply(2, 0, ())]
 
 
+def test_a_backoff_that_ends_at_the_instant_of_the_one_before_is_noted_too(rig: CoordinatorRig) -> None:
+    """No backoff at all, on a clock that stands still."""
+    rig.join("a")
+    run = rig.submit(graph_of([()], specs=[spec(retries=2, backoff=0.0)]))
+    rig.turn()
+    for attempt in (1, 2):
+        rig.outcome("a", attempt, code=oc.RETRYABLE)
+        rig.turn()
+        rig.turn()
+    assert run.life.attempts == [3]
+
+
 def test_a_retry_is_assigned_when_its_backoff_has_ended(rig: CoordinatorRig) -> None:
     rig.join("a")
     run = rig.submit(graph_of([()], specs=[spec(retries=1, backoff=0.25)]))
