@@ -609,7 +609,8 @@ class RunLife:
             if state == SUCCEEDED:
                 self.on_succeeded(step, worker, started_at, 0.0, output or b"", now)
             elif state != CANCELLED and failure:
-                self._mark_failed(step, worker, started_at, 0.0, failure, now)
+                kind = FACT_TIMED_OUT if state == TIMED_OUT else FACT_FAILED
+                self._mark_failed(step, worker, started_at, 0.0, failure, now, kind=kind)
             else:
                 self._cancel_one(step, 0, ENDED_ANYWAY, now)
             self._consume(tail)

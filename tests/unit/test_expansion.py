@@ -22,6 +22,7 @@ from pfw.facts import (
     FACT_EXPANDED,
     FACT_FAILED,
     FACT_SKIPPED,
+    FACT_TIMED_OUT,
     FAILED,
     READY,
     REASON_BRANCH,
@@ -29,6 +30,7 @@ from pfw.facts import (
     RUN_SUCCEEDED,
     SKIPPED,
     SUCCEEDED,
+    TIMED_OUT,
     WAITING,
 )
 from pfw.failure import Failure
@@ -131,6 +133,20 @@ def test_a_step_ends_as_the_tail_of_its_fragment() -> None:
     succeed(life, 2)
     assert life.status == RUN_SUCCEEDED
     assert life.outputs == [None] * 5
+
+
+def test_a_step_whose_tail_timed_out_has_timed_out() -> None:
+    life = start(graph_of([()]))
+    assign(life)
+    expand(life, 0, graph_of([()]))
+    (tail,) = assign(life)
+    life.on_timed_out(tail, 1, 0.0, 1.0, b"late", 2.0)
+    assert list(life.states) == [TIMED_OUT, TIMED_OUT]
+    assert [(fact.kind, fact.step, fact.payload) for fact in life.facts[-3:-1]] == [
+        (FACT_TIMED_OUT, tail, b"late"),
+        (FACT_TIMED_OUT, 0, b"late"),
+    ]
+    assert life.status == RUN_FAILED
 
 
 @pytest.mark.parametrize("mode", ["parallel", "waves"])
