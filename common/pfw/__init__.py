@@ -49,6 +49,7 @@ from pfw.errors import (
     WorkerLostError,
 )
 from pfw.hint import Hint
+from pfw.node import When
 from pfw.retry import Retry
 from pfw.step import StepFunction, step
 from pfw.stepclass import Step
@@ -149,6 +150,7 @@ __all__ = [
     "UnschedulableError",
     "VersionMismatchError",
     "WaveMetrics",
+    "When",
     "WorkerLostError",
     "Workflow",
     "WorkflowMetrics",
