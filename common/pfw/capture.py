@@ -38,6 +38,8 @@ class Buffer:
 
     def take(self, limit: int = LOG_PIECE_BYTES) -> bytes:
         """Gives what is there, at most `limit` bytes and a note of what is left out, and forgets it."""
+        if not (self._head or self._tail):
+            return b""
         with self._lock:
             head, tail, left_out = bytes(self._head), bytes(self._tail), self._left_out
             self._head, self._tail, self._left_out = bytearray(), bytearray(), 0

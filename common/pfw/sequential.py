@@ -104,6 +104,7 @@ class Sequential:
         life, self._thread = self._life, threading.get_ident()
         with _outside_of_blocks(), self._hearing_interrupts(), capturing():
             life.start(self._record.graph, time.monotonic(), CAPACITY)
+            self._meter.begin()  # and then at the end of each step: 1 µs for one look at that clock
             while not life.is_finished:
                 self._step()
                 self._publish()
@@ -173,20 +174,19 @@ class Sequential:
         else:
             with self._interruptible(), self._changed:
                 self._changed.wait_for(lambda: self._is_cancelled, max(0.0, (wake_at or now) - now))
+            self._meter.begin()
 
     def _run(self, step: int) -> None:
         life = self._life
         attempt = life.on_assigned(step)
         timeout_s = life.spec(step).timeout
-        self._is_late = False
-        self._meter.begin()
-        self._has_raised = False
+        self._is_late = self._has_raised = False
         started = self._began = time.monotonic()
         ends_at = started + timeout_s if timeout_s else inf
         code, payload = self._call(step, attempt, ends_at if life.deadline is None else min(ends_at, life.deadline))
         now = time.monotonic()
         run_s = now - started
-        cost = self._meter.end([int(run_s * 1e6)])[0]
+        cost = self._meter.end_one(int(run_s * 1e6))
         life.on_printed(step, WORKER, self._printed.take(), now)
         if self._is_cancelled:  # from then on nothing that the step returns counts
             life.cancel(self._reason, self._cancelled_at)

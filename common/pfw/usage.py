@@ -26,6 +26,12 @@ class Meter:
         """The work begins."""
         self._cpu_ns = time.process_time_ns()
 
+    def end_one(self, run_us: int) -> Cost:
+        """What the work, one step that ran for so long, has cost; the next one begins."""
+        cpu_ns = time.process_time_ns()
+        cpu_us, self._cpu_ns = (cpu_ns - self._cpu_ns) // 1000, cpu_ns
+        return cpu_us, host.take_peak_memory() if run_us >= LOOK_US else 0
+
     def end(self, runs_us: Sequence[int]) -> list[Cost]:
         """What the work has cost, for each step in it; the next one begins.
 
@@ -35,14 +41,10 @@ class Meter:
         Args:
             runs_us: How long each step ran, µs.
         """
-        cpu_ns = time.process_time_ns()
-        cpu_us, self._cpu_ns = (cpu_ns - self._cpu_ns) // 1000, cpu_ns
         total_us = sum(runs_us)
-        peak_bytes = 0
-        if total_us >= LOOK_US:
-            peak_bytes = host.take_peak_memory()
+        cpu_us, peak_bytes = whole = self.end_one(total_us)
         if len(runs_us) == 1:
-            return [(cpu_us, peak_bytes)]
+            return [whole]
         return [(cpu_us * run_us // (total_us or 1), peak_bytes) for run_us in runs_us]
 
 
