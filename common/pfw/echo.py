@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 
 from pfw.printed import abridge
+
+logger = logging.getLogger(__name__)
 
 #: What may wait while the terminal takes nothing; of more the oldest is not shown (the run's log may have it).
 WAITING_BYTES = 16 << 20
@@ -19,13 +22,13 @@ class Echo:
         """Makes one; its thread starts with the first text.
 
         Args:
-            write: Shows a text; that it raises ends nothing.
+            write: Shows a text; if it raises, that is logged once and ends nothing.
         """
         self.write = write
         self._changed = threading.Condition()
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = self._left_out = 0
-        self._is_writing = False
+        self._is_writing = self._has_failed = False
         self._thread: threading.Thread | None = None
 
     def put(self, text: bytes) -> None:
@@ -60,5 +63,7 @@ class Echo:
                 self._waiting_bytes = self._left_out = 0
             try:
                 self.write(text.decode("utf-8", "replace"))
-            except Exception:  # a closed stdout, or one that cannot write these characters
-                continue
+            except Exception as error:  # a closed stdout, or one that cannot write these characters
+                if not self._has_failed:
+                    self._has_failed = True
+                    logger.warning("what steps print cannot all be shown here (run.logs has it): %r", error)

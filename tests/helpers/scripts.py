@@ -14,6 +14,22 @@ from pathlib import Path
 
 from helpers.command import MARK, check_nothing_is_left
 
+#: A script with a workflow whose one step goes on for ever, and says so in the folder it is given.
+HOLD = """
+    import sys, time
+    from pathlib import Path
+    from pfw import Workflow, run, step
+
+    @step
+    def hold(folder):
+        (Path(folder) / "began").touch()
+        while True:
+            time.sleep(0.01)
+
+    with Workflow() as wf:
+        hold(sys.argv[1])
+"""
+
 
 class Script:
     """A user's script, run in a process of its own in a folder of its own."""

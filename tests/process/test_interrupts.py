@@ -9,29 +9,13 @@ from collections.abc import Iterator
 import pytest
 
 from helpers import wait_until
-from helpers.scripts import Script, new_script
+from helpers.scripts import HOLD, Script, new_script
 
 
 @pytest.fixture
 def script() -> Iterator[Script]:
     with new_script() as found:
         yield found
-
-
-HOLD = """
-    import sys, time
-    from pathlib import Path
-    from pfw import Workflow, run, step
-
-    @step
-    def hold(folder):
-        (Path(folder) / "began").touch()
-        while True:
-            time.sleep(0.01)
-
-    with Workflow() as wf:
-        hold(sys.argv[1])
-"""
 
 
 def test_ctrl_c_ends_a_script_and_its_cluster(script: Script) -> None:

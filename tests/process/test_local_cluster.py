@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from helpers import steps, wait_until
-from helpers.scripts import Script, new_script
+from helpers.scripts import HOLD, Script, new_script
 from pfw import ConfigError, LocalCluster, PfwError, Workflow, arun, run, start, step
 
 give = step(steps.give)
@@ -149,22 +149,6 @@ def test_a_script_that_ends_with_an_error_leaves_nothing(script: Script) -> None
     """, code=7)  # fmt: skip
     script.check_nothing_is_left()
     assert script.folders() == []
-
-
-HOLD = """
-    import sys, time
-    from pathlib import Path
-    from pfw import Workflow, run, step
-
-    @step
-    def hold(folder):
-        (Path(folder) / "began").touch()
-        while True:
-            time.sleep(0.01)
-
-    with Workflow() as wf:
-        hold(sys.argv[1])
-"""
 
 
 def test_a_client_that_is_killed_leaves_no_process_and_the_next_start_sweeps_its_folder(script: Script) -> None:

@@ -180,7 +180,7 @@ def test_what_a_step_logs_is_noted_with_its_level_and_id(
 # -- shown -------------------------------------------------------------------------------------------------------------
 
 
-def test_an_echo_shows_everything_in_order_and_survives_a_broken_stream() -> None:
+def test_an_echo_shows_everything_in_order_and_survives_a_broken_stream(caplog: pytest.LogCaptureFixture) -> None:
     shown: list[str] = []
 
     def write(text: str) -> None:
@@ -190,10 +190,12 @@ def test_an_echo_shows_everything_in_order_and_survives_a_broken_stream() -> Non
 
     echo = Echo(write)
     echo.flush(0.0)
-    for text in (b"bad", b"good \xff"):
+    for text in (b"bad", b"bad again", b"good \xff"):
         echo.put(text)
         echo.flush(10.0)
-    assert shown == ["bad", "good \ufffd"]
+    assert shown == ["bad", "bad again", "good \ufffd"]
+    assert len(caplog.records) == 1
+    assert "OSError('closed')" in caplog.text
 
 
 def test_a_slow_terminal_delays_nobody() -> None:
