@@ -175,6 +175,7 @@ class RunLife:
         "failed_on",
         "failed",
         "graph",
+        "has_inputs",
         "is_open",
         "keep_all",
         "limits",
@@ -218,7 +219,8 @@ class RunLife:
         self.graph = Graph([], [], [], [], [], [], [], [])
         self.mode, self.on_failure, self.is_open, self.limits = mode, on_failure, is_open, limits
         self.keep_all, self._kept = keep_all or is_open, set(keep)
-        self.status, self.cancel_reason = RUN_RUNNING, b""
+        #: Whether any step gets another one's output.
+        self.status, self.cancel_reason, self.has_inputs = RUN_RUNNING, b"", False
         self.facts: list[Fact] = []
         #: How many facts from the start are no longer in `facts` (open runs drop what was acknowledged).
         self.facts_dropped = 0
@@ -251,8 +253,7 @@ class RunLife:
         self._queue_of_spec: list[ReadyQueue] = []
         self._depths, self._wave_left, self._parked = list[int](), list[int](), list[int]()
         self._failures, self._crashes, self._losses = dict[int, int](), dict[int, int](), dict[int, int]()
-        self._backoff_heap: list[tuple[float, int]] = []
-        self._asides = Asides()
+        self._backoff_heap, self._asides = list[tuple[float, int]](), Asides()
 
     # -- the graph -------------------------------------------------------------------------------------------------
 
@@ -277,6 +278,7 @@ class RunLife:
         first = len(self.states)
         self._append(fragment)
         count = len(fragment.ids)
+        self.has_inputs = self.has_inputs or any(fragment.inputs)
         self.unfinished += count
         if within is not None:
             self._ranks[-1] = self._ranks[within]
@@ -383,7 +385,27 @@ class RunLife:
         """How a step is to be run."""
         return self.graph.specs[self.graph.spec_of[step]]
 
+    def follower(self, step: int) -> int | None:
+        """The step that may be handed out along with this one, to be begun where its output is made.
+
+        It is the only one that depends on this one, waits for nothing else, and is as plain.
+        """
+        dependents = self._dependents[step]
+        if dependents is None or len(dependents) != 1 or self.mode != "parallel" or self.is_open:
+            return None
+        (other,), spec_of = dependents, self.graph.spec_of
+        if self.states[other] != WAITING or self._missing[other] != 1 or step not in self.graph.inputs[other]:
+            return None
+        spec = self.spec(other)
+        is_alike = self._queue_of_spec[spec_of[other]] is self._queue_of_spec[spec_of[step]]
+        # One that has ended its process goes alone, so that no other is executed again with it.
+        is_plain = is_alike and spec.may_go_ahead and not (spec.run_if or spec.timeout) and other not in self._crashes
+        return other if is_plain else None
+
     def _make_ready(self, step: int, now: float) -> None:
+        if self._missing[step]:  # it was handed out ahead of its input
+            self.states[step] = WAITING
+            return
         self.queued_at[step] = now
         self.states[step] = READY
         if self._depths and self._depths[step] > self._wave:
@@ -465,7 +487,7 @@ class RunLife:
         return size
 
     def on_assigned(self, step: int) -> int:
-        """A ready step was handed out; returns the number of this attempt, from 1."""
+        """A ready step, or the `follower` of one, was handed out; returns the number of this attempt, from 1."""
         self.states[step] = ASSIGNED
         self.attempts[step] += 1
         return self.attempts[step]
@@ -538,19 +560,25 @@ class RunLife:
         )
         if self.started_at:
             self.started_at.pop(step, None)
-        dependents = self._dependents[step]
-        if dependents is not None:
-            self._dependents[step] = None
-            missing, states = self._missing, self.states
-            for dependent in dependents:
-                missing[dependent] -= 1
-                if not missing[dependent] and states[dependent] == WAITING:
-                    self._make_ready(dependent, now)
+        if self._dependents[step] is not None:
+            self._free_dependents(step, min(now, started_at + run_s), now)
         self._end(step)
         if self._ended_tails:
             self._pass_on(now)
         if not self.unfinished:
             self._finish_if_done(now)
+
+    def _free_dependents(self, step: int, ended_at: float, now: float) -> None:
+        """What depends on a step waits for one less."""
+        dependents, self._dependents[step] = self._dependents[step], None
+        missing, states = self._missing, self.states
+        for dependent in dependents or ():
+            missing[dependent] -= 1
+            if not missing[dependent]:
+                if states[dependent] == WAITING:
+                    self._make_ready(dependent, now)
+                elif states[dependent] == ASSIGNED:  # ahead
+                    self.queued_at[dependent] = ended_at
 
     def on_expanded(
         self,
@@ -693,7 +721,7 @@ class RunLife:
             self._charge(self._losses, LOSS_LIMIT, step, worker, started_at, 0.0, failure, now)
 
     def on_not_started(self, step: int, worker: int, now: float) -> None:
-        """The attempt was handed back unexecuted: nobody's fault, and no attempt."""
+        """The attempt was handed back unexecuted, or does not count without its input: no attempt, nobody's fault."""
         self.attempts[step] -= 1
         self.started_at.pop(step, None)
         if not self._may_start(step):

@@ -26,7 +26,7 @@ BYTES_PER_S = 16 << 20
 REFUSED_VERSION, REFUSED_PROTOCOL, REFUSED_GRAPH, REFUSED_UNKNOWN_RUN, REFUSED_KEY = range(5)
 
 
-AssignRow: TypeAlias = tuple[int, int, int, int, int, int, int, int, bytes, tuple[bytes, ...]]
+AssignRow: TypeAlias = tuple[int, int, int, int, int, int, int, int, bytes, tuple[bytes | None, ...]]
 FactRow: TypeAlias = tuple[int, int, float, int, int, float, float, float, bytes, int, int]
 ProgressRow: TypeAlias = tuple[int, float, float, str]
 OutcomeRow: TypeAlias = tuple[int, int, int, int, bytes, int, int]
@@ -134,7 +134,8 @@ class Assign(NamedTuple):
     functions: tuple[tuple[int, bytes], ...]
     #: (run, run id), those new to this worker
     runs: tuple[tuple[int, str], ...]
-    #: (attempt, run, step, try, function, lane, estimate_us, grace_ms, call, inputs); estimate 0: not known
+    #: (attempt, run, step, try, function, lane, estimate_us, grace_ms, call, inputs); estimate 0: not known;
+    #: an input that is None is the output of the row before, whose attempt has the number before
     rows: tuple[AssignRow, ...]
     #: (attempt, timeout_ms or 0, 1: begin it only once), those that have a timeout or may be begun only once
     limits: tuple[tuple[int, int, int], ...] = ()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import chain
 from math import isfinite
+from types import NoneType
 from typing import Any, TypeVar
 
 import msgpack
@@ -33,13 +34,11 @@ SECONDS_LIMIT = 31 * 24 * 3600
 
 #: What a piece starts with, before the digest of its whole frame: 0xc1 is the one byte msgpack never uses.
 _FIRST, _PIECE, _LAST = b"\xc1\x02", b"\xc1\x01", b"\xc1\x00"
-_DIGEST_BYTES = 8
-_HEAD_BYTES = 2 + _DIGEST_BYTES
+_DIGEST_BYTES, _HEAD_BYTES = 8, 2 + 8
 
 _NUMBER_OF = {cls: number for number, cls in enumerate(MESSAGES)}
 
 T = TypeVar("T")
-
 Check = Callable[[Any], bool]
 
 
@@ -239,11 +238,12 @@ def _rows(*types: type) -> Check:
 
 #: Up to so many rows are checked one by one.
 _FEW_ROWS = 8
+_INPUT_TYPES = frozenset({bytes, NoneType})
 
 _CELL_CHECKS: dict[type, Check] = {
     float: isfinite,
     str: _is_str,
-    tuple: _are_bytes,
+    tuple: lambda inputs: _INPUT_TYPES.issuperset(map(type, inputs)),
 }
 
 _COLUMN_CHECKS: dict[type, Callable[[Sequence[Any]], bool]] = {
@@ -251,7 +251,7 @@ _COLUMN_CHECKS: dict[type, Callable[[Sequence[Any]], bool]] = {
     # A sum is finite only if every part of it is (and times do not add up to 1e308): half of the time of asking each.
     float: lambda column: isfinite(sum(column)),
     str: lambda column: all(map(_is_str, column)),
-    tuple: lambda column: _are_bytes(tuple(chain.from_iterable(column))),
+    tuple: lambda column: _INPUT_TYPES.issuperset(map(type, chain.from_iterable(column))),
 }
 
 _are_amounts = _rows(str, int)
@@ -388,7 +388,7 @@ def _unpack_spec(spec: Any) -> Spec:
         raise ProtocolError(f"a spec's times are from 0 to {SECONDS_LIMIT:,} s")
     if not all(map(_is_int, (run_if, keep, priority))) or run_if > IF_ALWAYS or priority >= PRIORITY_LIMIT:
         raise ProtocolError("a spec's run_if, keep and priority are whole numbers in their ranges")
-    if type(tags) is not tuple or not _are_strings(tags):
+    if not (type(tags) is tuple and _are_strings(tags)):
         raise ProtocolError("a spec's tags are strings")
     if not (_is_capacity(slots) and slots and _are_amounts(needs) and _are_amounts(limits)):
         raise ProtocolError("a spec's slots are a number from 1, its needs and limits are names with numbers")

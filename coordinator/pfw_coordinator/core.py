@@ -43,7 +43,7 @@ from pfw_coordinator.catalogue import Catalogue
 from pfw_coordinator.demands import plan_demands, plan_reservations, release
 from pfw_coordinator.feed import Feed
 from pfw_coordinator.ledger import LANES, Attempt, Client, Run, Subscription, Worker, new_attempt
-from pfw_coordinator.placement import Placement, plan_recall, plan_round
+from pfw_coordinator.placement import Placement, has_chains, plan_chain, plan_recall, plan_round
 from pfw_coordinator.report import report_runs, report_status, report_step, report_workers
 
 #: What was sent to a worker so long ago should have arrived.
@@ -200,8 +200,10 @@ class Core:
             worker.last_outcomes = msg.number
         self._to_acknowledge[worker] = None
         offset_us, free, estimates = worker.clock_offset_us, worker.free, self._functions.estimates_us
-        number_of_worker = worker.number
+        number_of_worker, ahead = worker.number, worker.ahead
         for number, code, start_us, run_us, payload, cpu_us, peak_bytes in msg.rows:
+            if ahead and not self._is_in_order(worker, number, code, now):
+                continue
             attempt = free(number, now)
             if attempt is None:
                 continue
@@ -218,6 +220,33 @@ class Core:
                 cost = cpu_us, peak_bytes
                 self._on_other_outcome(worker, attempt, code, started, run_us * 1e-6, payload, now, cost)
         self._settle(worker)
+
+    def _is_in_order(self, worker: Worker, number: int, code: int, now: float) -> bool:
+        """Whether an outcome counts: what came of an input counts only if that input does.
+
+        Exceptions are the end of a process, which is charged to its step, since that would else go on ending processes;
+        and a run that was told to stop, of which every attempt says how it did.
+        """
+        attempt = worker.attempts.get(number)
+        is_stopped = attempt is not None and attempt.run.is_cancel_sent
+        if number in worker.ahead and code != oc.CRASHED and not is_stopped:
+            self._withdraw(worker, number, now)
+            return False
+        if number + 1 in worker.ahead:
+            if code == oc.OK or is_stopped:
+                worker.follow(number + 1)
+            else:
+                self._withdraw(worker, number + 1, now)
+        return True
+
+    def _withdraw(self, worker: Worker, number: int, now: float) -> None:
+        """Takes back this attempt and those behind it, if it was sent ahead: its input is not what it will get."""
+        while number in worker.ahead:
+            attempt = worker.attempts[number]
+            worker.free(number, now)
+            attempt.run.life.on_not_started(attempt.step, worker.number, now)
+            self._touched[attempt.run] = None
+            number += 1
 
     def _on_other_outcome(
         self,
@@ -349,6 +378,9 @@ class Core:
         self._next("cluster")
         text = f"worker {worker.name} (pid {worker.pid}) was lost while it held this step: {why}"
         failure = Failure(FAIL_LOST, "WorkerLostError", text, "", b"", 0, 0).pack()
+        for number in sorted(worker.ahead):
+            if number in worker.ahead and not worker.attempts[number].run.is_cancel_sent:
+                self._withdraw(worker, number, now)
         for number in list(worker.attempts):
             attempt = worker.attempts[number]
             worker.free(number, now)
@@ -416,8 +448,8 @@ class Core:
             raise ProtocolError(f"no such mode {msg.mode!r} or on_failure {msg.on_failure!r}")
         if not graph.ids and not msg.is_open:
             raise ProtocolError("a run without steps")
-        if msg.is_open and msg.is_detached:
-            raise ProtocolError("an open run needs its client, so it cannot be detached")
+        if msg.is_open and (msg.is_detached or msg.mode == "waves"):
+            raise ProtocolError("an open run needs its client, so it cannot be detached, and has no waves")
         number = self._next("run")
         run_id = blake2b(b"%d" % number, key=self._seed, digest_size=5).hexdigest()
         life = RunLife(
@@ -811,8 +843,9 @@ class Core:
         """Books placements in the ledgers as they are made."""
         number = self._numbers["attempt"]
         for worker, run, steps, expected_us in placements:
-            life, booked = run.life, []
+            life, booked, ahead = run.life, list[tuple[int, Attempt]](), list[int]()
             function, batch = run.functions[life.graph.function_of[steps[0]]], worker.batch + 1
+            has_chain = demand is None and has_chains(run, steps[0], expected_us)
             for step in steps:
                 life.on_assigned(step)
                 size = life.input_bytes(step)
@@ -821,9 +854,28 @@ class Core:
                     continue
                 number += 1
                 booked.append((number, new_attempt((run, step, function, lane, expected_us, size, batch, demand))))
+                if has_chain:
+                    chain = self._book_chain(run, step, expected_us, lane, batch, number)
+                    ahead += [follower for follower, _ in chain]
+                    booked += chain
+                    number += len(chain)
             worker.add(booked, lane, demand)
+            if ahead:
+                worker.add_ahead(ahead, lane)
             batches.setdefault(worker, []).extend(booked)
         self._numbers["attempt"] = number
+
+    def _book_chain(
+        self, run: Run, step: int, expected_us: int, lane: int, batch: int, number: int
+    ) -> list[tuple[int, Attempt]]:
+        """The attempts sent along with the one of this number, each with the number after the one it follows."""
+        life, chain = run.life, list[tuple[int, Attempt]]()
+        for other, other_us in plan_chain(run, step, expected_us, self._functions.estimates_us):
+            life.on_assigned(other)
+            function = run.functions[life.graph.function_of[other]]
+            attempt = Attempt(run, other, function, lane, other_us, life.input_bytes(other), batch)
+            chain.append((number + len(chain) + 1, attempt))
+        return chain
 
     def _assign_all(self, batches: dict[Worker, list[tuple[int, Attempt]]], lanes: Iterable[int]) -> None:
         for worker, attempts in batches.items():
@@ -873,7 +925,7 @@ class Core:
                     estimate_us,
                     grace_ms,
                     graph.calls[step],
-                    tuple([outputs[d] for d in inputs]) if inputs else (),  # type: ignore[misc]
+                    tuple([outputs[d] for d in inputs]) if inputs else (),
                 )
             )
             if timeout_ms or is_once:

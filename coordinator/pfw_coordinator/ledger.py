@@ -124,6 +124,7 @@ class Worker:
     """One worker: what it offers and what it holds."""
 
     __slots__ = (
+        "ahead",
         "attempts",
         "batch",
         "clock_offset_us",
@@ -171,6 +172,8 @@ class Worker:
         self.queued_us = [0, 0, 0]
         self.out_bytes = 0
         self.attempts: dict[int, Attempt] = {}
+        #: Those that get the output of the attempt with the number before, which is held too. They take no slot.
+        self.ahead: set[int] = set()
         #: Number of the last batch sent and of the last outcomes committed.
         self.batch = 0
         self.last_outcomes = 0
@@ -247,6 +250,16 @@ class Worker:
         if demand is not None:
             self._take(demand, len(attempts))
 
+    def add_ahead(self, numbers: Sequence[int], lane: int) -> None:
+        """Notes which of the attempts just added follow the one before."""
+        self.ahead.update(numbers)
+        self.out[lane] -= len(numbers)
+
+    def follow(self, number: int) -> None:
+        """The attempt before this one has succeeded: it is one like others from now on."""
+        self.ahead.remove(number)
+        self.out[self.attempts[number].lane] += 1
+
     def free(self, number: int, now: float) -> Attempt | None:
         """Takes an attempt out of the ledger; None if the worker does not hold it."""
         attempt = self.attempts.pop(number, None)
@@ -255,9 +268,12 @@ class Worker:
             out = self.out
             if demand is not None:
                 self._take(demand, -1)
-            if out[lane] == self.slots[lane]:
-                self.idle_since[lane] = now
-            out[lane] -= 1
+            if number in self.ahead:
+                self.ahead.remove(number)
+            else:
+                if out[lane] == self.slots[lane]:
+                    self.idle_since[lane] = now
+                out[lane] -= 1
             self.queued_us[lane] -= estimate_us
             self.out_bytes -= size
         return attempt

@@ -9,12 +9,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+from pfw.graph import LANE_ASYNC
 from pfw.lifecycle import RunLife
 from pfw_coordinator.ledger import FLOOR_US, LONG_US, MAX_HELD, TARGET_US, Run, Worker
 
 #: (worker, run, steps of one function and spec, expected µs of each)
 Placement = tuple[Worker, Run, Sequence[int], int]
 
+#: Expected work, steps and bytes of a ready step and those sent along with it.
+CHAIN_US = 2_000
+CHAIN_STEPS = 256
+CHAIN_BYTES = 32 << 10
 #: A slot that has been idle for so long takes work back from a worker that was sent more than it can start.
 RECALL_AFTER_S = 0.010
 #: The same worker is not asked more often: what it has already given to its slots stays there.
@@ -124,6 +129,39 @@ def _count_alike(life: RunLife, steps: Iterable[int], room_bytes: int) -> int:
         room_bytes -= life.input_bytes(step) if inputs[step] else len(calls[step])
         count += 1
     return count
+
+
+def has_chains(run: Run, step: int, expected_us: int) -> bool:
+    """Whether steps as this one may have others sent along: short ones that run in a slot process."""
+    spec = run.life.spec(step)
+    return expected_us < CHAIN_US and run.life.has_inputs and spec.may_go_ahead and spec.lane != LANE_ASYNC
+
+
+def plan_chain(run: Run, step: int, expected_us: int, estimates_us: Sequence[float]) -> list[tuple[int, int]]:
+    """Which steps are sent along with one that is placed: each follows the one before in the same slot.
+
+    Without this each step of a chain costs a round trip between coordinator and slot.
+
+    Args:
+        run: The run.
+        step: The step that is placed.
+        expected_us: How long that is expected to take.
+        estimates_us: As for `plan_round`.
+
+    Returns:
+        (step, expected µs) of each, short ones only.
+    """
+    life, chain, size = run.life, list[tuple[int, int]](), 0
+    function_of = life.graph.function_of
+    while len(chain) < CHAIN_STEPS and (other := life.follower(step)) is not None:
+        expected = int(estimates_us[run.functions[function_of[other]]])
+        size += life.input_bytes(other)
+        expected_us += max(expected, FLOOR_US)
+        if not expected or expected_us > CHAIN_US or size > CHAIN_BYTES:
+            break
+        chain.append((other, max(expected, FLOOR_US)))
+        step = other
+    return chain
 
 
 def _expected_us(run: Run, step: int, estimates_us: Sequence[float]) -> int:

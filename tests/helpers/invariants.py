@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from pfw.facts import ASSIGNED, BACKOFF, CANCELLED, EXPANDED, READY, RUN_SUCCEEDED, SKIPPED, SUCCEEDED, WAITING
@@ -30,7 +31,8 @@ def check(core: CoordinatorCore) -> None:
     expected: Counter[tuple[int, int]] = Counter()
     for run in core.runs.values():
         expected.update((run.number, step) for step, state in enumerate(run.life.states) if state == ASSIGNED)
-        check_life(run.life)
+        ahead = [w.attempts[number] for w in core.workers.values() for number in w.ahead]
+        check_life(run.life, {attempt.step for attempt in ahead if attempt.run is run})
         for lane, queue in enumerate(run.life.ready):
             assert not queue.count or run in core._waiting[lane], f"run {run.number} waits in lane {lane} unseen"
         wanted = [queue for queue in run.life.demanding.values() if queue.count]
@@ -48,10 +50,15 @@ def _check_ledger(core: CoordinatorCore, worker: Worker) -> None:
     """Credit is what the attempts say, and the sets of workers with credit are right."""
     for lane in range(3):
         attempts = [attempt for attempt in worker.attempts.values() if attempt.lane == lane]
-        assert worker.out[lane] == sum(attempt.demand.slots if attempt.demand else 1 for attempt in attempts)
+        behind = sum(worker.attempts[number].lane == lane for number in worker.ahead)
+        assert worker.out[lane] + behind == sum(attempt.demand.slots if attempt.demand else 1 for attempt in attempts)
         assert worker.queued_us[lane] == sum(attempt.estimate_us for attempt in attempts)
         assert (worker in core._credit[lane]) == worker.has_credit(lane), f"credit of {worker.name} in lane {lane}"
     _check_demands(worker)
+    for number in worker.ahead:
+        before, attempt = worker.attempts[number - 1], worker.attempts[number]
+        assert before.step in attempt.run.life.graph.inputs[attempt.step]
+        assert before.run is attempt.run
     assert worker.out_bytes == sum(attempt.size for attempt in worker.attempts.values())
     assert all(0 < attempt.batch <= worker.batch for attempt in worker.attempts.values())
     for credit in core._credit:
@@ -98,8 +105,8 @@ def _check_functions(core: CoordinatorCore) -> None:
         assert bool(core._functions.pickles[number]) == bool(count)
 
 
-def check_life(life: RunLife) -> None:
-    """The counts of a run are what its states say."""
+def check_life(life: RunLife, ahead: Collection[int] = ()) -> None:
+    """The counts of a run are what its states say; `ahead` are the steps handed out before their input was there."""
     states = life.states
     finished = [state >= SUCCEEDED for state in states]
     assert life.unfinished == finished.count(False)
@@ -112,7 +119,7 @@ def check_life(life: RunLife) -> None:
     assert sorted(queued + parked) == [step for step, state in enumerate(states) if state == READY]
     backing_off = {step for _, step in life._backoff_heap}
     assert all(step in backing_off for step, state in enumerate(states) if state == BACKOFF)
-    _check_dependencies(life)
+    _check_dependencies(life, ahead)
     if life.status >= RUN_SUCCEEDED:
         assert not life.unfinished
         assert not life.is_open
@@ -121,7 +128,7 @@ def check_life(life: RunLife) -> None:
         assert all(life._wave_left[depth] == left[depth] for depth in range(len(life._wave_left)))
 
 
-def _check_dependencies(life: RunLife) -> None:
+def _check_dependencies(life: RunLife, ahead: Collection[int]) -> None:
     states, graph = life.states, life.graph
     consumers: Counter[int] = Counter()
     for step, state in enumerate(states):
@@ -132,15 +139,18 @@ def _check_dependencies(life: RunLife) -> None:
         if state == WAITING:
             missing = sum(states[d] < SUCCEEDED if is_tolerant else states[d] != SUCCEEDED for d in dependencies)
             assert life._missing[step] == missing > 0, f"step {step} waits for {missing}"
+        elif step in ahead:
+            assert state == ASSIGNED
+            assert life._missing[step] == sum(states[d] != SUCCEEDED for d in dependencies) == 1
         elif state not in (CANCELLED, SKIPPED, EXPANDED) and (life.attempts[step] or state < SUCCEEDED):
             assert all(states[d] >= SUCCEEDED if is_tolerant else states[d] == SUCCEEDED for d in dependencies)
     for step, count in consumers.items():
         assert life._consumers[step] >= count
         assert states[step] != SUCCEEDED or life.outputs[step] is not None, f"the output of {step} is gone too early"
     for step, state in enumerate(states):
-        if READY <= state < SUCCEEDED and life.spec(step).run_if != IF_ALL:
+        if READY <= state < SUCCEEDED and (life.spec(step).run_if != IF_ALL or step in ahead):
             missing = [dependency for dependency in graph.inputs[step] if life.outputs[dependency] is None]
-            assert not missing, f"nothing stands for inputs {missing} of {step}"
+            assert len(missing) == (step in ahead), f"nothing stands for inputs {missing} of {step}"
 
 
 def check_worker(core: WorkerCore) -> None:
@@ -152,6 +162,10 @@ def check_worker(core: WorkerCore) -> None:
     places.update(core._choosy)
     assert all(core.attempts[number].need is not None for number in core._choosy)
     places.update(number for number in core._blocked if number in core.attempts)
+    for head, chain in core._chains.items():
+        assert head in core._queues[core.attempts[head].lane] or head in core._blocked
+        places.update(chain)
+        assert chain == list(range(head + 1, head + 1 + len(chain))), f"chain {head}: {chain}"
     for slot in core.slots.values():
         held = [number for number in slot.held if number in core.attempts]
         places.update(held)

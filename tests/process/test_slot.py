@@ -228,6 +228,24 @@ def test_inputs_are_given_to_the_function(slot: Driver) -> None:
     assert slot.result() == 4
 
 
+def test_each_step_of_a_chain_gets_the_output_before_it_until_one_fails(slot: Driver) -> None:
+    functions = [(0, codec.dump_function(double)), (1, codec.dump_function(int)), (2, codec.dump_function(divmod))]
+    steps = [
+        step_of(0, "ab", attempt=1, short=1),
+        step_of(0, attempt=2, short=1, inputs=(None,)),
+        step_of(1, attempt=3, short=1, inputs=(None,)),
+        step_of(0, attempt=4, short=1, inputs=(None,)),
+        step_of(0, attempt=5, short=1, inputs=(None,)),
+        step_of(2, attempt=6, short=1, inputs=(codec.dump(7), codec.dump(2))),
+        step_of(0, attempt=7, short=1, inputs=(None,)),
+    ]
+    slot.send(steps, functions)
+    assert slot.result(2) == "abababab"
+    slot.collect(7)
+    assert [slot.outcomes[attempt][0] for attempt in (3, 4, 5)] == [outcome.RETRYABLE, *[outcome.NOT_STARTED] * 2]
+    assert slot.result(7) == (3, 1) * 2
+
+
 def test_five_megabytes_go_in_and_ten_come_out(slot: Driver) -> None:
     slot.assign(double, b"x" * 5_000_000)
     assert slot.result() == b"x" * 10_000_000

@@ -328,7 +328,7 @@ def fragment_of(rows: list[Row], retries: int) -> Graph:
 @given(st.data())
 def test_a_run_is_what_the_oracle_says_after_every_event(data: st.DataObject) -> None:
     is_open = data.draw(st.booleans(), "is_open")
-    mode = data.draw(st.sampled_from(["parallel", "waves"]), "mode")
+    mode = "parallel" if is_open else data.draw(st.sampled_from(["parallel", "waves"]), "mode")
     on_failure = data.draw(st.sampled_from(["stop", "continue", "abort"]), "on_failure")
     retries = data.draw(st.integers(0, 2), "retries")
     graph = fragment_of(data.draw(dependencies(0, 8, tolerant=not is_open)), retries)

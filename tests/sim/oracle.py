@@ -82,6 +82,11 @@ class Oracle:
         self.printed: Counter[tuple[str, int]] = Counter()
         #: {(run id, step): the output that its dependants got}
         self.given: dict[tuple[str, int], bytes] = {}
+        #: {(worker, attempt): {step: its output, which the attempt got}}, and the same of each output.
+        self._inputs_of: dict[tuple[str, int], dict[int, bytes | None]] = {}
+        self._made_from: dict[tuple[str, bytes], dict[int, bytes | None]] = {}
+        #: How many attempts were begun before what they get was committed.
+        self.ahead = 0
         #: {record: {step: number of final facts}}, the run itself as _RUN.
         self.heard: dict[RunRecord, Counter[int]] = {}
         #: {record: when its run began, on the coordinator's clock}
@@ -110,8 +115,8 @@ class Oracle:
 
     # -- in the slots ----------------------------------------------------------------------------------------------
 
-    def on_begun(self, worker: SimWorker, slot: SimSlot, row: Row) -> None:
-        """A slot begins a step."""
+    def on_begun(self, worker: SimWorker, slot: SimSlot, row: Row, before: bytes | None = None) -> None:
+        """A slot begins a step; `before` is what the step before it in the same message returned."""
         _, number, run_id, index, _, function, _, call, inputs = row
         world = self._world
         plan, step = world.plan_of(call), world.step_of(row)
@@ -125,15 +130,20 @@ class Oracle:
         after = life.graph.after[index] if is_inner else step.after
         require(function in slot.functions, worker.name, "slot", slot.number, "has not got function", function)
         require(number not in worker.cancelled, worker.name, "begins a step of run", number, "after its cancel")
-        for dependency in (*needs, *after):
+        require(len(inputs) == len(needs), "inputs of step", index, "are", inputs)
+        ahead = [dependency for dependency, given in zip(needs, inputs, strict=True) if given is None]
+        for dependency in {*needs, *after}.difference(ahead):
             state = life.states[dependency]
             may = state >= SUCCEEDED if spec.run_if else state == SUCCEEDED
             require(may, f"run {run_id} step {index} begins, but {dependency} is {STATE_NAMES[state]}")
         if plan.mode == "waves" and not is_inner:
             self._require_wave(plan, index, life.states)
-        require(len(inputs) == len(needs), "inputs of step", index, "are", inputs)
         for dependency, given in zip(needs, inputs, strict=True):
             key = (run_id, dependency)
+            if dependency in ahead:
+                require(before in self.outputs.get(key, ()), f"step {index} gets {before!r}, no output of {dependency}")
+                self.ahead += 1
+                continue
             if life.states[dependency] != SUCCEEDED:
                 require(unpack_absence(given).state == life.states[dependency], f"step {index} gets {given!r}")
                 continue
@@ -142,6 +152,9 @@ class Oracle:
         require(spec.reruns or not self.begun[run_id, index], f"step {index} of {run_id} begins again")
         self._require_outfit(worker, slot, life.spec(index))
         self.begun[run_id, index] += 1
+        self._inputs_of[worker.name, row[0]] = {
+            dependency: before if given is None else given for dependency, given in zip(needs, inputs, strict=True)
+        }
 
     def _require_outfit(self, worker: SimWorker, slot: SimSlot, spec: Spec) -> None:
         """A step with threads or GPUs of its own is in a slot that has them, every other one in a plain slot."""
@@ -161,7 +174,7 @@ class Oracle:
         early = [other for other, depth in enumerate(depths) if depth < depths[index] and states[other] < SUCCEEDED]
         require(not early, f"step {index} begins before its wave: {early} have not ended")
 
-    def on_ended(self, row: Row, code: int) -> bytes:
+    def on_ended(self, worker: SimWorker, row: Row, code: int) -> bytes:
         """A slot has executed a step; returns the payload of the outcome."""
         plan, step = self._world.plan_of(row[7]), self._world.step_of(row)
         if code == oc.EXPANDED:
@@ -171,6 +184,7 @@ class Oracle:
         self._count += 1
         output = (b"out %d/%d #%d " % (plan.number, row[3], self._count)).ljust(step.output_bytes, b".")
         self.outputs.setdefault((row[2], row[3]), set()).add(output)
+        self._made_from[row[2], output] = self._inputs_of[worker.name, row[0]]
         _, _, place = row[7].partition(b"/")
         outer, _, inner = place.partition(b".")
         if inner and int(inner) == len(plan.steps[int(outer)].inner) - 1:
@@ -263,6 +277,9 @@ class Oracle:
             key = (record.run_id, step)
             require(output in self.outputs[key], where, "has an output that step", step, "did not return")
             require(self.given.get(key, output) == output, where, "has another output of step", step)
+            for dependency, given in self._made_from[record.run_id, output].items():
+                kept = record.outputs.get(dependency, given)
+                require(kept == given, where, f"has an output of step {step} made from {given!r}, not from {kept!r}")
         self._check_kept(where, plan, record)
         self._check_ends(where, record)
 

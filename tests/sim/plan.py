@@ -181,16 +181,19 @@ def draw_run(random: Random, number: int, trouble: Trouble, *, most_steps: int) 
     functions = list(dict.fromkeys(functions))
     mixes = _MIXES_WITH_TIMEOUTS if random.random() < trouble.timeout else _MIXES
     mix = random.choice(mixes if is_open else (*mixes, *_TOLERANT_MIXES))
+    has_lines = not is_open and random.random() < 0.3
+    if has_lines:  # chains of short steps that are alike: most of one is sent along with its first
+        speed, mix, functions = random.choice((1e-5, 1e-4)), random.choice(((0,), (0, 0, 1), (3,))), functions[:1]
     plan = RunPlan(
         number=number,
         mode="waves" if not is_open and random.random() < 0.2 else "parallel",
         on_failure="continue" if is_open else random.choice(("stop", "continue", "abort")),
         keep=tuple(sorted(random.sample(range(count), min(count, 2)))) if not is_open else (),
-        keep_all=random.random() < 0.2,
+        keep_all=random.random() < (0.8 if has_lines else 0.2),
         is_open=is_open,
         is_detached=not is_open and random.random() < 0.3,
         priority=random.choice((0, 0, 0, 3)),
-        steps=_draw_steps(random, count, speed, trouble),
+        steps=_draw_steps(random, count, speed, trouble, has_lines=has_lines),
         submit_at=random.uniform(0.0, 2.5),
         functions=functions,
         function_of=[random.randrange(len(functions)) for _ in range(count)],
@@ -220,9 +223,11 @@ def draw_run(random: Random, number: int, trouble: Trouble, *, most_steps: int) 
     return plan
 
 
-def _draw_steps(random: Random, count: int, speed: float, trouble: Trouble) -> list[StepPlan]:
+def _draw_steps(
+    random: Random, count: int, speed: float, trouble: Trouble, *, has_lines: bool = False
+) -> list[StepPlan]:
     steps: list[StepPlan] = []
-    shape = random.choice(("any", "chain", "fan", "layers"))
+    shape = "lines" if has_lines else random.choice(("any", "chain", "fan", "layers"))
     for number in range(count):
         inputs, after = _draw_dependencies(random, shape, number)
         step = StepPlan(inputs, after, speed * random.choice((0.1, 1.0, 1.0, 4.0)))
@@ -242,6 +247,8 @@ def _draw_dependencies(random: Random, shape: str, number: int) -> tuple[tuple[i
         return (), ()
     if shape == "chain":
         chosen = [number - 1]
+    elif shape == "lines":
+        return ((number - 1,) if random.random() < 0.9 else (), ())
     elif shape == "fan":
         chosen = [0] if random.random() < 0.8 else list(range(number))[-8:]
     elif shape == "layers":

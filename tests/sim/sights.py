@@ -36,6 +36,7 @@ def sights(world: World) -> set[str]:
             seen |= {"sent again"} if numbers & assigned else set()
             assigned |= numbers
             seen |= {"takes more"} if message.needs else set()
+            seen |= {"sent along"} if any(None in row[9] for row in message.rows) else set()
         elif isinstance(message, m.Facts) and message.rows:
             seen |= {"rewound"} if message.position < stated.get((peer, message.run), 0) else set()
             stated[peer, message.run] = message.position + len(message.rows)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: [attempt, run, run id, step, try, function, known short, call, inputs]
 Row = Any
 
-_RUN, _FUNCTION, _SHORT = 1, 5, 6
+_RUN, _FUNCTION, _SHORT, _INPUTS = 1, 5, 6, 8
 
 _PIPE_S = 0.00003
 
@@ -40,6 +40,8 @@ class SimSlot:
         self._rows: deque[Row] = deque()
         self._row: Row = None
         self._outcomes: list[tuple[int, int, int, int, bytes]] = []
+        #: What the step before in the message returned.
+        self._before: bytes | None = None
         #: Raised whenever what was scheduled for the executing step no longer counts.
         self._era = 0
         self._sent_at = 0.0
@@ -86,17 +88,19 @@ class SimSlot:
             self.functions.difference_update(forget)
             self.functions.update(number for number, _ in functions)
             self._rows.extend(rows)
+            self._before = None
 
     def _begin(self, row: Row) -> bool:
         """True if the step executes now; False if it was passed over."""
         start_us = self.worker.clock_us()
         self.page = (row[0], start_us)
-        if row[_RUN] in self.cancelled:
+        before, self._before = self._before, None
+        if row[_RUN] in self.cancelled or (before is None and None in row[_INPUTS]):
             self.page = (0, 0)
             self._outcomes.append((row[0], oc.NOT_STARTED, start_us, 0, b"", 0, 0))
             return False
         self._row = row
-        self.worker.world.oracle.on_begun(self.worker, self, row)
+        self.worker.world.oracle.on_begun(self.worker, self, row, before)
         step = self.worker.world.step_of(row)
         code = step.code_of(row[4])
         self._era += 1
@@ -114,7 +118,8 @@ class SimSlot:
         if not self.is_alive or era != self._era:
             return
         row, (_, start_us) = self._row, self.page
-        payload = self.worker.world.oracle.on_ended(row, code)
+        payload = self.worker.world.oracle.on_ended(self.worker, row, code)
+        self._before = payload if code == oc.OK else None
         self._print(row)
         self._outcomes.append((row[0], code, start_us, self.worker.clock_us() - start_us, payload, 1, 0))
         self._row, self.page = None, (0, 0)
@@ -205,7 +210,7 @@ class SimAsyncSlot(SimSlot):
             return
         row, start_us, _ = self._running.pop(attempt)
         self._show()
-        payload = self.worker.world.oracle.on_ended(row, code)
+        payload = self.worker.world.oracle.on_ended(self.worker, row, code)
         self._print(row)
         self._say("rows", [(attempt, code, start_us, self.worker.clock_us() - start_us, payload, 1, 0)])
 

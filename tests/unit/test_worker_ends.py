@@ -24,7 +24,7 @@ def test_what_had_ended_in_a_killed_slot_without_being_told_was_killed(rig: Work
     assert rig.turn()["kills"] == [1]
     rig.core.on_slot_died(1, 2, 100_000_000, 9, 0, rig.now)
     ends = [(number, code) for number, code, *_ in rig.turn()["messages"][0].rows]
-    assert ends == [(3, oc.NOT_STARTED), (2, oc.KILLED), (1, oc.KILLED)]
+    assert ends == [(1, oc.KILLED), (2, oc.KILLED), (3, oc.NOT_STARTED)]
 
 
 def test_an_urgent_cancel_leaves_no_grace(rig: WorkerRig) -> None:

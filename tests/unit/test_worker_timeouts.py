@@ -107,7 +107,7 @@ def test_an_outcome_that_dies_with_its_slot_is_still_that_of_a_timeout(rig: Work
     look_at(rig, 101.0)
     rig.core.on_slot_died(1, 2, 101_050_000, 11, 0, 101.1)
     rows = rig.turn(at=101.1)["messages"][0].rows
-    assert [(row[0], row[1]) for row in rows] == [(2, oc.CRASHED), (1, oc.TIMED_OUT)]
+    assert [(row[0], row[1]) for row in rows] == [(1, oc.TIMED_OUT), (2, oc.CRASHED)]
 
 
 def test_a_cancel_does_not_give_more_time(rig: WorkerRig) -> None:

@@ -100,7 +100,8 @@ class AsyncSlot:
         attempt, _, run_id, _, n, fn, _, call, inputs = step
         entry, turns = Entry(run_id, n), Turns()
         entry.printed, entry.sink = Buffer(), self._on_progress
-        task = self._loop.create_task(self._call(fn, call, inputs, entry, turns))
+        # No async step is sent along with the one it waits for: its inputs are all there.
+        task = self._loop.create_task(self._call(fn, call, inputs, entry, turns))  # type: ignore[arg-type]
         self._running[attempt] = _Running(entry, _now_us(), turns, task)
         self._show_executing()
         self._listen()

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pfw import messages as m
@@ -108,15 +108,16 @@ class Core:
         self.slots: dict[int, Slot] = {}
         self.stats: tuple[int, float, float] = (0, 0.0, 0.0)
         self._queues: tuple[deque[int], ...] = tuple(deque() for _ in LANES)
+        #: {queued attempt: those behind it, of which each gets the output of the one before}
+        self._chains: dict[int, list[int]] = {}
         #: Attempts that want a slot of their own kind: queued, and all that are held.
         self._choosy: deque[int] = deque()
         self._needs: dict[int, Need] = {}
         self._functions: dict[int, bytes] = {}
         self._run_ids: dict[int, str] = {}
         self._cancelled: set[int] = set()
-        self._stops: dict[int, Stop] = {}
-        #: Assigned before this worker knew all cancels: nothing of them starts.
-        self._blocked: list[int] = []
+        #: Blocked were assigned before this worker knew all cancels: nothing of them starts.
+        self._stops, self._blocked = dict[int, Stop](), list[int]()
         #: Async attempts whose process died under several of them: each runs alone, so that the guilty one is found.
         self._alone: set[int] = set()
         self._noted, self._progress = set[int](), Progress()
@@ -177,6 +178,7 @@ class Core:
         self._printed_rows.clear()
         self._progress.keep(())
         self._blocked.clear()
+        self._chains.clear()
         self._cancelled.clear()
         self._to_cancel.clear()
         self._uncleared.clear()
@@ -214,27 +216,40 @@ class Core:
         self._wanted_cancel = max(self._wanted_cancel, msg.last_cancel)
         needs = self._read_needs(msg)
         self._needs.update(needs)
+        head = 0
         for number, run, step, attempt, function, lane, estimate_us, grace_ms, call, inputs in msg.rows:
             if number in attempts or number in in_outbox:
                 continue
             if function not in functions or run not in run_ids:
                 continue  # told in a batch that was lost; not held, so this is sent again
-            size = len(call) + sum(map(len, inputs)) if inputs else len(call)
+            size = len(call) + sum([len(given) for given in inputs if given is not None]) if inputs else len(call)
             is_short = 1 if 0 < estimate_us <= MESSAGE_US else 0
             row = (number, run, run_ids[run], step, attempt, function, is_short, call, inputs)
             held = row, lane, estimate_us, grace_ms / 1000, size, 0.0, 0.0, False, needs.get(number)
             attempts[number] = new_held(held)
             if run in cancelled or is_leaving:
                 self._hand_back(number)
-            elif is_blocked:
-                self._blocked.append(number)
-            elif number in needs:
-                self._choosy.append(number)
+            elif inputs and None in inputs:
+                self._chain(head, number)
             else:
-                queues[lane].append(number)
+                head = number
+                if is_blocked:
+                    self._blocked.append(number)
+                elif number in needs:
+                    self._choosy.append(number)
+                else:
+                    queues[lane].append(number)
         self._limit(msg.limits)
         if is_blocked:
             self._ask_cancels()
+
+    def _chain(self, head: int, number: int) -> None:
+        """Puts an attempt that gets the output of the one before behind that one, in the chain of a queued head."""
+        chain = self._chains.get(head)
+        if head in self.attempts and number - 1 == (chain[-1] if chain else head):
+            self._chains.setdefault(head, []).append(number)
+        else:
+            self._hand_back(number)
 
     def _read_needs(self, msg: m.Assign) -> dict[int, Need]:
         if not msg.needs:
@@ -260,7 +275,19 @@ class Core:
                 for queue in (self._queue_of(held), self._blocked):
                     if number in queue:
                         queue.remove(number)
+                self._unchain(number)
                 self._drop(number)
+
+    def _unchain(self, number: int) -> None:
+        """Cuts the chain in which an attempt is queued; what is behind it there goes back."""
+        for head, chain in list(self._chains.items()):
+            if number == head or number in chain:
+                place = 0 if number == head else chain.index(number) + 1
+                for other in chain[place:]:
+                    self._hand_back(other)
+                del chain[max(0, place - 1) :]
+                if not chain:
+                    del self._chains[head]
 
     def on_give_back(self, msg: m.GiveBack, now: float) -> None:
         """Attempts wanted elsewhere: those not yet given to a slot are handed back."""
@@ -327,6 +354,9 @@ class Core:
         self._next_look = now
 
     def _hand_back(self, number: int) -> None:
+        """Returns an attempt that was not begun, and those that were to follow it."""
+        for follower in self._chains.pop(number, ()):
+            self._hand_back(follower)
         del self.attempts[number]
         self._stops.pop(number, None)
         self._outcome_rows.append((number, oc.NOT_STARTED, 0, 0, b"", 0, 0))
@@ -435,18 +465,28 @@ class Core:
         crash = describe_crash(signal or exit_code << 8, last_output, peak_bytes)
         if slot.excess is not None:
             crash = slot.excess.describe()
+        self._end_orphans(slot, orphans, executing, start_us, crash, now)
+        if slot.lane == LANE_CPU and slot.outfit is None:
+            self._start_slot(LANE_CPU, now)
+
+    def _end_orphans(
+        self, slot: Slot, orphans: Sequence[int], executing: int, start_us: int, crash: Failure, now: float
+    ) -> None:
+        """Blames the attempt that executed in a slot that has died; what it had not begun goes elsewhere."""
         # Those before it have ended, and how was not told yet. If nobody wants them any more they end here.
         lost = set(orphans[: orphans.index(executing)] if executing in orphans else ()) & self._stops.keys()
-        for orphan in reversed(orphans):
+        unbegun = []
+        for orphan in orphans:
             if orphan == executing:
                 self._blame(orphan, start_us, crash, now, is_killed=slot.is_killed)
             elif orphan in lost or self._is_spent(orphan, slot.lane):
                 is_killed = slot.is_killed or orphan in lost
                 self._blame(orphan, int(slot.held[orphan] * 1e6), crash, now, is_killed=is_killed)
             else:
-                self._requeue(orphan, slot.lane)
-        if slot.lane == LANE_CPU and slot.outfit is None:
-            self._start_slot(LANE_CPU, now)
+                unbegun.append(orphan)
+        self._requeue(unbegun)
+        if slot.lane == LANE_ASYNC:
+            self._alone.update(unbegun)
 
     def _is_spent(self, number: int, lane: int) -> bool:
         """Whether an attempt cannot be begun again, although its slot did not say how it ended."""
@@ -455,14 +495,19 @@ class Core:
             return stop is not None or self.attempts[number].is_once
         return stop is not None and stop.timeout_s > 0
 
-    def _requeue(self, number: int, lane: int) -> None:
-        """An attempt that its slot did not end goes to another one, if its run goes on."""
-        if self.attempts[number].row[1] in self._cancelled:
-            self._hand_back(number)
-            return
-        self._queue_of(self.attempts[number]).appendleft(number)
-        if lane == LANE_ASYNC:
-            self._alone.add(number)
+    def _requeue(self, numbers: Iterable[int]) -> None:
+        """Attempts that their slot did not end go to another one, if their run goes on."""
+        heads = list[int]()
+        for number in numbers:
+            row = self.attempts[number].row
+            if row[1] in self._cancelled or self.is_leaving:
+                self._hand_back(number)
+            elif None in row[8]:
+                self._chain(heads[-1] if heads else 0, number)
+            else:
+                heads.append(number)
+        for head in reversed(heads):
+            self._queue_of(self.attempts[head]).appendleft(head)
 
     def _blame(self, number: int, start_us: int, crash: Failure, now: float, *, is_killed: bool) -> None:
         run_us = max(0, int(now * 1e6) - start_us)
@@ -725,13 +770,9 @@ class Core:
         slot = self.slots[number]
         for _, forget, rows in messages:
             slot.to_forget.extend(forget)
-            for row in reversed(rows):
-                if slot.held.pop(row[0], None) is not None and row[0] in self.attempts:
-                    slot.expected_us -= self.attempts[row[0]].estimate_us or AHEAD_US
-                    if row[1] in self._cancelled or self.is_leaving:
-                        self._hand_back(row[0])
-                    else:
-                        self._queue_of(self.attempts[row[0]]).appendleft(row[0])
+            taken = [row[0] for row in rows if slot.held.pop(row[0], None) is not None and row[0] in self.attempts]
+            slot.expected_us -= sum([self.attempts[number].estimate_us or AHEAD_US for number in taken])
+            self._requeue(taken)
 
     def _fill(self, slot: Slot, queue: deque[int], share: int, now: float) -> None:
         """One message: a step of unknown or long duration alone, or short ones up to MESSAGE_US of expected work."""
@@ -742,10 +783,13 @@ class Core:
             known = attempts[queue[0]]
             if rows and (not known.row[6] or expected + known.estimate_us > MESSAGE_US):
                 break
-            held[queue.popleft()] = now
-            rows.append(known.row)
-            expected += known.estimate_us or AHEAD_US
-            size += known.size
+            head = queue.popleft()
+            for number in (head, *self._chains.pop(head)) if head in self._chains else (head,):
+                known = attempts[number]
+                held[number] = now
+                rows.append(known.row)
+                expected += known.estimate_us or AHEAD_US
+                size += known.size
             if not known.row[6]:
                 break
         slot.expected_us += expected

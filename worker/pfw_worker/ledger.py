@@ -13,7 +13,7 @@ class Held(NamedTuple):
     """An attempt in this worker's hands."""
 
     #: [attempt, run, run id, step, try, function, known short, call, inputs]: what a slot is sent.
-    row: tuple[int, int, str, int, int, int, int, bytes, tuple[bytes, ...]]
+    row: tuple[int, int, str, int, int, int, int, bytes, tuple[bytes | None, ...]]
     lane: int
     estimate_us: int
     grace_s: float

@@ -31,8 +31,9 @@ _COLLECT_BYTES: Final = 64 * 1024
 #: A step as it comes in a RUN message, `(attempt, run, run_id, step, n, fn, known_short, call, inputs)`:
 #: the attempt's number, unique per coordinator; the run's number and its public name; the step's index in its run,
 #: which slots pass by; which try of the step this is, from 1; the number of its function, sent in this message or an
-#: earlier one; 1 if it is expected to take well under a millisecond; the pickled call and the pickled inputs.
-Assignment = tuple[int, int, str, int, int, int, int, bytes, tuple[bytes, ...]]
+#: earlier one; 1 if it is expected to take well under a millisecond; the pickled call and the pickled inputs, None for
+#: what the step before it in the message returns.
+Assignment = tuple[int, int, str, int, int, int, int, bytes, tuple[bytes | None, ...]]
 _KNOWN_SHORT: Final = 6
 
 #: `(attempt, code, start_us, run_us, payload)`: the code is one of `pfw.outcome`, the start one of the monotonic clock.
@@ -171,13 +172,15 @@ class Slot:
         self._streams.restore()
         self._meter.begin()
         self._functions.update(functions, forget)
+        output = None
         for step in steps:
             if self._outcomes and (not step[_KNOWN_SHORT] or self._collected_bytes >= _COLLECT_BYTES):
                 self._send_outcomes()
-            self._execute(step)
+            output = self._execute(step, output)
         self._send_outcomes()
 
-    def _execute(self, step: Assignment) -> None:
+    def _execute(self, step: Assignment, before: bytes | None) -> bytes | None:
+        """Execute a step; `before` is what the one before it returned. Returns its own output, None without success."""
         # All that a no-op step costs here, its share of the message included, was measured at 3.8 µs (batches of 64).
         attempt, run, run_id, _, n, fn, _, call, inputs = step
         page = self._page
@@ -190,7 +193,8 @@ class Slot:
         if run_id != self._run_id:
             self._run_id = run_id
             self._surroundings.use_temporary(self._folder / run_id)
-        if run in self._cancelled:
+        given = _fill_in(inputs, before) if inputs else ()
+        if given is None or run in self._cancelled:
             code, payload = outcome.NOT_STARTED, b""
         else:
             try:
@@ -198,7 +202,7 @@ class Slot:
             except BaseException as error:  # importing its module runs user code
                 code, payload = execution.report_load_error(error)
             else:
-                code, payload = execution.execute(loaded, call, inputs, entry)
+                code, payload = execution.execute(loaded, call, given, entry)
             if os.getpid() != self._pid:
                 os._exit(0)  # the step forked and came back in both: only the slot itself goes on
             self._surroundings.restore()
@@ -208,6 +212,7 @@ class Slot:
                 self._notes.append((attempt, printed))
         self._outcomes.append((attempt, code, start_us, time.monotonic_ns() // 1000 - start_us, payload))
         self._collected_bytes += len(payload)
+        return payload if code == outcome.OK else None
 
     def _send_outcomes(self) -> None:
         # Until this has succeeded the last step is to blame: it may have closed the socket, or returned too much.
@@ -236,6 +241,12 @@ class Slot:
             self._entry.need_token().cancel(why)
             if level >= STOP_INTERRUPT and execution.is_interruptible():
                 raise StepInterrupt(why)
+
+
+def _fill_in(inputs: tuple[bytes | None, ...], before: bytes | None) -> tuple[bytes, ...] | None:
+    """Return the inputs with what the step before returned; None if one of them is that, and it is nothing."""
+    given = tuple([before if pickled is None else pickled for pickled in inputs])
+    return None if None in given else given  # type: ignore[return-value]
 
 
 def main(channel: Channel, page: StatusPage, folder: Path) -> None:
