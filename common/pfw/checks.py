@@ -100,11 +100,13 @@ def checked_bytes(field: str, size: Any) -> int:
     >>> checked_bytes("memory", "1.5 GiB")
     1610612736
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]+)", size.strip()) if isinstance(size, str) else None
+    found = re.fullmatch(r"(\d{1,16}(?:\.\d+)?) ?([A-Za-z]+)", size.strip()) if isinstance(size, str) else None
     unit = _UNITS.get(found[2].upper(), 0) if found else 0
     count = int(float(found[1]) * unit) if found else size
     if type(count) is not int or not 1 <= count < 1 << 53:
-        raise ConfigError(f'{field} is a number of bytes, or a text such as "500MB" or "2GiB", not {size!r}')
+        raise ConfigError(
+            f'{field} is a number of bytes, or a text with its unit such as "500MB" or "2GiB", not {size!r}'
+        )
     return count
 
 

@@ -11,7 +11,7 @@ from pfw import codec
 from pfw import messages as m
 from pfw.call import Input, Inputs
 from pfw.checks import check_number
-from pfw.config import Config, Keep, settle
+from pfw.config import Config, Keep, checked_config, settle
 from pfw.connection import find_address
 from pfw.errors import ClusterError, ConfigError, PfwError, UnknownDependencyError, UnknownRunError, did_you_mean
 from pfw.futures import Calls, Future
@@ -31,19 +31,23 @@ if TYPE_CHECKING:
 class Client:
     """A connection to a coordinator; may be shared by threads. Use it in a `with` block, or `close` it."""
 
-    def __init__(self, address: str | None = None, *, timeout: float = 5.0) -> None:
+    def __init__(self, address: str | None = None, *, timeout: float = 5.0, config: Config | None = None) -> None:
         """Connects.
 
         Args:
             address: "tcp://HOST:PORT" or "ipc://PATH"; None: $PFW_ADDRESS, else this user's coordinator.
             timeout: Seconds to wait for the coordinator's answer.
+            config: What holds for its runs that are given no config, and for its single calls (`retry`, `grace`,
+                `step_timeout`); None: `Config.load()`, each time.
 
         Raises:
-            ConfigError: The address is none, or the timeout is no number of seconds.
+            ConfigError: The address is none, the timeout is no number of seconds, or the config no Config.
             ClusterError: Nobody answers there.
             VersionMismatchError: The coordinator runs another protocol or Python version.
         """
         check_number("timeout", timeout)
+        #: As it was given.
+        self.config = checked_config(config)
         self._link = Link(find_address(address))
         self._calls: Calls | None = None
         self._connect(timeout)
@@ -104,7 +108,9 @@ class Client:
             GraphError: The workflow is not valid.
             UnpicklableError: A function or an argument cannot be sent.
         """
-        return self.submit_run(wf, settle(config, **options), key=key, is_detached=True)
+        return self.submit_run(
+            wf, settle(self.config if config is None else config, **options), key=key, is_detached=True
+        )
 
     def run(self, wf: Workflow, /, **options: Any) -> Run:
         """Runs a workflow and waits for its end; options and errors as for `pfw.run`."""
@@ -207,13 +213,14 @@ class Client:
         """Calls a function on the cluster.
 
         Args:
-            fn: A function or a step (whose options count).
+            fn: A function or a step (whose options count; those that it does not set are as the Config says).
             args: Arguments; futures of this client among them stand for their results, also inside lists, tuples and
                 dict values, and are waited for on the cluster.
             kwargs: As `args`.
 
         Raises:
             UnpicklableError: The function or an argument cannot be sent.
+            ConfigError: With the first call: there is no good Config.
         """
         return self._need_calls().submit(fn, args, kwargs)
 
@@ -230,7 +237,7 @@ class Client:
             self._calls.finish()
             self._calls = None
         if self._calls is None or self._calls.is_broken:
-            self._calls = Calls(self._link)
+            self._calls = Calls(self._link, settle(self.config).step_defaults)
         return self._calls
 
     # -- what a Run needs of its engine ----------------------------------------------------------------------------

@@ -17,11 +17,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pfw import host
-from pfw.checks import SLOTS_LIMIT, check_count, check_slots, checked_bytes
+from pfw.checks import SLOTS_LIMIT, check_count
 from pfw.client import Client
+from pfw.config import Config, checked_config, settle
 from pfw.demand import GPU, HEAVY_IO, HEAVY_IO_PERMITS, MEMORY, Offer, demand_of, shortage
 from pfw.echo import Echo
-from pfw.errors import UnschedulableError
+from pfw.errors import ClusterError, UnschedulableError
 from pfw.folders import FOLDER_VARIABLE, make_folder, remove_folder
 from pfw.graph import Graph
 from pfw.hint import COUNT_LIMIT, checked_resource
@@ -34,6 +35,8 @@ HANDED_OUT_S = 5.0
 #: How long the daemons may take to start, and to end before they are killed.
 START_S = 20.0
 END_S = 5.0
+#: How often it is looked whether the worker is there, s.
+LOOK_S = 0.002
 #: How long the end of a run waits for a terminal that is slow.
 SHOW_S = 5.0
 
@@ -51,25 +54,37 @@ class LocalCluster(Client):
         memory: int | str | None = None,
         gpu: int | None = None,
         resources: Mapping[str, int] | None = None,
+        *,
+        heavy_io: int | None = None,
+        config: Config | None = None,
     ) -> None:
-        """Starts the daemons.
+        """Starts the daemons, and waits until they are there.
+
+        What is not given, or None, is as `config` says: `cpu`, `io`, `memory`.
 
         Args:
             cpu: CPU slots; None: the cores this process may use.
             io: IO slots, started on demand; None: 4 for each CPU slot.
-            memory: Memory of all its steps, in bytes or as "8GB"; None: what this process may use.
+            memory: Memory of all its steps together, in bytes or as "8GB"; None: what this process may use.
             gpu: GPUs; None: those this process may use.
             resources: `{name: number}` of what else steps may ask for with `Hint.resource`.
+            heavy_io: "heavy_io" steps at a time; None: 4.
+            config: Also for its runs and single calls, as with a Client; None: `Config.load()`.
 
         Raises:
             ConfigError: A size is not a whole number from 1 to 10,000, a name none for a resource, or there is no place
                 for temporary files.
             ClusterError: The daemons do not start.
+            StalledError: The worker has ended while it started.
         """
-        self.cpu = host.cpu_capacity() if cpu is None else check_slots("cpu", cpu)
-        self.io = 4 * self.cpu if io is None else check_slots("io", io)
-        self.memory = host.memory_capacity() if memory is None else checked_bytes("memory", memory)
+        self.config = checked_config(config)
+        sizes = settle(config, cpu=cpu, io=io, memory=memory)
+        self.cpu = host.cpu_capacity() if sizes.cpu is None else sizes.cpu
+        self.io = 4 * self.cpu if sizes.io is None else sizes.io
+        self.memory = host.memory_capacity() if sizes.memory_bytes is None else sizes.memory_bytes
         check_count("gpu", gpu or 0, SLOTS_LIMIT, least=0)
+        self.heavy_io = HEAVY_IO_PERMITS if heavy_io is None else heavy_io
+        check_count("heavy_io", self.heavy_io, SLOTS_LIMIT, least=0)
         self.gpu = host.gpu_capacity(gpu)
         self.resources = _checked_resources(resources or {})
         self._calls = None
@@ -93,7 +108,7 @@ class LocalCluster(Client):
         parent = str(os.getpid())
         self._spawn("pfw_coordinator", "--bind", address, "--parent-pid", parent)
         sizes = ["--cpu", str(self.cpu), "--io", str(self.io), "--gpu", str(self.gpu)]
-        sizes += ["--memory", f"{self.memory}B"]
+        sizes += ["--memory", f"{self.memory}B", "--heavy-io", str(self.heavy_io)]
         resources = [f"--resource={name}={number}" for name, number in self.resources.items()]
         self._spawn("pfw_worker", address, *sizes, *resources, "--parent-pid", parent)
         names = ("coordinator", "worker")
@@ -101,6 +116,16 @@ class LocalCluster(Client):
         self._link = Link(address, processes=watched)
         self._link.session.on_printed = self.echo.put
         self._connect(START_S)
+        self._await_worker()
+
+    def _await_worker(self) -> None:
+        # Both daemons start at the same time, so there is little to wait for. Without it other clients of this
+        # address, and whoever asks who works here, would find nobody now and then.
+        deadline = time.monotonic() + START_S
+        while not self.workers():
+            if time.monotonic() > deadline:
+                raise ClusterError(f"the worker of the local cluster is not there after {START_S:g} s")
+            time.sleep(LOOK_S)
 
     def _spawn(self, module: str, *arguments: str) -> None:
         environment = {
@@ -151,7 +176,7 @@ class LocalCluster(Client):
 
     def _check_demands(self, graph: Graph) -> None:
         # There will never be another worker, so what it cannot run is said before anything runs.
-        resources = {**self.resources, MEMORY: self.memory, GPU: self.gpu, HEAVY_IO: HEAVY_IO_PERMITS}
+        resources = {**self.resources, MEMORY: self.memory, GPU: self.gpu, HEAVY_IO: self.heavy_io}
         offer = Offer((self.cpu, self.io, sys.maxsize), resources)
         for number, spec in enumerate(graph.specs):
             demand = demand_of(spec)
@@ -210,13 +235,15 @@ class _Shared:
         """In a forked child."""
         self._lock = threading.Lock()
 
-    def need(self, cpu: int | None, io: int | None) -> LocalCluster:
-        """The cluster for these sizes."""
+    def need(self, config: Config) -> LocalCluster:
+        """The cluster with the sizes that a run's config says."""
         # Its slots have the folder, environment and sys.path that this process had when they were started.
-        key = (cpu, io, os.getpid(), os.getcwd(), tuple(sys.path), tuple(os.environ.items()))
+        sizes = (config.cpu, config.io, config.memory)
+        key = (sizes, os.getpid(), os.getcwd(), tuple(sys.path), tuple(os.environ.items()))
         with self._lock:
             if self._cluster is None or key != self._key or not self._cluster.is_usable:
-                self._replace(LocalCluster(cpu, io))
+                # Of the rest of its config each run brings its own.
+                self._replace(LocalCluster(config=Config(cpu=config.cpu, io=config.io, memory=config.memory)))
                 self._key = key
             assert self._cluster is not None
             self._cluster.used_at = time.monotonic()
@@ -251,14 +278,14 @@ os.register_at_fork(after_in_child=_shared.renew_lock)
 _alive: weakref.WeakSet[LocalCluster] = weakref.WeakSet()
 
 
-def shared_cluster(cpu: int | None = None, io: int | None = None) -> LocalCluster:
-    """The cluster that runs without `on=` share; started now if there is none of these sizes.
+def shared_cluster(config: Config) -> LocalCluster:
+    """The cluster that runs without `on=` share; started now if there is none of the sizes that their config says.
 
     Raises:
         ConfigError: As LocalCluster.
         ClusterError: As LocalCluster.
     """
-    return _shared.need(cpu, io)
+    return _shared.need(config)
 
 
 @atexit.register

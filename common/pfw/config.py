@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from pfw.checks import check_count, check_number, check_slots, check_timeout, checked_priority
+from pfw.checks import check_count, check_number, check_slots, check_timeout, checked_bytes, checked_priority
 from pfw.errors import ConfigError, did_you_mean
 from pfw.lifecycle import MODES, ON_FAILURE
 from pfw.node import Deferred, MapNode, Node
@@ -55,6 +55,10 @@ def _timeout(label: str, value: Any) -> float | None:
 
 def _slots(label: str, value: Any) -> Any:
     return None if value is None else check_slots(label, value)
+
+
+def _memory(label: str, value: Any) -> Any:
+    return None if value is None else checked_bytes(label, value)
 
 
 def _steps(label: str, value: Any) -> Any:
@@ -132,6 +136,9 @@ class Config:
     cpu: int | None = None
     #: IO slots of the local cluster; None: 4 for each CPU slot.
     io: int | None = None
+    #: Memory of all steps of the local cluster together, bytes or a text such as "8GB" (kept as bytes); None: what this
+    #: process may use.
+    memory: int | str | None = None
     #: For steps that set none: how many attempts may follow the first one, or a Retry.
     retry: int | Retry = 0
     #: For steps that set none: time between the request to stop and the end by force, s.
@@ -185,6 +192,12 @@ class Config:
         return self.progress
 
     @property
+    def memory_bytes(self) -> int | None:
+        """`memory` as it is kept."""
+        assert not isinstance(self.memory, str)  # made bytes by its check
+        return self.memory
+
+    @property
     def step_defaults(self) -> StepDefaults:
         """For options that steps do not set."""
         assert isinstance(self.retry, Retry)  # made one by its check
@@ -195,6 +208,7 @@ _RULES = {
     "mode": _Rule(_one_of(MODES), str),
     "cpu": _Rule(_slots, _number),
     "io": _Rule(_slots, _number),
+    "memory": _Rule(_memory, str),
     "retry": _Rule(_retry, _number),
     "grace": _Rule(_seconds, _number),
     "step_timeout": _Rule(_timeout, _number),
@@ -218,11 +232,21 @@ def settle(config: Config | None, **given: Any) -> Config:
         ConfigError: A value cannot be; the message says which one.
     """
     changes = {name: value for name, value in given.items() if value is not None}
-    if config is None:
+    found = checked_config(config)
+    if found is None:
         return Config.load(**changes)
-    if not isinstance(config, Config):
+    return found.replace(**changes) if changes else found
+
+
+def checked_config(config: Any) -> Config | None:
+    """Returns what was given as `config`.
+
+    Raises:
+        ConfigError: It is neither a Config nor None.
+    """
+    if config is not None and not isinstance(config, Config):
         raise ConfigError(f"config is a Config, not {config!r}")
-    return config.replace(**changes) if changes else config
+    return config
 
 
 # ---------------------------------------------------------------- places of values

@@ -23,6 +23,7 @@ from pfw.facts import (
     SUCCEEDED,
 )
 from pfw.graph import IF_ALL, Graph
+from pfw.inherited import StepDefaults
 from pfw.link import Link
 from pfw.messages import FactRow
 from pfw.record import RunRecord
@@ -76,11 +77,19 @@ class Future(concurrent.futures.Future[Any]):
 class Calls:
     """The open run of one client."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, defaults: StepDefaults) -> None:
+        """Opens it.
+
+        Args:
+            link: Of the client.
+            defaults: For options that steps do not set.
+        """
         self._link = link
+        self._defaults = defaults
         self._record = RunRecord("calls", "parallel", Graph([], [], [], [], [], [], [], []), None, is_open=True)
         self._futures: dict[int, Future] = {}
         self._functions: weakref.WeakKeyDictionary[StepFunction, bytes] = weakref.WeakKeyDictionary()
+        #: As they are called here, with the defaults.
         self._steps: weakref.WeakKeyDictionary[Callable[..., Any], StepFunction] = weakref.WeakKeyDictionary()
         self._count = 0
         #: What calls have failed with, for those that needed their results.
@@ -131,15 +140,16 @@ class Calls:
                 return sent
 
     def _step(self, fn: Callable[..., Any]) -> StepFunction:
-        if isinstance(fn, StepFunction):
-            return fn
         try:
             step = self._steps.get(fn)
             if step is None:
-                step = self._steps[fn] = StepFunction(fn)
+                step = self._steps[fn] = self._settled(fn)
             return step
         except TypeError:  # it cannot be hashed or referred to weakly, so it is wrapped each time
-            return StepFunction(fn)
+            return self._settled(fn)
+
+    def _settled(self, fn: Callable[..., Any]) -> StepFunction:
+        return (fn if isinstance(fn, StepFunction) else StepFunction(fn)).settled(self._defaults)
 
     def _scan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scan[Future] | BaseException:
         """The call as it travels; or the exception of an argument that has failed."""

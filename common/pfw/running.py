@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pfw.cancellation import CancellationToken
 from pfw.config import Config, Keep, settle
@@ -32,6 +32,7 @@ def run(
     on: Client | str | None = None,
     cpu: int | None = None,
     io: int | None = None,
+    memory: int | str | None = None,
     config: Config | None = None,
     token: CancellationToken | None = None,
     progress: Progress | None = None,
@@ -43,8 +44,8 @@ def run(
 ) -> Run:
     """Runs a workflow and waits for its end.
 
-    What is not given, or None, is as `config` says: `mode`, `cpu`, `io`, `progress`, `timeout`, `on_failure`, `keep`,
-    `priority`.
+    What is not given, or None, is as `config` says: `mode`, `cpu`, `io`, `memory`, `progress`, `timeout`, `on_failure`,
+    `keep`, `priority`.
 
     Args:
         wf: The workflow.
@@ -53,7 +54,9 @@ def run(
         on: Where: None for a local cluster, kept from run to run; a Client or LocalCluster; or a coordinator's address.
         cpu: CPU slots of the local cluster; None: the cores this process may use.
         io: IO slots of the local cluster; None: 4 for each CPU slot.
-        config: What holds for options that are not given, and for steps; None: `Config.load()`.
+        memory: Memory of all steps of the local cluster, in bytes or as "8GB"; None: what this process may use.
+        config: What holds for options that are not given, and for steps; None: what `on` was made with, else
+            `Config.load()`.
         token: Cancelling it cancels the run; if it is cancelled already nothing is executed.
         progress: Who is told of events: a function, "bar", "console", a path that ends in .jsonl, a tracker, or a list
             of them; on a thread of their own.
@@ -85,9 +88,9 @@ def run(
     4
     """
     _refuse_event_loop()
-    settled = settle(
-        config, mode=mode, cpu=cpu, io=io, progress=progress, timeout=timeout, on_failure=on_failure, keep=keep,
-        priority=priority,
+    settled = _settle(
+        config, on, mode=mode, cpu=cpu, io=io, memory=memory, progress=progress, timeout=timeout,
+        on_failure=on_failure, keep=keep, priority=priority,
     )  # fmt: skip
     found = _begin(wf, on, settled, token, is_inline=True)
     _wait(found)
@@ -102,18 +105,24 @@ def start(
     on: Client | str | None = None,
     cpu: int | None = None,
     io: int | None = None,
+    memory: int | str | None = None,
     config: Config | None = None,
     token: CancellationToken | None = None,
     progress: Progress | None = None,
     timeout: float | None = None,
     on_failure: str | None = None,
     keep: Keep | None = None,
+    check: bool = True,
     priority: int | None = None,
 ) -> Run:
-    """Starts a workflow and returns at once; arguments and errors as for `run`. The run ends with this process."""
-    settled = settle(
-        config, mode=mode, cpu=cpu, io=io, progress=progress, timeout=timeout, on_failure=on_failure, keep=keep,
-        priority=priority,
+    """Starts a workflow and returns at once; arguments and errors as for `run`. The run ends with this process.
+
+    `check` is there so that the same options can be given to `run` and `start`: what has only been started has not
+    failed yet. `Run.check` and `Run.value` raise what `run` would.
+    """
+    settled = _settle(
+        config, on, mode=mode, cpu=cpu, io=io, memory=memory, progress=progress, timeout=timeout,
+        on_failure=on_failure, keep=keep, priority=priority,
     )  # fmt: skip
     return _begin(wf, on, settled, token, is_inline=False)
 
@@ -126,6 +135,7 @@ async def arun(
     on: Client | str | None = None,
     cpu: int | None = None,
     io: int | None = None,
+    memory: int | str | None = None,
     config: Config | None = None,
     token: CancellationToken | None = None,
     progress: Progress | None = None,
@@ -136,9 +146,9 @@ async def arun(
     priority: int | None = None,
 ) -> Run:
     """As `run`, for use in an event loop, which it does not block. If its task is cancelled, so is the run."""
-    settled = settle(
-        config, mode=mode, cpu=cpu, io=io, progress=progress, timeout=timeout, on_failure=on_failure, keep=keep,
-        priority=priority,
+    settled = _settle(
+        config, on, mode=mode, cpu=cpu, io=io, memory=memory, progress=progress, timeout=timeout,
+        on_failure=on_failure, keep=keep, priority=priority,
     )  # fmt: skip
     # Starting a cluster and waiting block, so they are done on a thread.
     found = await asyncio.to_thread(_begin, wf, on, settled, token, is_inline=False)
@@ -148,6 +158,11 @@ async def arun(
         found.ask_to_end("its task was cancelled")
         raise
     return found.check() if check else found
+
+
+def _settle(config: Config | None, on: Client | str | None, **given: Any) -> Config:
+    # An address has no config; what a Client is need not be known here, which would load what it rests on.
+    return settle(getattr(on, "config", None) if config is None else config, **given)
 
 
 def _begin(
@@ -164,18 +179,18 @@ def _begin(
         return _begin_here(wf, config, token, is_inline=is_inline)
     # Before a cluster is started for it: what can be said of the workflow is said at once.
     kept_steps(wf.compile(config.step_defaults), config.keep)
-    found = _client(on, config.cpu, config.io).submit_run(wf, config)
+    found = _client(on, config).submit_run(wf, config)
     if token is not None:
         found.obey(token)
     return found
 
 
-def _client(on: Client | str | None, cpu: int | None, io: int | None) -> Client:
+def _client(on: Client | str | None, config: Config) -> Client:
     from pfw.client import Client
     from pfw.cluster import shared_cluster
 
     if on is None:
-        return shared_cluster(cpu, io)
+        return shared_cluster(config)
     return on if isinstance(on, Client) else _client_at(str(on))
 
 

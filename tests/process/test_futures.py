@@ -15,14 +15,18 @@ import pytest
 
 from helpers import steps, wait_until
 from pfw import (
+    Client,
     ClusterError,
+    Config,
     LocalCluster,
     PfwError,
     Retry,
     StalledError,
     StepCrashedError,
+    StepTimeoutError,
     UnpicklableError,
     Workflow,
+    current,
     host,
     run,
     step,
@@ -47,6 +51,38 @@ def test_steps_are_called_with_their_options(cluster: LocalCluster) -> None:
     assert cluster.submit(step(steps.double_async), 4).result(20) == 8
     assert cluster.submit(lambda x: x + 1, 1).result(20) == 2
     assert cluster.submit(int, "7").result(20) == 7
+
+
+def test_calls_have_what_the_config_says(cluster: LocalCluster) -> None:
+    def flow(attempt: int) -> Workflow:
+        with Workflow() as wf:
+            step(steps.fail_until)(attempt, "inner")
+        return wf
+
+    def give_up() -> None:
+        raise KeyError(current().attempt)
+
+    patient = Config(retry=Retry(retries=2, backoff=0.001, give_up=KeyError), step_timeout=1, grace=0.1)
+    with Client(cluster.address, config=patient) as client:
+        assert client.submit(steps.fail_until, 3, "third time").result(20) == "third time"
+        assert client.gather(client.map(step(steps.fail_until), [2, 3], "ab")) == ["a", "b"]
+        with pytest.raises(ConnectionError, match="attempt 1"):  # the step says so itself
+            client.submit(step(steps.fail_until, retry=0), 2).result(20)
+        with pytest.raises(KeyError, match="1"):
+            client.submit(give_up).result(20)
+        with pytest.raises(StepTimeoutError):
+            client.submit(step(steps.nap, retry=0), 60).result(20)
+        # Its runs have them too, unless they have others.
+        assert client.run(flow(3)).value == "inner"
+        assert run(flow(3), on=client, config=Config(), check=False).errors["fail_until"].attempts == 1
+    with pytest.raises(ConnectionError, match="attempt 1"):
+        cluster.submit(steps.fail_until, 2).result(20)
+
+
+def test_calls_have_what_the_variables_say(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PFW_RETRY", "1")
+    with Client(cluster.address) as client:
+        assert client.submit(steps.fail_until, 2, "again").result(20) == "again"
 
 
 def test_map_keeps_the_order(cluster: LocalCluster) -> None:

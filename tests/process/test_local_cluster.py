@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,21 @@ import pytest
 
 from helpers import steps, wait_until
 from helpers.scripts import HOLD, Script, new_script
-from pfw import ConfigError, LocalCluster, PfwError, Workflow, arun, run, start, step
+from pfw import (
+    Client,
+    Config,
+    ConfigError,
+    Hint,
+    LocalCluster,
+    PfwError,
+    StalledError,
+    UnschedulableError,
+    Workflow,
+    arun,
+    run,
+    start,
+    step,
+)
 
 give = step(steps.give)
 
@@ -206,13 +222,13 @@ def test_a_daemon_that_is_killed_is_an_error_and_no_hang(script: Script, name: s
 def test_a_lost_shared_cluster_is_replaced(script: Script) -> None:
     output = script.run("""
         import os, signal
-        from pfw import PfwError, Workflow, run, step
+        from pfw import Config, PfwError, Workflow, run, step
         from pfw.cluster import shared_cluster
 
         wf = Workflow()
         wf.add(abs, -1)
         print(run(wf, cpu=1, io=1).value)
-        cluster = shared_cluster(1, 1)
+        cluster = shared_cluster(Config(cpu=1, io=1))
         os.kill(cluster.workers()[0]["pid"], signal.SIGKILL)
         while cluster.is_usable:
             try:
@@ -300,3 +316,41 @@ def test_io_slots_are_started_when_they_are_wanted(tmp_path: Path) -> None:
 def test_sizes_that_cannot_be_are_refused(sizes: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="number of slots"):
         LocalCluster(**sizes)
+
+
+def test_sizes_come_from_variables_and_the_worker_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in {"CPU": "1", "IO": "7", "MEMORY": "300MB"}.items():
+        monkeypatch.setenv(f"PFW_{name}", text)
+    with LocalCluster(io=3, heavy_io=2) as own, Client(own.address) as other:
+        (worker,) = other.workers()
+        assert (worker["cpu"], worker["io"], worker["resources"]["memory"]) == (1, 3, 300_000_000)
+        assert worker["resources"]["heavy_io"] == 2
+        assert own.workers()[0]["pid"] == worker["pid"]
+
+
+def python_with(tmp_path: Path, what: str) -> str:
+    """A Python that does this before it is a worker."""
+    file = tmp_path / "python"
+    file.write_text(f'#!/bin/sh\ncase "$*" in *pfw_worker*) {what};; esac\nexec {shlex.quote(sys.executable)} "$@"\n')
+    file.chmod(0o700)
+    return str(file)
+
+
+def test_a_worker_that_is_slow_to_start_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", python_with(tmp_path, "sleep 0.5"))
+    with LocalCluster(cpu=1, io=1) as own, Client(own.address) as other:
+        assert [worker["cpu"] for worker in other.workers()] == [1]
+
+
+def test_a_worker_that_does_not_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", python_with(tmp_path, "exit 1"))
+    with pytest.raises(StalledError, match="worker of the local cluster has ended"):
+        LocalCluster(cpu=1, io=1)
+
+
+def test_the_memory_of_a_run_is_that_of_its_local_cluster() -> None:
+    with Workflow() as wf:
+        give.options(hint=Hint.memory("200MB"))(1)
+    assert run(wf, cpu=1, io=1, memory="200MB").value == 1
+    with pytest.raises(UnschedulableError, match=r"200.0 MB of memory of one worker"):
+        start(wf, cpu=1, io=1, config=Config(memory=199_000_000))

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import inspect
 import math
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from helpers import ROOT
-from pfw import Config, ConfigError, Retry, Run, StepFunction, Workflow, current, run, step
+from pfw import (
+    Client,
+    Config,
+    ConfigError,
+    LocalCluster,
+    Retry,
+    Run,
+    StepFunction,
+    Workflow,
+    arun,
+    current,
+    run,
+    start,
+    step,
+)
 from pfw.config import _RULES, settle
 
 
@@ -37,6 +55,7 @@ BAD: dict[str, list[Any]] = {
     "mode": ["paralell", 1, None, ["parallel"]],
     "cpu": [0, -1, 10_001, "2", True, 2.0, math.nan],
     "io": [0, -1, 10_001, "2", True, 2.0, math.inf],
+    "memory": [0, -1, "2", "much", "-1GB", "", True, 2.0, math.nan, 1 << 53],
     "retry": [-1, 1.5, "3", True, math.nan, None, {"retries": 3}],
     "grace": [-0.1, math.nan, math.inf, "1", True, None, 1e9],
     "step_timeout": [0, -0.1, math.nan, math.inf, "1", True, 1e9],
@@ -65,6 +84,8 @@ def test_what_is_good_has_one_form() -> None:
     assert config.replace(cpu=3) == Config(retry=2, grace=1, keep=["a", "b"], cpu=3)
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.cpu = 4  # type: ignore[misc]
+    assert Config(memory="1.5 GiB") == Config(memory=3 << 29)
+    assert Config(memory="2GB").replace(cpu=1).memory == Config().replace(memory="2GB").memory == 2 * 10**9
     with pytest.raises(TypeError, match="cpus"):
         Config(cpus=4)  # type: ignore[call-arg]
 
@@ -72,13 +93,16 @@ def test_what_is_good_has_one_form() -> None:
 def test_a_keyword_wins_over_the_variable_over_the_file_over_the_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = toml(tmp_path, 'cpu = 3\nio = 5\ngrace = 7\nkeep = ["a", "b"]\n')
+    file = toml(tmp_path, 'cpu = 3\nio = 5\nmemory = "5GB"\ngrace = 7\nkeep = ["a", "b"]\n')
     monkeypatch.setenv("PFW_CONFIG", str(file))
     monkeypatch.setenv("PFW_IO", "6")
     monkeypatch.setenv("PFW_GRACE", "8.5")
     config = Config.load(grace=9)
     assert (config.cpu, config.io, config.grace, config.keep, config.mode) == (3, 6, 9.0, ("a", "b"), "parallel")
     assert settle(None, cpu=1, io=None).cpu == 1
+    assert (config.memory, settle(None, memory=7).memory) == (5 * 10**9, 7)
+    monkeypatch.setenv("PFW_MEMORY", "6GB")
+    assert (Config.load().memory, Config.load(memory="7GB").memory) == (6 * 10**9, 7 * 10**9)
     other = tmp_path / "other.toml"
     other.write_text("cpu = 4\n")
     assert (Config.load(other).cpu, Config.load(str(other)).io) == (4, 6)
@@ -100,7 +124,7 @@ def test_variables_are_read_as_what_their_fields_are(monkeypatch: pytest.MonkeyP
     [
         ("mode", "fast"), ("cpu", "four"), ("cpu", "0"), ("cpu", "2.5"), ("io", "-1"), ("retry", "many"),
         ("retry", "-2"), ("grace", "nan"), ("grace", "inf"), ("grace", "1e999"), ("grace", "-1"),
-        ("on_failure", "go"), ("priority", "1.5"),
+        ("on_failure", "go"), ("priority", "1.5"), ("memory", "much"), ("memory", "8"),
     ],
 )  # fmt: skip
 def test_a_bad_variable_is_named(field: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +141,8 @@ def test_a_bad_variable_is_named(field: str, text: str, monkeypatch: pytest.Monk
     [
         ("cpu = 0", "cpu in .*pfw.toml is a number of slots from 1 to 10,000, not 0"),
         ('io = "8"', "io in .*pfw.toml is a number of slots from 1 to 10,000, not '8'"),
+        ("memory = -1", "memory in .*pfw.toml is a number of bytes, or a text .*, not -1"),
+        ("memory = true", "memory in .*pfw.toml is a number of bytes, or a text .*, not True"),
         ("grace = nan", "grace in .*pfw.toml is a number, 0 or more, not nan"),
         ("grace = true", "grace in .*pfw.toml is a number, 0 or more, not True"),
         ("retry = -1", "retry in .*pfw.toml is a number of attempts"),
@@ -143,9 +169,37 @@ def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path: Path, monkeypatc
         Config.load(file)
 
 
-def test_a_config_is_a_config() -> None:
+@pytest.mark.parametrize("use", [partial(run, Workflow()), partial(Client, "tcp://127.0.0.1:1"), LocalCluster])
+def test_a_config_is_a_config(use: Callable[..., object]) -> None:
     with pytest.raises(ConfigError, match="config is a Config, not 'waves'"):
-        run(Workflow(), config="waves")  # type: ignore[arg-type]
+        use(config="waves")
+
+
+def test_the_doors_take_the_same_options() -> None:
+    options = [inspect.signature(door).parameters for door in (run, start, arun)]
+    assert options[0] == options[1] == options[2]
+    assert list(options[0])[1:] == [
+        "mode", "on", "cpu", "io", "memory", "config", "token", "progress", "timeout", "on_failure", "keep", "check",
+        "priority",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("door", [run, start, lambda wf, **options: asyncio.run(arun(wf, **options))])
+def test_a_bad_size_is_refused_before_anything_is_started(door: Callable[..., object]) -> None:
+    with pytest.raises(ConfigError, match=r"^memory is a number of bytes, .* not '2'"):
+        door(two_steps(), mode="sequential", memory="2")
+
+
+@pytest.mark.parametrize("size", [{"cpu": 0}, {"io": 1.5}, {"memory": "2"}])
+def test_sizes_of_a_local_cluster_have_the_same_rules(size: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=rf"^{next(iter(size))} is"):
+        LocalCluster(**size)
+
+
+def test_a_bad_variable_is_refused_by_a_local_cluster_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PFW_IO", "some")
+    with pytest.raises(ConfigError, match=r"^the variable PFW_IO is"):
+        LocalCluster()
 
 
 # ---------------------------------------------------------------- what it does
