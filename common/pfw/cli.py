@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -17,16 +16,14 @@ from pfw.errors import (
     GraphError,
     OutputNotKeptError,
     RunCancelledError,
+    StalledError,
     StepFailedError,
     UnknownRunError,
+    UnschedulableError,
 )
 from pfw.facts import STATE_NAMES
 from pfw.lifecycle import MODES, ON_FAILURE
 from pfw.table import bytes_text, print_json, seconds_text, shares_text, table, time_text
-
-if TYPE_CHECKING:
-    from pfw.replay import Replay
-    from pfw.workflow import Workflow
 
 #: Exit codes: what `pfw` says to scripts. 1 and 4 are also the ends of runs (pfw.launch).
 OK, USAGE, NOT_CONNECTED, CANCELLED, BUG, INTERRUPTED = 0, 2, 3, 4, 70, 130
@@ -55,16 +52,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(code or OK)
 
 
+#: Steps that fail in a run are dealt with: what is left of them is a function or an argument that cannot be sent.
+_MISTAKES = (GraphError, ConfigError, UnschedulableError, UnknownRunError, OutputNotKeptError, StepFailedError)
+
+
 def code_of(error: Exception) -> int:
     """The exit code for an error that no command has dealt with."""
     if isinstance(error, RunCancelledError):
         return CANCELLED
-    if isinstance(error, ClusterError):
+    if isinstance(error, ClusterError | StalledError):
         return NOT_CONNECTED
-    # Steps that fail in a run are dealt with: what is left is a function or an argument that cannot be sent.
-    if isinstance(error, GraphError | ConfigError | UnknownRunError | OutputNotKeptError | StepFailedError):
-        return USAGE
-    return BUG
+    return USAGE if isinstance(error, _MISTAKES) else BUG
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_CODES)
@@ -100,7 +98,11 @@ def _example(*lines: str) -> str:
 # ---------------------------------------------------------------------------------------------------- pfw run
 
 
-_RUN_EXAMPLE = _example("pfw run examples/code_census.py -p limit=200", "pfw run montage.json --time-scale 0.01 --io 8")
+_RUN_EXAMPLE = _example(
+    "pfw run examples/code_census.py -p limit=200",
+    "pfw run render.py --cpu 4 --memory 8GB --gpu 1 --resource licence=2",
+    "pfw run montage.json --time-scale 0.01 --io 8",
+)
 
 
 @cli.command(epilog=_RUN_EXAMPLE)
@@ -110,6 +112,10 @@ _RUN_EXAMPLE = _example("pfw run examples/code_census.py -p limit=200", "pfw run
 @click.option("--on", metavar="ADDRESS", help="Run on this coordinator. Default: a cluster of this command's own.")
 @click.option("--cpu", type=click.IntRange(1, 10_000), help="CPU slots. Default: the cores this process may use.")
 @click.option("--io", type=click.IntRange(1, 10_000), help="IO slots. Default: 4 for each CPU slot.")
+@click.option("--memory", metavar="SIZE", help='Memory of all steps, as "8GB". Default: what this process may use.')
+@click.option("--gpu", type=click.IntRange(0, 10_000), help="GPUs. Default: those this process may use.")
+@click.option("--resource", "resources", multiple=True, metavar="NAME=N", help="What else steps ask for; repeatable.")
+@click.option("--heavy-io", type=click.IntRange(0, 10_000), help='"heavy_io" steps at a time. Default: 4.')
 @click.option("--timeout", type=float, metavar="S", help="Stop the run after so many seconds. Default: never.")
 @click.option(
     "--on-failure",
@@ -125,8 +131,9 @@ _RUN_EXAMPLE = _example("pfw run examples/code_census.py -p limit=200", "pfw run
 @_json
 def run(
     file: str, parameters: tuple[str, ...], mode: str | None, on: str | None, cpu: int | None, io: int | None,
-    timeout: float | None, on_failure: str | None, keep: tuple[str, ...], detach: bool, time_scale: float | None,
-    bytes_scale: float | None, lane: str | None, progress: str | None, events: str | None, as_json: bool,
+    memory: str | None, gpu: int | None, resources: tuple[str, ...], heavy_io: int | None, timeout: float | None,
+    on_failure: str | None, keep: tuple[str, ...], detach: bool, time_scale: float | None, bytes_scale: float | None,
+    lane: str | None, progress: str | None, events: str | None, as_json: bool,
 ) -> int:  # fmt: skip
     """Run the workflow in a Python file, or replay a recorded one.
 
@@ -139,58 +146,34 @@ def run(
     Defaults can be set in the environment (PFW_MODE, PFW_CPU, ...) and in the TOML file that PFW_CONFIG names.
     """
     from pfw.config import settle
+    from pfw.hint import parse_resource
     from pfw.launch import Order, launch, trackers_for, wants_counter
+    from pfw.source import load_source
 
     kept = keep[0] if keep in (("leaves",), ("all",)) else keep or None
     shown = trackers_for(progress, events)
-    config = settle(None, mode=mode, cpu=cpu, io=io, timeout=timeout, on_failure=on_failure, keep=kept, progress=shown)
-    _check_place(config.mode, on, cpu, io, detach)
+    config = settle(
+        None, mode=mode, cpu=cpu, io=io, memory=memory, timeout=timeout, on_failure=on_failure, keep=kept,
+        progress=shown,
+    )  # fmt: skip
+    sizes = {"cpu": cpu, "io": io, "memory": memory, "gpu": gpu, "resource": resources or None, "heavy-io": heavy_io}
+    _check_place(config.mode, on, [f"--{name}" for name, size in sizes.items() if size is not None], detach)
     if detach and shown:
         raise click.UsageError("--detach follows nothing: give --progress and --events to `pfw attach`")
-    replay, workflow = _load(file, parameters, {"time_scale": time_scale, "bytes_scale": bytes_scale, "lane": lane})
-    return launch(Order(workflow, replay, on, config, wants_counter(progress, config), as_json), detach=detach)
+    offer = {"gpu": gpu, "resources": dict(map(parse_resource, resources)), "heavy_io": heavy_io}
+    scales = {"time_scale": time_scale, "bytes_scale": bytes_scale, "lane": lane}
+    replay, workflow = load_source(file, parameters, scales)
+    return launch(Order(workflow, replay, on, config, offer, wants_counter(progress, config), as_json), detach=detach)
 
 
-def _check_place(mode: str, on: str | None, cpu: int | None, io: int | None, detach: bool) -> None:
+def _check_place(mode: str, on: str | None, sizes: Sequence[str], detach: bool) -> None:
     is_elsewhere = on is not None or detach
-    if is_elsewhere and (cpu or io):
-        raise click.UsageError("--cpu and --io are for a cluster of this command's own; workers have their own sizes")
-    if mode == "sequential" and (is_elsewhere or cpu or io):
-        raise click.UsageError("--mode sequential runs in this process: leave out --on, --detach, --cpu and --io")
-
-
-def _load(file: str, parameters: tuple[str, ...], scales: dict[str, Any]) -> tuple[Replay | None, Workflow]:
-    path, name = Path(file), None
-    if not path.exists() and ":" in file:
-        head, _, name = file.rpartition(":")
-        path = Path(head)
-    given = {key: value for key, value in scales.items() if value is not None}
-    if path.suffix == ".json" and name is None:
-        if parameters:
-            raise click.UsageError("-p is for FILE.py: a recorded workflow has no parameters")
-        from pfw.replay import load_replay
-
-        replay = load_replay(path, **given)
-        return replay, replay.workflow()
-    if path.suffix != ".py":
-        raise click.UsageError(f"{file!r} is neither FILE.py, FILE.py:NAME nor FILE.json")
-    if given:
-        raise click.UsageError(f"--{next(iter(given)).replace('_', '-')} is for FILE.json, a recorded workflow")
-    from pfw.script import load_workflow
-
-    return None, load_workflow(path, name, _pairs(parameters))
-
-
-def _pairs(parameters: tuple[str, ...]) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for text in parameters:
-        key, equals, value = text.partition("=")
-        if not key or not equals:
-            raise click.UsageError(f"-p {text!r}: write -p KEY=VALUE")
-        if key in pairs:
-            raise click.UsageError(f"-p {key} is given twice")
-        pairs[key] = value
-    return pairs
+    if is_elsewhere and sizes:
+        raise click.UsageError(f"{sizes[0]} is for a cluster of this command's own; workers have their own sizes")
+    if mode == "sequential" and (is_elsewhere or sizes):
+        raise click.UsageError(
+            f"--mode sequential runs in this process: leave out {', '.join(['--on', '--detach', *sizes])}"
+        )
 
 
 # ---------------------------------------------------------------------------------------------------- runs elsewhere
@@ -272,7 +255,8 @@ def explain(run_id: str, step: str | None, on: str | None, as_json: bool) -> Non
 @click.argument("step", metavar="STEP")
 @click.option("--pdb", "debug", is_flag=True, help="If it fails, look at it with Python's debugger.")
 @_on
-def replay(run_id: str, step: str, debug: bool, on: str | None) -> int:
+@_json
+def replay(run_id: str, step: str, debug: bool, on: str | None, as_json: bool) -> int:
     """Call a step again here, with what it was called with; the exit code says whether it fails here too.
 
     Code that the run was sent by value comes with it; other modules must be importable here.
@@ -282,7 +266,7 @@ def replay(run_id: str, step: str, debug: bool, on: str | None) -> int:
 
     with Client(on) as client:
         found = client.attach(run_id)
-    return replay_step(found, step, debug=debug)
+    return replay_step(found, step, debug=debug, as_json=as_json)
 
 
 @cli.command(epilog=_example("pfw cancel 3f2a9c01de --reason 'wrong input'"))

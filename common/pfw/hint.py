@@ -206,6 +206,18 @@ def checked_resource(name: Any) -> str:
     return str(name)
 
 
+def parse_resource(text: str) -> tuple[str, int]:
+    """Returns the name and number that NAME=N on a command line says.
+
+    Raises:
+        ConfigError: It is not that.
+    """
+    name, _, number = text.rpartition("=")
+    if not number.isdecimal():
+        raise ConfigError(f"--resource is NAME=N with a whole number, not {text!r}")
+    return checked_resource(name), int(number)
+
+
 def _checked_name(what: str, name: Any) -> str:
     if not checked_text(f"the name of {what}", name) or "/" in name or "=" in name:
         raise ConfigError(f"the name of {what} is a text without / and =, not {name!r}")

@@ -45,6 +45,8 @@ class Order(NamedTuple):
     replay: Replay | None
     on: str | None
     config: Config
+    #: {keyword of LocalCluster: its value} beside what the config says of a cluster of the command's own.
+    offer: Mapping[str, Any]
     #: Whether a counter shows how it goes.
     has_counter: bool
     as_json: bool
@@ -78,7 +80,7 @@ def launch(order: Order, *, detach: bool) -> int:
     if order.on:
         with Client(order.on) as client:
             return _run_on(client, order)
-    with LocalCluster(order.config.cpu, order.config.io) as cluster:
+    with LocalCluster(config=order.config, **order.offer) as cluster:
         cluster.echo.write = sys.stderr.write  # stdout is for the result
         return _run_on(cluster, order)
 
@@ -155,7 +157,7 @@ def output_of(client: Client, run_id: str, step_id: str) -> Any:
     return found.output(step)
 
 
-def replay_step(found: Run, step_id: str, *, debug: bool) -> int:
+def replay_step(found: Run, step_id: str, *, debug: bool, as_json: bool) -> int:
     """Calls a step again in this process and prints what it returns, or how it fails; returns the exit code.
 
     Raises:
@@ -163,8 +165,11 @@ def replay_step(found: Run, step_id: str, *, debug: bool) -> int:
         OutputNotKeptError: What it was called with is not here.
     """
     found.inputs(step_id)  # what is missing is said apart from what the step raises
+    # With --json stdout is for the result; else it is the step's too, as a debugger in it may want.
+    shown = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     try:
-        value = found.replay(step_id)
+        with shown:
+            value = found.replay(step_id)
     except (Exception, SystemExit) as error:
         traceback.print_exception(error)
         if debug:
@@ -172,7 +177,10 @@ def replay_step(found: Run, step_id: str, *, debug: bool) -> int:
 
             pdb.post_mortem(error.__traceback__)
         return CODES["FAILED"]
-    click.echo(repr(value))
+    if as_json:
+        print_json(value)
+    else:
+        click.echo(repr(value))
     return 0
 
 

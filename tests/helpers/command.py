@@ -24,7 +24,7 @@ FLOW = """
 from dataclasses import dataclass
 from pathlib import Path
 
-from pfw import Workflow, step
+from pfw import Hint, Workflow, step
 from beside import triple
 
 if __name__ == "__main__":
@@ -92,6 +92,23 @@ def holding(folder: Path, seconds: float = 60) -> Workflow:
 def ignoring(folder: Path) -> Workflow:
     with Workflow("ignoring") as wf:
         ignore(str(folder))
+    return wf
+
+
+@step(hint=Hint.memory("300MB") + Hint.gpu(2) + Hint.resource("licence") + Hint.resource("seat", 3))
+def render():
+    import os
+    return os.environ["CUDA_VISIBLE_DEVICES"], "seats"
+
+
+@step(hint="heavy_io")
+def write():
+    return 1
+
+
+def demanding() -> Workflow:
+    with Workflow("demanding") as wf:
+        wf.returns([render(), write()])
     return wf
 
 

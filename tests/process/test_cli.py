@@ -33,6 +33,15 @@ def test_a_named_workflow_is_run_in_each_mode(flow: str, mode: str) -> None:
     assert found["steps"] == {"SUCCEEDED": 6}
 
 
+def test_the_commands_own_cluster_has_what_steps_ask_for(flow: str) -> None:
+    offer = ("--cpu", 1, "--io", 1, "--memory", "300MB", "--gpu", 2, "--resource", "licence=1", "--resource", "seat=3")
+    found = result("run", f"{flow}:demanding", *offer, "--heavy-io", 1)
+    assert found["value"] == [["0,1", "seats"], 1]
+    done = expect(2, "run", f"{flow}:demanding", *offer, "--heavy-io", 0)
+    assert "can never run on this cluster: it needs 1 'heavy_io' of one worker" in done.stderr
+    assert "bug" not in done.stderr
+
+
 def test_a_workflow_without_one_value_says_so(flow: str) -> None:
     done = expect(0, "run", f"{flow}:several", "--mode", "sequential")
     assert "add#2" in done.stdout

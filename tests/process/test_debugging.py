@@ -247,6 +247,7 @@ def helper(x):
 
 @step
 def source():
+    print("looking")
     return 41
 
 @step
@@ -276,7 +277,8 @@ def run_id(daemons: Daemons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_pfw_replay_shows_how_a_step_fails(daemons: Daemons, run_id: str) -> None:
     done = expect(1, "replay", run_id, "bad", env=daemons.env)
     assert "ValueError: bad 42" in done.stderr
-    assert expect(0, "replay", run_id, "source", env=daemons.env).stdout == "41\n"
+    assert expect(0, "replay", run_id, "source", env=daemons.env).stdout == "looking\n41\n"
+    assert result("replay", run_id, "source", env=daemons.env) == 41
     assert "no step 'bat'" in expect(2, "replay", run_id, "bat", env=daemons.env).stderr
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from helpers.command import flow
-from pfw.cli import main
+from pfw import StalledError, UnschedulableError
+from pfw.cli import cli, code_of, main
 from pfw.script import MODULE
 
 __all__ = ["flow"]
@@ -31,6 +32,10 @@ USAGE = {
     "a parameter that is none": ["run", "flow.py", "-p", "count"],
     "a parameter twice": ["run", "flow.py", "-p", "count=1", "-p", "count=2"],
     "sizes of somebody else's cluster": ["run", "flow.py", "--on", "tcp://127.0.0.1:9", "--cpu", "2"],
+    "memory of somebody else's cluster": ["run", "flow.py", "--detach", "--memory", "1GB"],
+    "no GPUs of somebody else's cluster": ["run", "flow.py", "--on", "tcp://127.0.0.1:9", "--gpu", "0"],
+    "resources of no cluster": ["run", "flow.py", "--mode", "sequential", "--resource", "licence=1"],
+    "permits of no cluster": ["run", "flow.py", "--mode", "sequential", "--heavy-io", "1"],
     "sequential elsewhere": ["run", "flow.py", "--mode", "sequential", "--detach"],
     "a scale without a recording": ["run", "flow.py", "--time-scale", "1"],
 }
@@ -48,6 +53,10 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], capsys: pytest.Capture
         (["-p", "cuont=3"], "did you mean \"count\""),
         (["-p", "count=three"], "parameter 'count': 'three' is no whole number"),
         (["-p", "double=maybe"], "parameter 'double': 'maybe' is neither true nor false"),
+        (["--memory", "2"], "memory is a number of bytes, or a text with its unit such as"),
+        (["--resource", "licence"], "--resource is NAME=N with a whole number, not 'licence'"),
+        (["--resource", "gpu=1"], "'gpu' is no name for a resource"),
+        (["--gpu", "-1"], "--gpu"),
         (["--keep", "ad"], "did you mean \"add\""),
     ],
 )  # fmt: skip
@@ -58,7 +67,15 @@ def test_a_mistake_is_named_with_what_was_meant(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["run", "attach", "output", "cancel", "runs", "workers", "status", "version"])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(UnschedulableError("no GPU"), 2), (StalledError("its worker was lost"), 3), (KeyError("ours"), 70)],
+)
+def test_only_what_is_a_bug_is_called_one(error: Exception, code: int) -> None:
+    assert code_of(error) == code
+
+
+@pytest.mark.parametrize("command", cli.commands)
 def test_each_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     assert "Example:" in capsys.readouterr().out

@@ -14,8 +14,8 @@ from pfw import messages as m
 from pfw.checks import checked_bytes
 from pfw.connection import find_address
 from pfw.demand import GPU, HEAVY_IO, HEAVY_IO_PERMITS, MEMORY
-from pfw.errors import ConfigError, InternalError, PfwError
-from pfw.hint import checked_resource
+from pfw.errors import InternalError, PfwError
+from pfw.hint import parse_resource
 from pfw.version import __version__
 from pfw_worker.spawner import Spawner
 
@@ -89,7 +89,7 @@ def main(
 def _offered(memory: str | None, gpu: int | None, heavy_io: int, resources: tuple[str, ...]) -> dict[str, int]:
     """What this worker offers beside slots."""
     size = host.memory_capacity() if memory is None else checked_bytes("--memory", memory)
-    own = dict(map(_parse_resource, resources))
+    own = dict(map(parse_resource, resources))
     return {MEMORY: size, GPU: host.gpu_capacity(gpu), HEAVY_IO: heavy_io, **own}
 
 
@@ -108,13 +108,6 @@ def _registration(name: str | None, cpu: int | None, io: int | None, offered: di
         0,
         tuple(offered.items()),
     )
-
-
-def _parse_resource(text: str) -> tuple[str, int]:
-    name, _, number = text.rpartition("=")
-    if not number.isdecimal():
-        raise ConfigError(f"--resource is NAME=N with a whole number, not {text!r}")
-    return checked_resource(name), int(number)
 
 
 def _serve(spawner: Spawner, address: str, registration: m.Register, drain_s: float, parent_pid: int) -> int:
