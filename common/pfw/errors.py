@@ -130,11 +130,29 @@ class RetryExhaustedError(StepFailedError):
     """A step failed at its first try and at every retry: look at `__cause__`, or allow more in `Retry`."""
 
 
-class StepTimeoutError(StepFailedError, TimeoutError):
-    """A step ran for longer than its `timeout`: see in the traceback where it was, or give it more time."""
+class _LastOutputError(StepFailedError):
+    """A step failed from outside: the last that it printed may say where it was."""
+
+    def __init__(self, message: str, *, last_output: str = "", **attributes: Any) -> None:
+        super().__init__(message, **attributes)
+        self.last_output = last_output
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        if not self.last_output.strip():
+            return message
+        return f"{message}\n\nThe last it printed:\n{self.last_output.rstrip()}"
 
 
-class StepCrashedError(StepFailedError):
+class StepTimeoutError(_LastOutputError, TimeoutError):
+    """A step ran for longer than its `timeout`: see in the traceback where it was, or give it more time.
+
+    Attributes:
+        last_output: the last that the step printed, at most 4,000 bytes of it; part of `str(error)`.
+    """
+
+
+class StepCrashedError(_LastOutputError):
     """A step ended the process that it ran in, as often as its crash limit allows.
 
     Look for native code, `os._exit` or a memory killer.
@@ -152,21 +170,13 @@ class StepCrashedError(StepFailedError):
         *,
         signal: int | None = None,
         exit_code: int | None = None,
-        last_output: str = "",
         peak_memory: int | None = None,
         **attributes: Any,
     ) -> None:
         super().__init__(message, **attributes)
         self.signal = signal
         self.exit_code = exit_code
-        self.last_output = last_output
         self.peak_memory = peak_memory
-
-    def __str__(self) -> str:
-        message = super().__str__()
-        if not self.last_output.strip():
-            return message
-        return f"{message}\n\nThe last it printed:\n{self.last_output.rstrip()}"
 
 
 class MemoryLimitError(StepFailedError, MemoryError):

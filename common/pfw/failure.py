@@ -103,11 +103,12 @@ def describe_crash(status: int, last_output: str = "", peak_bytes: int = 0) -> F
     return Failure(FAIL_CRASHED, "StepCrashedError", message, "", b"", number, exit_code, last_output, peak_bytes)
 
 
-def describe_timeout(timeout_s: float, payload: bytes = b"") -> Failure:
+def describe_timeout(timeout_s: float, last_output: str = "", payload: bytes = b"") -> Failure:
     """Describe that an attempt ran for too long.
 
     Args:
         timeout_s: How long it might have run.
+        last_output: The last that it printed.
         payload: What the attempt returned once it was interrupted: a packed Failure says where it was.
     """
     try:
@@ -115,7 +116,7 @@ def describe_timeout(timeout_s: float, payload: bytes = b"") -> Failure:
     except ValueError:  # it had to be killed, or has returned an output
         traceback = ""
     message = f"it ran for longer than its timeout of {timeout_s:g} s"
-    return Failure(FAIL_TIMEOUT, "StepTimeoutError", message, traceback)
+    return Failure(FAIL_TIMEOUT, "StepTimeoutError", message, traceback, last_output=last_output)
 
 
 def _signal_name(number: int) -> str:

@@ -79,8 +79,12 @@ class Notes(NamedTuple):
 
 
 class Printed(NamedTuple):
-    """What attempts have printed since it was last told: (attempt, text). May be lost without harm."""
+    """What attempts have printed since it was last told: (attempt, text). May be lost without harm.
 
+    Numbered in the order of what was printed: one that is not newer than the last is not told again.
+    """
+
+    number: int
     rows: tuple[tuple[int, bytes], ...]
 
 

@@ -59,7 +59,7 @@ class AttemptMetrics:
     queued_at: float
     started_at: float
     ended_at: float
-    #: How long its code ran, and how long it had waited for a slot.
+    #: How long its code ran once it was loaded, and how long it had waited for a slot.
     run_time: float
     wait_time: float
     #: CPU time of its process meanwhile, user and system, with all threads but without child processes.

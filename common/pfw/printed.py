@@ -12,6 +12,8 @@ LOG_PIECE_BYTES: Final = 64 << 10
 #: An attempt that has printed so much is heard in shorter pieces.
 CHATTY_BYTES: Final = 1 << 20
 SHORT_LOG_PIECE_BYTES: Final = 4 << 10
+#: Of an attempt that died or timed out so much of its last output is part of the error.
+LAST_BYTES: Final = 4_000
 #: What is kept of one run's output; the oldest goes first.
 LOG_BYTES: Final = 16 << 20
 #: What a step prints while it runs is told so often at first, and less often the longer it has printed.

@@ -84,6 +84,10 @@ def _make_error(failure: Failure, text: str, step_id: str, attempts: int, retrie
             text, step=step_id, attempts=attempts, remote_traceback=remote, **sizes
         )
         return error
+    if failure.code == FAIL_TIMEOUT:
+        return StepTimeoutError(
+            text, step=step_id, attempts=attempts, remote_traceback=remote, last_output=failure.last_output
+        )
     kind = _ERROR_OF_CODE.get(failure.code, StepFailedError)
     if failure.code == FAIL_ERROR and 0 < retries < attempts:
         kind = RetryExhaustedError
@@ -94,7 +98,6 @@ _ERROR_OF_CODE: Final[dict[int, type[StepFailedError]]] = {
     FAIL_LOST: WorkerLostError,
     FAIL_UNPICKLABLE: UnpicklableError,
     FAIL_MODULE: MissingModuleError,
-    FAIL_TIMEOUT: StepTimeoutError,
 }
 _VERBS: Final = {FAIL_CRASHED: "crashed", FAIL_TIMEOUT: "timed out"}
 

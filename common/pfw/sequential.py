@@ -27,13 +27,13 @@ from pfw.context import Entry
 from pfw.errors import InternalError, StepInterrupt
 from pfw.execution import execute, execute_async, is_interruptible, load_function, report_load_error, uninterrupted
 from pfw.facts import ENDED_INTERRUPTED, ENDED_ITSELF, STATE_NAMES, Cost, pack_capacity, pack_progress, sendable_reason
-from pfw.failure import describe_timeout
+from pfw.failure import Failure, describe_timeout
 from pfw.graph import LANE_CPU
 from pfw.lifecycle import RunLife
-from pfw.printed import Pace
+from pfw.printed import LAST_BYTES, Pace
 from pfw.record import RunRecord
 from pfw.step import open_workflow
-from pfw.usage import Meter
+from pfw.usage import Loads, Meter
 from pfw.wire import unpack_fragment
 
 #: The "worker" that events and metrics name.
@@ -56,7 +56,7 @@ class Sequential:
         self._thread = 0
         #: Whether Ctrl-C was pressed, and whether it may raise where the main thread is now.
         self._is_interrupted = self._may_interrupt = False
-        self._meter = Meter()
+        self._meter, self._loads = Meter(), Loads()
         #: What the step that runs has printed.
         self._printed = Buffer()
         #: The step that executes, since when, and when it may say how far it is.
@@ -186,12 +186,17 @@ class Sequential:
         code, payload = self._call(step, attempt, ends_at if life.deadline is None else min(ends_at, life.deadline))
         now = time.monotonic()
         run_s = now - started
+        if self._loads.ns:
+            run_s -= self._loads.take(self._meter) * 1e-9
         cost = self._meter.end_one(int(run_s * 1e6))
-        life.on_printed(step, WORKER, self._printed.take(), now)
+        printed = self._printed.take()
+        life.on_printed(step, WORKER, printed, now)
         if self._is_cancelled:  # from then on nothing that the step returns counts
             life.cancel(self._reason, self._cancelled_at)
         if self._is_late and not self._is_cancelled:
-            self._end_late(step, started, run_s, b"" if code == oc.OK else payload, now, cost)
+            last_output = printed[-LAST_BYTES:].decode("utf-8", "replace")
+            failure = describe_timeout(life.spec(step).timeout, last_output, b"" if code == oc.OK else payload)
+            self._end_late(step, started, run_s, failure, now, cost)
         elif code == oc.OK:
             life.on_succeeded(step, WORKER, started, run_s, payload, now, cost)
         elif code == oc.EXPANDED:
@@ -202,14 +207,13 @@ class Sequential:
         else:
             life.on_failed(step, WORKER, started, run_s, payload, code == oc.RETRYABLE, now, cost)
 
-    def _end_late(self, step: int, started: float, run_s: float, payload: bytes, now: float, cost: Cost) -> None:
+    def _end_late(self, step: int, started: float, run_s: float, failure: Failure, now: float, cost: Cost) -> None:
         """The step was told that its time is over: what it returned does not count."""
         life = self._life
         life.on_time(now)
         if life.deadline is None and life.cancel_reason:
             life.on_stopped(step, WORKER, ENDED_INTERRUPTED, now, started, run_s, cost)
         else:
-            failure = describe_timeout(life.spec(step).timeout, payload)
             life.on_timed_out(step, WORKER, started, run_s, failure.pack(), now, cost)
 
     def _call(self, step: int, attempt: int, ends_at: float) -> tuple[int, bytes]:
@@ -270,7 +274,8 @@ class Sequential:
         if found is None:
             is_common = True
             try:
-                found, is_common = load_function(self._life.graph.functions[number], entry)
+                with self._loads.measured():
+                    found, is_common = load_function(self._life.graph.functions[number], entry)
             except BaseException as error:  # whatever the function's own module raises, as in a slot
                 found = error
             if is_common:

@@ -1,9 +1,10 @@
-"""What steps cost the process that executes them: CPU time and peak memory. It must not know of steps and messages."""
+"""What steps cost the process that executes them: time, CPU time and peak memory. It knows of no steps and messages."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import Coroutine, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from types import coroutine
 from typing import Any, Final
 
@@ -25,6 +26,10 @@ class Meter:
     def begin(self) -> None:
         """The work begins."""
         self._cpu_ns = time.process_time_ns()
+
+    def leave_out(self, cpu_ns: int) -> None:
+        """So much of the CPU time since `begin` went into something else."""
+        self._cpu_ns += cpu_ns
 
     def end_one(self, run_us: int) -> Cost:
         """What the work, one step that ran for so long, has cost; the next one begins."""
@@ -48,13 +53,44 @@ class Meter:
         return [(cpu_us * run_us // (total_us or 1), peak_bytes) for run_us in runs_us]
 
 
-class Turns:
-    """The CPU time of one task among others of its loop."""
+class Loads:
+    """Time that goes into loading functions, with all that they import: it is no part of what their steps take."""
 
-    __slots__ = ("cpu_ns",)
+    __slots__ = ("_cpu_ns", "ns")
 
     def __init__(self) -> None:
-        self.cpu_ns = 0
+        #: Of this the time that was not taken yet; most steps find that it is 0.
+        self.ns = 0
+        self._cpu_ns = 0
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        """What is done inside is a load."""
+        began_ns, began_cpu_ns = time.monotonic_ns(), time.process_time_ns()
+        try:
+            yield
+        finally:
+            self.ns += time.monotonic_ns() - began_ns
+            self._cpu_ns += time.process_time_ns() - began_cpu_ns
+
+    def take(self, meter: Meter) -> int:
+        """The time since this was last asked, ns; the meter leaves out the CPU time of it."""
+        meter.leave_out(self._cpu_ns)
+        spent_ns, self.ns, self._cpu_ns = self.ns, 0, 0
+        return spent_ns
+
+
+class Turns:
+    """The time of one task among others of its loop."""
+
+    __slots__ = ("_began_ns", "cpu_ns")
+
+    def __init__(self) -> None:
+        self._began_ns = self.cpu_ns = 0
+
+    def run_us(self) -> int:
+        """For how long the task has run, with all that it has awaited; 0 before its first turn."""
+        return (time.monotonic_ns() - self._began_ns) // 1000 if self._began_ns else 0
 
     def cost(self) -> Cost:
         """What the task has cost so far; its share of the process's memory is not known."""
@@ -64,6 +100,7 @@ class Turns:
     def watch(self, work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
         """Awaits the coroutine and adds up the CPU time of its turns; 1.5 µs a turn."""
         resume, value = work.send, None
+        self._began_ns = time.monotonic_ns()
         while True:
             began_ns = time.thread_time_ns()
             try:

@@ -295,7 +295,7 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
         _rows(int, int, float, int, int, float, float, float, bytes, int, int),
     ),
     "Answer": (_is_int, _is_bytes),
-    "Printed": (_rows(int, bytes),), "Progress": (_rows(int, float, float, str),),
+    "Printed": (_is_int, _rows(int, bytes)), "Progress": (_rows(int, float, float, str),),
 }  # fmt: skip
 
 #: By number: the message's class and the checks of its fields.

@@ -314,8 +314,9 @@ class Core:
     def on_printed(self, peer: bytes, msg: m.Printed, now: float) -> None:
         """What attempts have printed."""
         worker = self._worker(peer, now)
-        if worker is None:
+        if worker is None or msg.number <= worker.last_printed:
             return
+        worker.last_printed = msg.number
         for number, text in msg.rows:
             attempt = worker.attempts.get(number)
             if attempt is not None:

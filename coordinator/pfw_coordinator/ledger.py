@@ -134,6 +134,7 @@ class Worker:
         "is_suspect",
         "in_use",
         "last_outcomes",
+        "last_printed",
         "last_seen",
         "mark",
         "marked_at",
@@ -174,9 +175,10 @@ class Worker:
         self.attempts: dict[int, Attempt] = {}
         #: Those that get the output of the attempt with the number before, which is held too. They take no slot.
         self.ahead: set[int] = set()
-        #: Number of the last batch sent and of the last outcomes committed.
+        #: Number of the last batch sent, of the last outcomes committed, and of the last pieces of output told.
         self.batch = 0
         self.last_outcomes = 0
+        self.last_printed = 0
         #: The last batch that had been sent a while ago: the worker should have it by now.
         self.mark = 0
         self.marked_at = now

@@ -80,5 +80,5 @@ SAMPLES: tuple[m.Message, ...] = (
     m.Attached(9, 1, "id", "name", "waves", b"meta", b"graph", "1.2", 4),
     m.Facts(1, 4, 3, 1.7e9, ((1, "worker"),), ((2, 0, 1.5, 1, 1, 1.0, 1.25, 0.25, b"out", 15, 1 << 30),)),
     m.Answer(9, b"body"),
-    m.Printed(((5, b"text"), (6, b"\xff"))),
+    m.Printed(7, ((5, b"text"), (6, b"\xff"))),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,39 @@ def test_what_returns_after_its_timeout_has_timed_out(cluster: LocalCluster, mod
     with pytest.raises(StepTimeoutError) as caught:
         run(wf, mode=mode, on=cluster, keep="all")
     assert caught.value.run.outputs == {}
+
+
+def speak_and_nap(text: str) -> None:
+    print("beginning")
+    print(text, end="")
+    time.sleep(600)
+
+
+async def speak_and_nap_async(text: str) -> None:
+    print("beginning")
+    print(text, end="")
+    await asyncio.sleep(600)
+
+
+def speak_and_hang(text: str) -> None:
+    print("beginning")
+    print(text, end="")
+    steps.swallow(BaseException)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_last_that_it_printed_is_part_of_its_error(cluster: LocalCluster, mode: str) -> None:
+    functions = (speak_and_nap, speak_and_nap_async, *(() if mode == "sequential" else (speak_and_hang,)))
+    with Workflow() as wf:
+        for fn in functions:
+            step(fn, hint=None if fn is speak_and_nap_async else "light_io", timeout=0.2, grace=0.2)("words é")
+        step(print, name="silent", timeout=60)("not theirs")
+    found = run(wf, mode=mode, on=cluster, on_failure="continue", check=False)
+    assert set(found.errors) == {fn.__name__ for fn in functions}
+    for error in found.errors.values():
+        assert isinstance(error, StepTimeoutError)
+        assert error.last_output == "beginning\nwords é"
+        assert str(error).endswith("The last it printed:\nbeginning\nwords é")
 
 
 @pytest.mark.parametrize("mode", MODES)

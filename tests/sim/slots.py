@@ -102,6 +102,7 @@ class SimSlot:
         self._row = row
         self.worker.world.oracle.on_begun(self.worker, self, row, before)
         step = self.worker.world.step_of(row)
+        self._print_later(row, step.duration_s)
         code = step.code_of(row[4])
         self._era += 1
         if code == oc.CRASHED:
@@ -120,16 +121,22 @@ class SimSlot:
         row, (_, start_us) = self._row, self.page
         payload = self.worker.world.oracle.on_ended(self.worker, row, code)
         self._before = payload if code == oc.OK else None
-        self._print(row)
         self._outcomes.append((row[0], code, start_us, self.worker.clock_us() - start_us, payload, 1, 0))
         self._row, self.page = None, (0, 0)
         self._era += 1
         self._next(self._era)
 
-    def _print(self, row: Row) -> None:
-        """Every seventh attempt prints something."""
+    def _print_later(self, row: Row, duration_s: float) -> None:
+        """Every seventh attempt prints something halfway."""
         if row[0] % 7 == 0:
+            self.timeline.after(duration_s / 2, self._print, row)
+
+    def _print(self, row: Row) -> None:
+        if self.is_alive and self._executes(row):
             self._say("printed", (row[0], self.worker.world.oracle.on_prints(row)))
+
+    def _executes(self, row: Row) -> bool:
+        return self._row is row
 
     def _flush(self) -> None:
         if self._outcomes:
@@ -195,6 +202,7 @@ class SimAsyncSlot(SimSlot):
         self._running[row[0]] = (row, self.worker.clock_us(), 0)
         share = self.random.random() if code == oc.CRASHED else 1.0
         self._reschedule(row, step.duration_s * share, code)
+        self._print_later(row, step.duration_s)
         self._show()
 
     def _reschedule(self, row: Row, delay_s: float, code: int) -> None:
@@ -211,8 +219,10 @@ class SimAsyncSlot(SimSlot):
         row, start_us, _ = self._running.pop(attempt)
         self._show()
         payload = self.worker.world.oracle.on_ended(self.worker, row, code)
-        self._print(row)
         self._say("rows", [(attempt, code, start_us, self.worker.clock_us() - start_us, payload, 1, 0)])
+
+    def _executes(self, row: Row) -> bool:
+        return row[0] in self._running and self._running[row[0]][0] is row
 
     def _show(self) -> None:
         self.page = (0, 0)

@@ -223,13 +223,18 @@ def test_what_an_attempt_prints_is_a_fact_of_its_step(rig: CoordinatorRig) -> No
     rig.submit()
     rig.turn()
     rig.now = 100.5
-    rig.core.on_printed(b"a", m.Printed(((1, b"text"), (99, b"of no attempt"))), rig.now)
-    rig.core.on_printed(b"b", m.Printed(((1, b"not its own"),)), rig.now)
+    rig.core.on_printed(b"a", m.Printed(3, ((1, b"text"), (99, b"of no attempt"))), rig.now)
+    rig.core.on_printed(b"b", m.Printed(1, ((1, b"not its own"),)), rig.now)
     said = rig.turn()
     assert said["b"] == [m.Refused(m.REFUSED_VERSION, "not registered here", 1)]
     assert said["client"] == [
         m.Facts(1, 1, 1, EPOCH_S, ((1, "a"),), ((FACT_PRINTED, 0, 100.5, 1, 1, 100.5, 100.5, 0.0, b"text", 0, 0),))
     ]
+    for number in (3, 2):
+        rig.core.on_printed(b"a", m.Printed(number, ((1, b"again"),)), rig.now)
+    assert "client" not in rig.turn(at=101.0), "it came twice, or too late"
+    rig.core.on_printed(b"a", m.Printed(5, ((1, b"more"),)), rig.now)
+    assert [row[8] for row in rig.turn()["client"][0].rows] == [b"more"]
 
 
 def test_a_note_says_that_an_attempt_executes(rig: CoordinatorRig) -> None:

@@ -141,6 +141,16 @@ def test_a_crash_says_what_was_printed_last() -> None:
     assert (again.last_output, again.peak_memory, str(again)) == (error.last_output, error.peak_memory, str(error))
 
 
+def test_a_timeout_says_what_was_printed_last() -> None:
+    where = Failure(failure.FAIL_ERROR, "E", "text", "where it was").pack()
+    found = Failure.unpack(failure.describe_timeout(1.5, "last words\n", where).pack())
+    error = to_error(found, "slow", 1, 0)
+    assert isinstance(error, errors.StepTimeoutError)
+    assert (error.last_output, error.remote_traceback) == ("last words\n", "where it was")
+    assert str(error).endswith("where it was\n\nThe last it printed:\nlast words")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
 def test_who_gives_up_before_has_not_exhausted_its_retries() -> None:
     assert type(to_error(describe(catch(OSError("down"))), "fetch", 2, 2)) is errors.StepFailedError
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from pfw import host, usage
-from pfw.usage import LOOK_US, Meter, Turns
+from pfw.usage import LOOK_US, Loads, Meter, Turns
 
 MIB = 1 << 20
 
@@ -29,6 +29,26 @@ def test_cpu_time_is_what_was_computed_and_not_what_was_waited() -> None:
     meter.begin()
     ((idle_us, _),) = meter.end([1_000_000])
     assert idle_us < 20_000
+
+
+def test_loading_is_no_part_of_what_steps_cost() -> None:
+    meter, loads = Meter(), Loads()
+    meter.begin()
+    for _ in range(2):
+        with loads.measured():
+            burn(0.02)
+    spent_ns = loads.ns
+    assert spent_ns >= 40_000_000
+    assert loads.take(meter) == spent_ns
+    assert (loads.ns, loads.take(meter)) == (0, 0)
+    assert meter.end([1_000])[0][0] < 40_000
+
+
+def test_a_load_that_fails_is_measured_too() -> None:
+    loads = Loads()
+    with pytest.raises(TypeError), loads.measured():
+        burn("for as long as nobody can say")  # type: ignore[arg-type]
+    assert loads.ns
 
 
 def test_steps_that_ran_together_share_their_cpu_time_as_their_run_time() -> None:
@@ -92,6 +112,20 @@ def test_the_turns_of_a_task_are_its_own() -> None:
     assert busy_us >= 40_000
     assert idle_us < 20_000
     assert peak == 0
+
+
+def test_a_task_runs_from_its_first_turn_on() -> None:
+    async def wait() -> list[int]:
+        turns, known = Turns(), []
+        task = asyncio.ensure_future(_await(turns.watch(asyncio.sleep(0.02))))
+        time.sleep(0.05)  # another task has the loop
+        known.append(turns.run_us())
+        await task
+        return [*known, turns.run_us()]
+
+    before, after = asyncio.run(wait())
+    assert before == 0
+    assert 20_000 <= after < 50_000
 
 
 async def _await(found: object) -> object:

@@ -30,13 +30,13 @@ def test_what_attempts_print_is_told_before_their_outcomes(rig: WorkerRig) -> No
     rig.assign(row(1), row(2))
     rig.turn()
     rig.core.on_printed(1, b"one", rig.now)
-    assert rig.turn() == {"messages": [m.Printed(((1, b"one"),))]}
+    assert rig.turn() == {"messages": [m.Printed(1, ((1, b"one"),))]}
     rig.core.on_printed(1, b"more", rig.now)
     rig.core.on_printed(1, b"", rig.now)
     rig.core.on_printed(9, b"not held", rig.now)
     rig.end(1, 1)
     rig.core.on_printed(1, b"too late", rig.now)
-    assert rig.turn()["messages"] == [m.Printed(((1, b"more"),)), rig.outcomes(outcome(1))]
+    assert rig.turn()["messages"] == [m.Printed(2, ((1, b"more"),)), rig.outcomes(outcome(1))]
 
 
 def test_what_was_printed_for_another_coordinator_is_dropped(rig: WorkerRig) -> None:

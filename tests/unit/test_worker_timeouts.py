@@ -41,10 +41,16 @@ def look_at(rig: WorkerRig, now: float) -> dict[str, object]:
 
 
 def timed_out(
-    attempt: int, start_us: int, run_us: int, traceback: str = "", timeout: str = "1", cost: Cost = UNMEASURED
+    attempt: int,
+    start_us: int,
+    run_us: int,
+    traceback: str = "",
+    timeout: str = "1",
+    cost: Cost = UNMEASURED,
+    printed: str = "",
 ) -> m.OutcomeRow:
     text = f"it ran for longer than its timeout of {timeout} s"
-    failure = Failure(FAIL_TIMEOUT, "StepTimeoutError", text, traceback)
+    failure = Failure(FAIL_TIMEOUT, "StepTimeoutError", text, traceback, last_output=printed)
     return (attempt, oc.TIMED_OUT, start_us, run_us, failure.pack(), *cost)
 
 
@@ -70,6 +76,37 @@ def test_whatever_it_returns_then_it_has_timed_out(rig: WorkerRig, code: int) ->
     rig.core.on_slot_outcomes(1, [(1, code, START_US, 1_250_000, payload, 7, 8)], rig.now)
     where = "" if code == oc.OK else "where it was"
     assert rig.turn()["messages"] == [rig.outcomes(timed_out(1, START_US, 1_250_000, where, cost=(7, 8)))]
+
+
+def test_the_last_that_it_printed_is_part_of_its_failure(rig: WorkerRig) -> None:
+    begin(rig, row(1))
+    rig.core.on_printed(1, b"once, ", rig.now)
+    look_at(rig, 101.2)
+    rig.core.on_printed(1, b"and again", rig.now)
+    rig.end(1, 1, code=oc.OK)
+    said = rig.turn()["messages"]
+    assert said[-1].rows == (timed_out(1, 100, 50, cost=(40, 0), printed="once, and again"),)
+
+
+@pytest.mark.parametrize("text", ["of the first", ""])
+def test_nobody_is_charged_with_what_another_one_printed(rig: WorkerRig, text: str) -> None:
+    begin(rig, row(1, us=100), row(2, us=100))
+    if text:
+        rig.core.on_printed(1, text.encode(), rig.now)
+    look_at(rig, 101.0)
+    rig.core.on_slot_died(1, 2, 101_050_000, 11, 0, 101.1, "of the second")
+    failures = {row[0]: Failure.unpack(row[4]) for row in rig.turn(at=101.1)["messages"][-1].rows}
+    assert {number: failure.last_output for number, failure in failures.items()} == {
+        1: text,
+        2: "of the second",
+    }
+
+
+def test_of_one_that_was_killed_it_is_what_its_process_printed(rig: WorkerRig) -> None:
+    begin(rig, row(1))
+    look_at(rig, 101.0)
+    rig.core.on_slot_died(1, 1, START_US, 9, 0, 101.1, "last words")
+    assert rig.turn(at=101.1)["messages"][0].rows == (timed_out(1, START_US, 1_100_000, printed="last words"),)
 
 
 def test_what_it_returned_before_it_was_told_counts(rig: WorkerRig) -> None:

@@ -131,8 +131,8 @@ class AsyncSlot:
         self._tell_printed(attempt, running)
         # A task that is cancelled before its first turn has run nothing of the step.
         code, payload = (outcome.NOT_STARTED, b"") if task.cancelled() else task.result()
-        run_us = _now_us() - running.start_us
-        self._add_outcome((attempt, code, running.start_us, run_us, payload, *running.turns.cost()))
+        turns = running.turns
+        self._add_outcome((attempt, code, running.start_us, turns.run_us(), payload, *turns.cost()))
 
     def _listen(self) -> None:
         if not self._is_listening and self._running:

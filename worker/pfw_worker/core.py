@@ -31,6 +31,7 @@ from pfw.wire import parts
 from pfw_worker.ledger import Held, Slot, Stop, new_held
 from pfw_worker.memory import Weight, judge, pause_s
 from pfw_worker.outfit import Need, Outfit, choose_outfit
+from pfw_worker.pieces import Pieces
 from pfw_worker.progress import Progress
 
 LANES = (LANE_CPU, LANE_IO, LANE_ASYNC)
@@ -122,7 +123,7 @@ class Core:
         self._alone: set[int] = set()
         self._noted, self._progress = set[int](), Progress()
         self._last_batch = self._last_cancel = self._wanted_cancel = 0
-        self._printed_rows: list[tuple[int, bytes]] = []
+        self._pieces = Pieces()
         self._outcome_rows: list[m.OutcomeRow] = []
         self._outcomes_since = now
         self._outbox: dict[int, tuple[m.OutcomeRow, ...]] = {}
@@ -175,7 +176,7 @@ class Core:
         self._outbox.clear()
         self._in_outbox.clear()
         self._outcome_rows.clear()
-        self._printed_rows.clear()
+        self._pieces.clear()
         self._progress.keep(())
         self._blocked.clear()
         self._chains.clear()
@@ -416,13 +417,14 @@ class Core:
         if not stop.timeout_s:
             is_interrupted = code == oc.STOPPED and stop.rung == STOP_INTERRUPT
             return (number, oc.INTERRUPTED, start_us, run_us, b"", cpu_us, peak_bytes) if is_interrupted else row
-        failure = describe_timeout(stop.timeout_s, b"" if code == oc.OK else payload)
+        failure = describe_timeout(stop.timeout_s, self._pieces.end(number), b"" if code == oc.OK else payload)
         return (number, oc.TIMED_OUT, start_us, run_us, failure.pack(), cpu_us, peak_bytes)
 
     def on_printed(self, attempt: int, text: bytes, now: float) -> None:
         """What an attempt has printed since it was last told; of one that is not held any more it is dropped."""
-        if text and attempt in self.attempts:
-            self._printed_rows.append((attempt, text))
+        held = self.attempts.get(attempt)
+        if text and held is not None:
+            self._pieces.add(attempt, text, keeps_end=held.timeout_s > 0)
 
     def on_progress(self, row: m.ProgressRow, now: float) -> None:
         """How far an attempt says that it is; the latest is told with a later look."""
@@ -475,13 +477,15 @@ class Core:
         """Blames the attempt that executed in a slot that has died; what it had not begun goes elsewhere."""
         # Those before it have ended, and how was not told yet. If nobody wants them any more they end here.
         lost = set(orphans[: orphans.index(executing)] if executing in orphans else ()) & self._stops.keys()
+        # In the process of all async steps nobody knows who has printed what.
+        theirs = crash if slot.lane == LANE_ASYNC else crash._replace(last_output="")
         unbegun = []
         for orphan in orphans:
             if orphan == executing:
                 self._blame(orphan, start_us, crash, now, is_killed=slot.is_killed)
             elif orphan in lost or self._is_spent(orphan, slot.lane):
                 is_killed = slot.is_killed or orphan in lost
-                self._blame(orphan, int(slot.held[orphan] * 1e6), crash, now, is_killed=is_killed)
+                self._blame(orphan, int(slot.held[orphan] * 1e6), theirs, now, is_killed=is_killed)
             else:
                 unbegun.append(orphan)
         self._requeue(unbegun)
@@ -515,7 +519,8 @@ class Core:
         self._in_outbox.add(number)
         stop = self._stops.pop(number, None)
         if stop is not None and stop.timeout_s:
-            code, payload = oc.TIMED_OUT, describe_timeout(stop.timeout_s).pack()
+            printed = self._pieces.end(number) or crash.last_output
+            code, payload = oc.TIMED_OUT, describe_timeout(stop.timeout_s, printed).pack()
         elif stop is not None and is_killed:
             code, payload = oc.KILLED, b""
         else:
@@ -551,6 +556,7 @@ class Core:
         if notes:
             self._mail.append(m.Notes(tuple(notes)))
         self._progress.keep(self.attempts)
+        self._pieces.keep(self.attempts)
         progress = self._progress.take(self._noted, now)
         if progress:
             self._mail.append(m.Progress(progress))
@@ -652,8 +658,8 @@ class Core:
                 self._dispatch(lane, now)
         if not self._queues[LANE_CPU]:
             self._recall(now)
-        if self._printed_rows:
-            self._tell_printed()
+        if self._pieces.rows:  # before the outcomes: the coordinator asks what runs whose attempt it was
+            self._mail.extend(self._pieces.take())
         self._tell_outcomes(now)
         wake_at = self._next_heartbeat
         if self.attempts:
@@ -679,11 +685,6 @@ class Core:
         self._kills, self._recalls, self._starts, self._ends, self._has_new_numbers = [], [], [], [], False
         self._forgotten = []
         return box
-
-    def _tell_printed(self) -> None:
-        """Before the outcomes: the coordinator asks what runs whose attempt it was."""
-        rows, self._printed_rows = self._printed_rows, []
-        self._mail.extend(m.Printed(tuple(part)) for part in parts(rows, [len(text) for _, text in rows]))
 
     def _clear(self) -> list[str]:
         """The cancelled runs of which nothing runs here any more."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from pfw import host
-from pfw.printed import Pace, abridge, whole
+from pfw.printed import LAST_BYTES, Pace, abridge, whole
 from pfw_worker.page import StatusPage
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 #: Freed is what was read and lies so far behind; so much unread is not left to wait for the next piece.
 FREE_BYTES: Final = 1 << 20
 FLOOD_BYTES: Final = 4 << 20
-#: Of a process that died so much of its last output is part of the error.
-LAST_BYTES: Final = 4_000
 #: A new file has so many bytes, and /dev/null none: so a slot notices when a step has changed its descriptors.
 FIRST_BYTES: Final = 1
 

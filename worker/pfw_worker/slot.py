@@ -19,7 +19,7 @@ from pfw import execution, outcome
 from pfw.codec import LoadedFunction
 from pfw.context import Entry
 from pfw.errors import StepInterrupt
-from pfw.usage import Meter
+from pfw.usage import Loads, Meter
 from pfw_worker.channel import Channel
 from pfw_worker.page import GENERATION, PRINTED, STOP_INTERRUPT, STOP_SIGNAL, STOP_TIMEOUT, StatusPage
 from pfw_worker.streams import Streams
@@ -44,9 +44,10 @@ SlotOutcome = tuple[int, int, int, int, bytes]
 class Functions:
     """The functions that a slot has been sent; each is loaded when its first step has begun, so that step is blamed."""
 
-    __slots__ = ("_loaded", "_pickled")
+    __slots__ = ("_loaded", "_pickled", "loads")
 
     def __init__(self) -> None:
+        self.loads = Loads()
         self._pickled: dict[int, bytes] = {}
         self._loaded: dict[int, LoadedFunction] = {}
 
@@ -61,7 +62,8 @@ class Functions:
         """Return a function for this attempt; raises whatever its unpickling raises."""
         loaded = self._loaded.get(fn)
         if loaded is None:
-            loaded, is_common = execution.load_function(self._pickled[fn], entry)
+            with self.loads.measured():
+                loaded, is_common = execution.load_function(self._pickled[fn], entry)
             if is_common:
                 self._loaded[fn] = loaded
         return loaded
@@ -210,7 +212,10 @@ class Slot:
             if printed:
                 page.words[PRINTED] = printed
                 self._notes.append((attempt, printed))
-        self._outcomes.append((attempt, code, start_us, time.monotonic_ns() // 1000 - start_us, payload))
+        run_us = time.monotonic_ns() // 1000 - start_us
+        if self._functions.loads.ns:
+            run_us = max(0, run_us - self._functions.loads.take(self._meter) // 1000)
+        self._outcomes.append((attempt, code, start_us, run_us, payload))
         self._collected_bytes += len(payload)
         return payload if code == outcome.OK else None
 

@@ -351,8 +351,10 @@ def _preload() -> None:
     import cloudpickle  # noqa: F401
 
     import pfw.step  # noqa: F401
+    from pfw import codec
     from pfw_worker import async_slot, slot  # noqa: F401
 
+    codec.look_at_modules()
     logging.root.handlers.clear()  # the worker's own: what steps log is theirs
     logging.root.setLevel(logging.WARNING)
     gc.collect()
