@@ -134,33 +134,37 @@ def test_what_returns_after_its_timeout_has_timed_out(cluster: LocalCluster, mod
     assert caught.value.run.outputs == {}
 
 
-def speak_and_nap(text: str) -> None:
-    print("beginning")
-    print(text, end="")
-    time.sleep(600)
+def speakers() -> list[Any]:
+    """Steps that print and then take too long; by value, so that hardly any of their time goes into loading them."""
 
+    def nap(text: str) -> None:
+        print("beginning")
+        print(text, end="")
+        time.sleep(600)
 
-async def speak_and_nap_async(text: str) -> None:
-    print("beginning")
-    print(text, end="")
-    await asyncio.sleep(600)
+    async def nap_async(text: str) -> None:
+        print("beginning")
+        print(text, end="")
+        await asyncio.sleep(600)
 
+    def hang(text: str) -> None:
+        print("beginning")
+        print(text, end="")
+        steps.swallow(BaseException)
 
-def speak_and_hang(text: str) -> None:
-    print("beginning")
-    print(text, end="")
-    steps.swallow(BaseException)
+    late = {"timeout": 1.0, "grace": 0.2}
+    return [step(nap, hint="light_io", **late), step(nap_async, **late), step(hang, hint="light_io", **late)]
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_last_that_it_printed_is_part_of_its_error(cluster: LocalCluster, mode: str) -> None:
-    functions = (speak_and_nap, speak_and_nap_async, *(() if mode == "sequential" else (speak_and_hang,)))
+    speaking = speakers()[: 2 if mode == "sequential" else 3]
     with Workflow() as wf:
-        for fn in functions:
-            step(fn, hint=None if fn is speak_and_nap_async else "light_io", timeout=0.2, grace=0.2)("words é")
+        for speaker in speaking:
+            speaker("words é")
         step(print, name="silent", timeout=60)("not theirs")
     found = run(wf, mode=mode, on=cluster, on_failure="continue", check=False)
-    assert set(found.errors) == {fn.__name__ for fn in functions}
+    assert set(found.errors) == {speaker.name for speaker in speaking}
     for error in found.errors.values():
         assert isinstance(error, StepTimeoutError)
         assert error.last_output == "beginning\nwords é"
