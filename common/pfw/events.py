@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol, TypeVar
 
 from pfw.facts import (
     ENDED_NAMES,
@@ -168,7 +168,8 @@ class RunFinished(Event):
     __slots__ = ()
 
 
-_OF_STEP: dict[int, type[Event]] = {
+#: {kind of fact that ends an attempt or a step: its event}
+OF_STEP: dict[int, type[Event]] = {
     FACT_SUCCEEDED: Completed,
     FACT_RETRYING: Retrying,
     FACT_FAILED: Failed,
@@ -179,8 +180,21 @@ _OF_STEP: dict[int, type[Event]] = {
     FACT_EXPANDED: Expanded,
 }
 
-#: Builds a Completed from one tuple; a quarter of the time of `Completed(...)`.
+#: Build an event from one tuple; a quarter of the time of `Completed(...)`.
+_new_queued, _new_started = partial(tuple.__new__, Queued), partial(tuple.__new__, Started)
 _new_completed = partial(tuple.__new__, Completed)
+
+T = TypeVar("T")
+
+
+class FactReader(Protocol[T]):
+    """Turns a run's facts, read in order, into what somebody is told of them."""
+
+    def read(self, rows: Sequence[FactRow], epoch_s: float, *, may_count: bool = False) -> list[T]:
+        """What these rows mean."""
+
+    def conclude(self, states: Iterable[int], error: Exception, timestamp: float) -> list[T]:
+        """What is said last of a run of which nothing more will be heard."""
 
 
 class EventReader:
@@ -199,7 +213,7 @@ class EventReader:
         #: {step: attempt that is known to execute}
         self._started: dict[int, int] = {}
         #: Of steps in whose place others run: how long their own code ran.
-        self._run_s: dict[int, float] = {}
+        self.own_run_s: dict[int, float] = {}
         self._began = 0.0
 
     def read(self, rows: Sequence[FactRow], epoch_s: float, *, may_count: bool = False) -> list[Event]:
@@ -215,21 +229,21 @@ class EventReader:
         counted: list[FactRow] | None = [] if may_count and len(rows) > COUNT_ABOVE else None
         for row in rows:
             kind = row[0]
-            if kind in _OF_STEP:
-                if self._is_news(row):
+            if kind in OF_STEP:
+                if self.is_news(row):
                     if counted is None:
-                        events += self._before(row, epoch_s)
+                        events += self.before(row, epoch_s)
                     else:
                         counted.append(row)
-                events.append(self._end(row, epoch_s))
+                events.append(self.end(row, epoch_s))
             else:
-                events += self._other(row, epoch_s)
+                events += self.other(row, epoch_s)
         if counted:
-            at = 1 if type(events[0]) is RunStarted else 0
-            events[at:at] = self._count(counted, epoch_s)
+            at = int(rows[0][0] == FACT_RUN_STARTED)
+            events[at:at] = self.count(counted, epoch_s)
         return events
 
-    def _other(self, row: FactRow, epoch_s: float) -> list[Event]:
+    def other(self, row: FactRow, epoch_s: float) -> list[Event]:
         """The events of a fact that ends no attempt."""
         kind, step, at, attempt, *_ = row
         if kind == FACT_RUN_STARTED:
@@ -239,7 +253,7 @@ class EventReader:
             return [self._run_finished(at, epoch_s, RUN_STATE_NAMES[attempt])]
         if kind not in (FACT_STARTED, FACT_PROGRESSED):
             return []
-        events = [] if self._started.get(step) == attempt else self._before(row, epoch_s)
+        events = [] if self._started.get(step) == attempt else self.before(row, epoch_s)
         self._started[step] = attempt
         return [*events, self._progressed(row, epoch_s)] if kind == FACT_PROGRESSED else events
 
@@ -262,30 +276,37 @@ class EventReader:
             total=total or None,
         )  # fmt: skip
 
-    def _is_news(self, row: FactRow) -> bool:
-        """Whether the attempt that ends here had begun without being told of."""
-        kind, step, _, attempt, worker, *_ = row
-        has_begun = kind not in (FACT_SKIPPED, FACT_WAITING) and attempt > 0 and (worker > 0 or kind != FACT_CANCELLED)
-        return self._started.pop(step, None) != attempt and has_begun
+    def is_news(self, row: FactRow) -> bool:
+        """Whether the attempt that ends here had begun without being told of. To be asked once, in order."""
+        attempt = row[3]
+        if self._started.pop(row[1], None) == attempt or attempt == 0:
+            return False
+        kind = row[0]
+        return kind == FACT_SUCCEEDED or (
+            kind not in (FACT_SKIPPED, FACT_WAITING) and (row[4] > 0 or kind != FACT_CANCELLED)
+        )
 
-    def _before(self, row: FactRow, epoch_s: float) -> list[Event]:
-        _, step, _, attempt, worker, queued_at, started_at, *_ = row
-        name = self._workers.get(worker, "")
-        started = Started(self._run_id, self._ids[step], started_at + epoch_s, attempt, name)
+    def before(self, row: FactRow, epoch_s: float) -> list[Event]:
+        """What happened before the attempt ended that nobody was told of."""
+        _, step, _, attempt, worker, queued_at, started_at, _, _, _, _ = row
+        run_id, step_id, name = self._run_id, self._ids[step], self._workers.get(worker, "")
+        started = _new_started((run_id, step_id, started_at + epoch_s, attempt, name, None, None, None, 1, None, None))
         if attempt > 1:
             return [started]
-        return [Queued(self._run_id, self._ids[step], queued_at + epoch_s), started]
+        return [_new_queued((run_id, step_id, queued_at + epoch_s, 0, "", None, None, None, 1, None, None)), started]
 
-    def _count(self, rows: list[FactRow], epoch_s: float) -> list[Event]:
+    def count(self, rows: list[FactRow], epoch_s: float) -> list[Event]:
+        """As `before`, of all these rows in numbers."""
         queued, last = sum([row[3] == 1 for row in rows]), rows[-1]
         found: list[Event] = [Queued(self._run_id, None, last[5] + epoch_s, steps=queued)] if queued else []
         return [*found, Started(self._run_id, None, last[6] + epoch_s, steps=len(rows))]
 
-    def _end(self, row: FactRow, epoch_s: float) -> Event:
+    def end(self, row: FactRow, epoch_s: float) -> Event:
+        """The event of a fact that ends an attempt or a step."""
         kind, step, at, attempt, worker, _, _, run_s, payload, _, _ = row
         step_id, name = self._ids[step], self._workers.get(worker, "")
-        if self._run_s and kind != FACT_RETRYING:
-            run_s = self._run_s.get(step, run_s)
+        if self.own_run_s and kind != FACT_RETRYING:
+            run_s = self.own_run_s.get(step, run_s)
         if kind == FACT_SUCCEEDED:
             return _new_completed(
                 (self._run_id, step_id, at + epoch_s, attempt, name, run_s, None, None, 1, None, None)
@@ -301,12 +322,10 @@ class EventReader:
             message, duration = payload.decode(), None
         elif kind == FACT_EXPANDED:
             # Its end is no news of an attempt.
-            self._run_s[step], self._started[step] = run_s, attempt
+            self.own_run_s[step], self._started[step] = run_s, attempt
         else:
             message, attempt, duration = payload.decode() or f"{self._ids[attempt]} failed", 0, None
-        return _OF_STEP[kind](
-            self._run_id, step_id, at + epoch_s, attempt, name, duration, error=error, message=message
-        )
+        return OF_STEP[kind](self._run_id, step_id, at + epoch_s, attempt, name, duration, error=error, message=message)
 
 
 def _how_cancelled(payload: bytes) -> str:

@@ -6,15 +6,18 @@ import atexit
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pfw.runs import Run
-from pfw.trackers import Tracker
+from pfw.trackers import FileProgress, Tracker, takes_lines
 
 logger = logging.getLogger(__name__)
+
+K = TypeVar("K", bound=Tracker)
+T = TypeVar("T")
 
 #: Runs that trackers are told of; at the end of this process the last events are not to be lost.
 _runs: weakref.WeakSet[Run] = weakref.WeakSet()
@@ -51,8 +54,9 @@ def report(run: Run, trackers: Sequence[Tracker]) -> None:
 
     Those for whom the end of a run waits longer have a thread of their own.
     """
-    for patience_s, group in groupby(sorted(trackers, key=_patience), _patience):
-        thread = threading.Thread(target=_tell, args=(run, list(group)), name="pfw-progress", daemon=True)
+    for (patience_s, are_lines), group in groupby(sorted(trackers, key=_ear), _ear):
+        tell = _tell_lines if are_lines else _tell_events
+        thread = threading.Thread(target=tell, args=(run, list(group)), name="pfw-progress", daemon=True)
         thread.start()
         run.reporters.append(Reporter(thread, patience_s))
         _runs.add(run)
@@ -65,14 +69,26 @@ def _join_all() -> None:
             run.join_reporters()
 
 
-def _patience(tracker: Tracker) -> float:
-    return tracker.patience_s
+def _ear(tracker: Tracker) -> tuple[float, bool]:
+    return tracker.patience_s, takes_lines(tracker)
 
 
-def _tell(run: Run, trackers: list[Tracker]) -> None:
-    for events in run.watch():
+def _tell_events(run: Run, trackers: list[Tracker]) -> None:
+    from pfw.events import EventReader
+
+    _tell(trackers, run.watch(EventReader), lambda tracker, events: tracker.on_events(events))
+
+
+def _tell_lines(run: Run, trackers: list[FileProgress]) -> None:
+    from pfw.lines import LineReader
+
+    _tell(trackers, run.watch(LineReader), lambda tracker, lines: tracker.on_lines(lines))
+
+
+def _tell(trackers: list[K], news: Iterable[list[T]], tell: Callable[[K, list[T]], None]) -> None:
+    for some in news:
         for tracker in list(trackers):
-            if not _try(tracker, partial(tracker.on_events, events)):
+            if not _try(tracker, partial(tell, tracker, some)):
                 trackers.remove(tracker)
                 _try(tracker, tracker.close)
     for tracker in trackers:

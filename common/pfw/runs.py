@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from pfw.call import fill
 from pfw.cancellation import CancellationToken, tie
@@ -23,9 +24,11 @@ from pfw.record import RunRecord
 from pfw.results import OutputMapping, PickledOutputs
 
 if TYPE_CHECKING:
-    from pfw.events import Event
+    from pfw.events import Event, FactReader
     from pfw.metrics import WorkflowMetrics
     from pfw.progress import Reporter
+
+T = TypeVar("T")
 
 #: How often somebody who only watches looks for new events.
 WATCH_S = 0.02
@@ -64,6 +67,8 @@ class Run:
         self._given: set[int] = set()
         #: What tells the trackers of this run.
         self.reporters: list[Reporter] = []
+        #: Set where somebody waits for them to have heard of the end: they need not sleep any longer.
+        self._is_over = threading.Event()
 
     @property
     def id(self) -> str:
@@ -114,6 +119,8 @@ class Run:
 
     def join_reporters(self) -> None:
         """Waits until the trackers have heard of the end, but not for ever: one may hang."""
+        if self.done():  # else those who watch would look without a pause
+            self._is_over.set()
         for reporter in self.reporters:
             reporter.join()
 
@@ -350,29 +357,31 @@ class Run:
 
     def events(self) -> Iterator[Event]:
         """Every event from the start of the run, then further ones as they come, until the run has ended."""
-        for events in self._follow(self._wait_for_news):
+        from pfw.events import EventReader
+
+        for events in self._follow(EventReader, self._wait_for_news):
             yield from events
 
-    def watch(self) -> Iterator[list[Event]]:
+    def watch(self, make: Callable[..., FactReader[T]]) -> Iterator[list[T]]:
         """As `events`, for an onlooker: new ones are looked for every WATCH_S, and one who is behind gets counts."""
-        return self._follow(self._nap, may_count=True)
+        return self._follow(make, self._nap, may_count=True)
 
     def _wait_for_news(self, known: int) -> None:
         self._engine.wait(lambda: self._has_news(known))
 
     def _nap(self, known: int) -> None:
         while not self._has_news(known):
-            time.sleep(WATCH_S)
+            self._is_over.wait(WATCH_S)
 
     def _has_news(self, known: int) -> bool:
         return len(self._record.rows) > known or self._record.is_finished
 
-    def _follow(self, wait: Callable[[int], object], *, may_count: bool = False) -> Iterator[list[Event]]:
-        from pfw.events import EventReader
-
+    def _follow(
+        self, make: Callable[..., FactReader[T]], wait: Callable[[int], object], *, may_count: bool = False
+    ) -> Iterator[list[T]]:
         record = self._record
         wait(0)
-        reader, position = EventReader(record.run_id, record.graph.ids, record.workers, record.name), 0
+        reader, position = make(record.run_id, record.graph.ids, record.workers, record.name), 0
         while True:
             is_last = record.is_finished
             rows = record.rows[position:]

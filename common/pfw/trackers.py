@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 BAR, CONSOLE, SUFFIX = "bar", "console", ".jsonl"
 #: Types of events of which one may stand for several steps.
 COUNTED = ("Queued", "Started")
+#: Lines that are put together before they are written: memory that was just used is faster than fresh memory.
+LINES_AT_ONCE = 512
 
 
 class Tracker:
@@ -128,15 +130,22 @@ class FileProgress(Tracker):
             self._runs += 1
 
     def on_events(self, events: Sequence[Event]) -> None:
-        """Writes their lines, which are in the file when this returns. 1.6 µs an event."""
-        text = "".join(map(to_line, events)).encode()
+        """Writes their lines, which are in the file when this returns."""
+        self.on_lines(list(map(to_line, events)))
+
+    def on_lines(self, lines: Sequence[str]) -> None:
+        """As `on_events`, of events that are lines already."""
         with self._lock:
-            written = 0
-            while self._file is not None and written < len(text):
-                try:
-                    written += self._file.write(text[written:])
-                except OSError as error:
-                    raise OSError(error.errno, error.strerror, self.path) from None
+            for first in range(0, len(lines), LINES_AT_ONCE):
+                self._write("".join(lines[first : first + LINES_AT_ONCE]).encode())
+
+    def _write(self, text: bytes) -> None:
+        written = 0
+        while self._file is not None and written < len(text):
+            try:
+                written += self._file.write(text[written:])
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, self.path) from None
 
     def close(self) -> None:
         """Closes the file, unless another run still writes to it."""
@@ -145,6 +154,11 @@ class FileProgress(Tracker):
             if not self._runs and self._file is not None:
                 self._file.close()
                 self._file = None
+
+
+def takes_lines(tracker: Tracker) -> bool:
+    """Whether it does with events nothing but write `to_line` of them, so that there need be no events."""
+    return isinstance(tracker, FileProgress) and type(tracker).on_events is FileProgress.on_events
 
 
 def describe(event: Event) -> str:

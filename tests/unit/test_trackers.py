@@ -18,8 +18,10 @@ from pfw import (
     ConsoleProgress,
     Event,
     FileProgress,
+    Retry,
     Tracker,
     Workflow,
+    current,
     run,
     step,
 )
@@ -140,6 +142,23 @@ def small() -> Workflow:
     return wf
 
 
+def varied() -> Workflow:
+    """Steps of which one says how far it is, one fails in spite of a retry, and one cannot run."""
+
+    @step
+    def say() -> None:
+        current().progress(1, 2, "half")
+
+    @step(retry=Retry(1, backoff=0.0))
+    def fail() -> None:
+        raise ValueError('"no"')
+
+    wf = Workflow("varied")
+    wf.add(say)
+    wf.add(step(abs), wf.add(fail))
+    return wf
+
+
 TYPES = ["RunStarted", "Queued", "Started", "Completed", "RunFinished"]
 
 
@@ -162,6 +181,28 @@ def test_all_trackers_hear_all_events(tmp_path: Path) -> None:
     assert heard == TYPES
     assert (own.batches, own.is_closed) == (5, True)
     assert [json.loads(line)["type"] for line in path.read_text().splitlines()] == [kind.lower() for kind in TYPES]
+
+
+def test_a_file_has_the_line_of_each_event(tmp_path: Path) -> None:
+    found = run(varied(), mode="sequential", progress=tmp_path / "e.jsonl", on_failure="continue", check=False)
+    assert (tmp_path / "e.jsonl").read_text() == "".join(map(to_line, found.events()))
+    assert {event.type for event in found.events()} >= {"Retrying", "Failed", "Skipped", "Completed", "Progressed"}
+
+
+def test_a_file_of_a_kind_of_its_own_is_told_of_events(tmp_path: Path) -> None:
+    class Ends(FileProgress):
+        def on_events(self, events: Sequence[Event]) -> None:
+            super().on_events([event for event in events if event.type == "Completed"])
+
+    found = run(small(), mode="sequential", progress=Ends(tmp_path / "e.jsonl"))
+    assert (tmp_path / "e.jsonl").read_text() == "".join([to_line(e) for e in found.events() if e.type == "Completed"])
+
+
+def test_whoever_waits_for_the_end_does_not_wait_for_the_next_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pfw.runs.WATCH_S", 3600.0)
+    heard: list[str] = []
+    run(small(), mode="sequential", progress=lambda event: heard.append(event.type))
+    assert heard == TYPES
 
 
 def test_one_that_raises_is_logged_once_and_dropped(caplog: pytest.LogCaptureFixture) -> None:
