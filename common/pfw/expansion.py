@@ -20,6 +20,7 @@ to the run's life as one event:
 * A fragment may hold steps that are skipped from the start: the side of a branch that is not taken.
 * In waves mode the steps of a fragment belong to the wave of the step that they stand for.
 * A run that stops or is cancelled takes no fragment any more: the step is cancelled.
+* An open run takes none either: its fragments run apart, each in a run of its own (`pfw_coordinator.inner`).
 
 The fact of an expansion carries the fragment, so that every reader of the facts, also one that comes later, numbers and
 names its steps as the run does.

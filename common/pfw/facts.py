@@ -74,8 +74,8 @@ class Fact(NamedTuple):
     run_s: float
     #: The output if it is kept, the packed failure, how a step was cancelled (`pack_end`), why a run was or a step was
     #: skipped or waits, what was printed, or an input; for RUN_STARTED and CAPACITY the packed number of slots in each
-    #: lane; for EXPANDED the packed fragment (empty: that of an earlier fact); for
-    #: PROGRESSED the packed progress.
+    #: lane; for EXPANDED the packed fragment (empty: that of an earlier fact, or of another run); for PROGRESSED the
+    #: packed progress.
     payload: bytes
     #: What the attempt cost: CPU time in µs, and peak memory in bytes, each 0 where it was not measured.
     cpu_us: int = 0

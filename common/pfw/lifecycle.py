@@ -595,12 +595,7 @@ class RunLife:
         if self.status != RUN_RUNNING:
             self.on_stopped(step, worker, ENDED_ANYWAY, now, started_at, run_s, cost)
             return
-        self.states[step] = EXPANDED
-        self._again(FACT_EXPANDED, step, worker, started_at, run_s, packed, now, cost)
-        for dependency in self.graph.inputs[step]:
-            self._consume(dependency)
-        self.graph.inputs[step] = ()
-        self.graph.calls[step] = b""
+        self._give_way(step, worker, started_at, run_s, packed, now, cost)
         first = len(self.states)
         self._tails[first + len(fragment.graph.ids) - 1] = Expanded(step, worker, started_at)
         if fragment.taken:
@@ -609,6 +604,45 @@ class RunLife:
         for tail in (len(fragment.graph.ids) - 1, *(tail for _, tail in fragment.taken)):
             if first + tail in self._tails:
                 self._consumers[first + tail] += 1
+
+    def on_expanded_apart(
+        self, step: int, worker: int, started_at: float, run_s: float, now: float, cost: Cost = UNMEASURED
+    ) -> None:
+        """The attempt returned a Workflow, and another run takes the place of the step: this one waits for its end."""
+        self._give_way(step, worker, started_at, run_s, b"", now, cost)
+        self.unfinished += 1
+
+    def on_inner_end(self, step: int, end: Fact, now: float) -> None:
+        """The step has ended in the run that took its place; `end` is the fact there."""
+        if end.kind == FACT_SUCCEEDED:
+            self.on_succeeded(step, end.worker, end.started_at, 0.0, end.payload, now)
+        elif end.kind == FACT_CANCELLED:
+            self.on_stopped(step, 0, ENDED_ANYWAY, now)
+        else:
+            self._retry_or_fail(end.kind, step, end.worker, end.started_at, 0.0, end.payload, False, now, UNMEASURED)
+
+    def on_inner_finished(self, now: float) -> None:
+        """Nothing runs any more in the run that took a step's place."""
+        self.unfinished -= 1
+        self._settle(now)
+
+    def _give_way(
+        self,
+        step: int,
+        worker: int,
+        started_at: float,
+        run_s: float,
+        packed: bytes,
+        now: float,
+        cost: Cost,
+    ) -> None:
+        """The step's own code is done with; it has no output yet."""
+        self.states[step] = EXPANDED
+        self._again(FACT_EXPANDED, step, worker, started_at, run_s, packed, now, cost)
+        for dependency in self.graph.inputs[step]:
+            self._consume(dependency)
+        self.graph.inputs[step] = ()
+        self.graph.calls[step] = b""
 
     def _take_over(self, step: int, first: int, taken: Iterable[tuple[str, int]], now: float) -> None:
         """Steps that wait for an expanded one, or for each other, get their values from tails of its fragment."""
@@ -1032,6 +1066,12 @@ class RunLife:
     def is_released(self, step: int) -> bool:
         """Whether the step succeeded and its output is no longer here."""
         return self.states[step] == SUCCEEDED and self.outputs[step] is None
+
+    def take_facts(self) -> list[Fact]:
+        """The facts since the last time; whoever takes them is their only reader."""
+        facts, self.facts = self.facts, []
+        self.facts_dropped += len(facts)
+        return facts
 
     def release(self, upto: int) -> None:
         """The client of an open run has every fact before position `upto`: they and their outputs may go."""

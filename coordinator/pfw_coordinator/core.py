@@ -42,6 +42,7 @@ from pfw.wire import MESSAGE_BYTES, pack, parts, unpack_fragment, unpack_graph
 from pfw_coordinator.catalogue import Catalogue
 from pfw_coordinator.demands import plan_demands, plan_reservations, release
 from pfw_coordinator.feed import Feed
+from pfw_coordinator.inner import CALL, make_inner, relay
 from pfw_coordinator.ledger import LANES, Attempt, Client, Run, Subscription, Worker, new_attempt
 from pfw_coordinator.placement import Placement, has_chains, plan_chain, plan_recall, plan_round
 from pfw_coordinator.report import report_runs, report_status, report_step, report_workers
@@ -283,11 +284,9 @@ class Core:
     def _on_expanded(
         self, worker: Worker, attempt: Attempt, started: float, run_s: float, payload: bytes, now: float, cost: Cost
     ) -> None:
-        """The step returned a Workflow; an open run has none, since its steps are numbered by its client."""
+        """The step returned a Workflow; that of a call goes to a run of its own."""
         run, step = attempt.run, attempt.step
         try:
-            if run.life.is_open:
-                raise ProtocolError("a single call cannot return a Workflow: run it with Client.run")
             fragment = unpack_fragment(payload)
         except ProtocolError as error:
             failure = Failure(FAIL_ERROR, "GraphError", str(error)).pack()
@@ -295,9 +294,18 @@ class Core:
             return
         graph = fragment.graph
         if run.life.status == RUN_RUNNING:
+            if run.has_calls:
+                run.life.on_expanded_apart(step, worker.number, started, run_s, now, cost)
+                run, step = self._add_inner(run, step, now), CALL
             run.functions.extend([self._functions.use(pickled) for pickled in graph.functions])
         fragment = fragment._replace(graph=graph._replace(functions=[b""] * len(graph.functions)))
         run.life.on_expanded(step, worker.number, started, run_s, fragment, payload, now, cost)
+
+    def _add_inner(self, outer: Run, step: int, now: float) -> Run:
+        inner = make_inner(outer, step, self._next("run"), now)
+        self.runs[inner.number] = outer.inner[step] = inner
+        self._touched[inner] = None
+        return inner
 
     def on_notes(self, peer: bytes, msg: m.Notes, now: float) -> None:
         """Attempts that have executed for a while."""
@@ -461,7 +469,7 @@ class Core:
         )  # fmt: skip
         run = Run(number, run_id, msg.name, client.session, msg.key, life)
         run.priority, run.is_detached, run.meta = msg.priority, bool(msg.is_detached), msg.meta
-        run.version = msg.version
+        run.version, run.has_calls = msg.version, bool(msg.is_open)
         run.blob_digest, run.graph_blob = digest, b"" if self.is_embedded else msg.graph
         run.functions = [self._functions.use(pickled) for pickled in graph.functions]
         self.runs[number] = self._run_of_key[msg.key] = self._run_of_id[run_id] = run
@@ -492,9 +500,8 @@ class Core:
         """A run is to end; any client may ask."""
         if self._client(peer, now) is not None and (run := self.runs.get(msg.run)) is not None:
             self._cancel(run, msg.reason, now)
-            if msg.is_urgent and not run.is_urgent and not run.life.is_finished:
-                run.is_urgent = True
-                self._broadcast_cancel(run)
+            if msg.is_urgent:
+                self._hasten(run)
 
     def on_close_run(self, peer: bytes, msg: m.CloseRun, now: float) -> None:
         """No more steps will come to this open run."""
@@ -612,6 +619,13 @@ class Core:
         if run.life.cancel(reason, now):
             self._touched[run] = None
 
+    def _hasten(self, run: Run) -> None:
+        """What still runs of a cancelled run is killed at once."""
+        if not run.is_urgent and not run.life.is_finished:
+            run.is_urgent = True
+            self._broadcast_cancel(run)
+            self._touched[run] = None
+
     def _broadcast_cancel(self, run: Run) -> None:
         run.life.to_stop.clear()
         run.is_cancel_sent = True
@@ -633,6 +647,9 @@ class Core:
             self._send(worker.peer, m.Forget((run.number,), gone))
         run.workers.clear()
         run.functions = []
+        if run.outer is not None:
+            del self.runs[run.number], run.outer.inner[run.outer_step]
+            return
         self._ended.append(run)
         self._ended_facts += len(run.life.facts)
         run.kept_bytes = len(run.graph_blob) + sum([len(fact.payload) for fact in run.life.facts])
@@ -730,6 +747,7 @@ class Core:
 
     def _review_runs(self, now: float) -> None:
         """What this turn's changes mean for each run they touched."""
+        self._review_inner(now)
         touched, self._touched = self._touched, {}
         for run in touched:
             life = run.life
@@ -746,6 +764,18 @@ class Core:
             self._feed.touch(run)
             if life.is_finished and not run.is_over:
                 self._end_run(run)
+
+    def _review_inner(self, now: float) -> None:
+        """The end of an open run is that of its inner runs, and of theirs it is told first."""
+        for outer in [run for run in self._touched if run.inner and run.life.cancel_reason]:
+            for inner in outer.inner.values():
+                self._cancel(inner, outer.life.cancel_reason.decode(), now)
+                if outer.is_urgent:
+                    self._hasten(inner)
+        for inner in list(self._touched):
+            if inner.outer is not None:
+                relay(inner, inner.outer, now)
+                self._touched[inner.outer] = None
 
     def _note_wake(self, run: Run, wake_at: float) -> None:
         """Looks at the run again at that time."""

@@ -32,7 +32,9 @@ class Run:
         "blob_digest",
         "functions",
         "graph_blob",
+        "has_calls",
         "id",
+        "inner",
         "is_cancel_sent",
         "is_detached",
         "is_over",
@@ -44,6 +46,8 @@ class Run:
         "name",
         "number",
         "outlook",
+        "outer",
+        "outer_step",
         "outlook_of",
         "priority",
         "reserved",
@@ -70,6 +74,11 @@ class Run:
         #: Attaching clients get the graph as it was sent.
         self.graph_blob = b""
         self.blob_digest = b""
+        #: It was submitted as an open run; {call that gave way: its inner run}, and of such a run, where it belongs.
+        self.has_calls = False
+        self.inner: dict[int, Run] = {}
+        self.outer: Run | None = None
+        self.outer_step = 0
         #: The run's function index -> the cluster's function number.
         self.functions: list[int] = []
         self.subscriptions: list[Subscription] = []

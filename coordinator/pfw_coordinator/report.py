@@ -33,8 +33,8 @@ def report_workers(workers: Iterable[Worker], now: float) -> list[dict[str, Any]
 
 
 def report_runs(runs: Iterable[Run], epoch_s: float, now: float) -> list[dict[str, Any]]:
-    """One row for each run that is known, the oldest first."""
-    return [_report_run(run, epoch_s, now) for run in runs]
+    """One row for each run that is known, the oldest first; an inner run is part of another."""
+    return [_report_run(run, epoch_s, now) for run in runs if run.outer is None]
 
 
 def _report_run(run: Run, epoch_s: float, now: float) -> dict[str, Any]:
@@ -74,13 +74,18 @@ def report_step(run: Run, step: int, workers: Iterable[Worker], now: float) -> d
 
 def _waits_for(run: Run) -> str:
     """Why a ready step cannot be given to any worker there is; "" if there is no such step."""
-    waiting = [text for demand, text in run.outlook.items() if run.life.demanding[demand].count]
+    waiting = [
+        text
+        for one in (run, *run.inner.values())
+        for demand, text in one.outlook.items()
+        if one.life.demanding[demand].count
+    ]
     return next(filter(None, waiting), "")
 
 
 def report_status(workers: Iterable[Worker], runs: Iterable[Run]) -> dict[str, Any]:
     """The cluster in numbers."""
-    workers, live = list(workers), [run for run in runs if not run.life.is_finished]
+    workers, live = list(workers), [run for run in runs if not run.life.is_finished and run.outer is None]
     return {
         "workers": len(workers),
         "runs": len(live),

@@ -6,13 +6,25 @@ from collections import Counter
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from pfw.facts import ASSIGNED, BACKOFF, CANCELLED, EXPANDED, READY, RUN_SUCCEEDED, SKIPPED, SUCCEEDED, WAITING
+from pfw.facts import (
+    ASSIGNED,
+    BACKOFF,
+    CANCELLED,
+    EXPANDED,
+    FACT_WAITING,
+    READY,
+    RUN_SUCCEEDED,
+    SKIPPED,
+    SUCCEEDED,
+    WAITING,
+)
 from pfw.graph import IF_ALL, LANE_CPU
 from pfw.lifecycle import RunLife
+from pfw_coordinator.inner import CALL
 
 if TYPE_CHECKING:
     from pfw_coordinator.core import Core as CoordinatorCore
-    from pfw_coordinator.ledger import Worker
+    from pfw_coordinator.ledger import Run, Worker
     from pfw_worker.core import Core as WorkerCore
 
 
@@ -32,7 +44,7 @@ def check(core: CoordinatorCore) -> None:
     for run in core.runs.values():
         expected.update((run.number, step) for step, state in enumerate(run.life.states) if state == ASSIGNED)
         ahead = [w.attempts[number] for w in core.workers.values() for number in w.ahead]
-        check_life(run.life, {attempt.step for attempt in ahead if attempt.run is run})
+        check_life(run.life, {attempt.step for attempt in ahead if attempt.run is run}, len(run.inner))
         for lane, queue in enumerate(run.life.ready):
             assert not queue.count or run in core._waiting[lane], f"run {run.number} waits in lane {lane} unseen"
         wanted = [queue for queue in run.life.demanding.values() if queue.count]
@@ -41,9 +53,21 @@ def check(core: CoordinatorCore) -> None:
         assert run.life.is_finished or len(run.functions) == len(run.life.graph.functions)
         for subscription in run.subscriptions:
             _check_subscription(subscription)
+        _check_inner(core, run)
     assert assigned == expected, f"assigned {expected - assigned}, in a ledger {assigned - expected}"
     _check_functions(core)
     _check_limits(core)
+
+
+def _check_inner(core: CoordinatorCore, run: Run) -> None:
+    """Each call that gave way has an inner run, which keeps no facts; after its end only what goes on beside it."""
+    life = run.life
+    if run.has_calls:
+        assert {step for step, state in enumerate(life.states) if state == EXPANDED} <= set(run.inner)
+    if run.outer is not None and run not in core._touched:
+        assert run.outer.inner[run.outer_step] is run
+        assert life.states[CALL] == run.outer.life.states[run.outer_step]
+        assert {fact.kind for fact in life.facts} <= {FACT_WAITING}
 
 
 def _check_ledger(core: CoordinatorCore, worker: Worker) -> None:
@@ -105,11 +129,17 @@ def _check_functions(core: CoordinatorCore) -> None:
         assert bool(core._functions.pickles[number]) == bool(count)
 
 
-def check_life(life: RunLife, ahead: Collection[int] = ()) -> None:
-    """The counts of a run are what its states say; `ahead` are the steps handed out before their input was there."""
+def check_life(life: RunLife, ahead: Collection[int] = (), inner_runs: int = 0) -> None:
+    """The counts of a run are what its states say; each of its inner runs counts as a step.
+
+    Args:
+        life: Of the run.
+        ahead: The steps handed out before their input was there.
+        inner_runs: How many it has.
+    """
     states = life.states
     finished = [state >= SUCCEEDED for state in states]
-    assert life.unfinished == finished.count(False)
+    assert life.unfinished == finished.count(False) + inner_runs
     queues = (*life.ready, *life.demanding.values())
     queued = [step for queue in queues for bucket in queue._buckets.values() for step in bucket]
     for queue in queues:

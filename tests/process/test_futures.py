@@ -18,6 +18,7 @@ from pfw import (
     Client,
     ClusterError,
     Config,
+    GraphError,
     LocalCluster,
     PfwError,
     Retry,
@@ -160,6 +161,67 @@ def test_a_future_is_no_argument_of_a_workflow(cluster: LocalCluster) -> None:
         step(steps.give)(future)
     with pytest.raises(UnpicklableError):
         run(wf, on=cluster)
+
+
+# ---------------------------------------------------------------- calls that return a Workflow
+
+
+@step
+def fibonacci(n: int) -> Any:
+    if n < 2:
+        return n
+    with Workflow() as wf:
+        step(steps.add)(fibonacci(n - 1), fibonacci(n - 2))
+    return wf
+
+
+def count_down(n: int) -> Any:
+    if not n:
+        return current().step_id
+    with Workflow() as wf:
+        step(count_down)(n - 1)
+    return wf
+
+
+async def square_all(numbers: list[int]) -> Workflow:
+    with Workflow() as wf:
+        squares = step(steps.give)(numbers).map(lambda x: x * x).map(steps.double)
+        small = step(steps.total)(squares).when(lambda x: x < 100).then(lambda x: -x)
+        grown = step(steps.double).loop(1, until=lambda x: x > 100)
+        wf.returns({"squares": squares, "small": small, "grown": grown})
+    return wf
+
+
+def hold_inside(folder: str, name: str, *failing: Any) -> Workflow:
+    with Workflow() as wf:
+        held = step(steps.hold, hint="light_io")(folder, name, 5)
+        wf.returns([held, *(step(steps.fail)(text, held) for text in failing)])
+    return wf
+
+
+def test_a_call_that_returns_a_workflow_has_its_value(cluster: LocalCluster, tmp_path: Path) -> None:
+    held = cluster.submit(hold_inside, str(tmp_path), "it")
+    wait_until((tmp_path / "it").exists, what="the step inside runs")
+    after = cluster.submit(steps.give, {"held": held})
+    assert cluster.gather(cluster.map(fibonacci, range(8))) == [0, 1, 1, 2, 3, 5, 8, 13]
+    found = cluster.submit(square_all, [1, 2, 3]).result(20)
+    assert found == {"squares": [2, 8, 18], "small": -28, "grown": 128}
+    assert cluster.submit(count_down, 30).result(20).endswith("/#30/count_down")
+    assert not held.done()
+    (tmp_path / "go").touch()
+    assert after.result(20) == {"held": [5]}
+    wait_until(lambda: len(cluster.runs()) == 1, what="only the calls' own run is listed")
+
+
+def test_a_failure_inside_is_raised_as_it_was(cluster: LocalCluster, tmp_path: Path) -> None:
+    (tmp_path / "go").touch()
+    future = cluster.submit(hold_inside, str(tmp_path), "it", "inside")
+    after = cluster.submit(steps.give, future)
+    with pytest.raises(ValueError, match="inside") as caught:
+        future.result(20)
+    assert "in fail" in "".join(caught.value.__notes__)
+    assert after.exception(20)
+    assert isinstance(cluster.submit(Workflow, "nothing").exception(20), GraphError)
 
 
 # ---------------------------------------------------------------- failures

@@ -35,6 +35,7 @@ from pfw.failure import FAIL_CRASHED, FAIL_LOST, FAIL_TIMEOUT, Failure
 from pfw.graph import LANE_ASYNC, Spec
 from pfw.messages import FactRow
 from pfw.record import RunRecord
+from pfw_coordinator.inner import CALL
 from sim.plan import may_time_out
 from sim.slots import failure_of
 
@@ -125,7 +126,7 @@ class Oracle:
         life = self.runs[run_id].life
         found, spec = plan.find(life.graph.ids[index])[0]
         require(found is step, "call and index differ")
-        is_inner = index >= len(plan.steps)
+        is_inner = "/" in life.graph.ids[index]
         needs = life.graph.inputs[index] if is_inner else step.inputs
         after = life.graph.after[index] if is_inner else step.after
         require(function in slot.functions, worker.name, "slot", slot.number, "has not got function", function)
@@ -188,7 +189,7 @@ class Oracle:
         _, _, place = row[7].partition(b"/")
         outer, _, inner = place.partition(b".")
         if inner and int(inner) == len(plan.steps[int(outer)].inner) - 1:
-            self.outputs.setdefault((row[2], int(outer)), set()).add(output)
+            self.outputs.setdefault((row[2].partition("-")[0], int(outer)), set()).add(output)
         return output
 
     def on_prints(self, row: Row) -> bytes:
@@ -210,7 +211,8 @@ class Oracle:
             if kind == FACT_INPUT and not is_absence(payload):
                 require(payload in self.outputs[record.run_id, step], f"step {step} did not return {payload!r}")
             if kind == FACT_PRINTED:
-                require(payload == _printed_by(record.run_id, step), f"step {step} did not print {payload!r}")
+                whose = (f"<{record.run_id}/{step}>", f"<{record.run_id}-{step}/")  # the step's own, or an inner one's
+                require(payload.decode().startswith(whose), f"step {step} did not print {payload!r}")
             if kind in (FACT_RETRYING, FACT_FAILED, FACT_TIMED_OUT):
                 self._check_blame(record, plan, kind, step, payload)
             if not self._world.has_faults:
@@ -267,7 +269,10 @@ class Oracle:
         require(record.status == run.life.status, where, RUN_STATE_NAMES[record.status], "is not what was decided")
         require(record.states[:known] == run.life.states, where, "has other states than were decided")
         require(all(self.heard[record][step] == 1 for step in (_RUN, *range(known))), where, "did not hear of each end")
-        grown = sum(len(plan.steps[fact.step].inner) for fact in run.life.facts if fact.kind == FACT_EXPANDED)
+        is_told = not plan.is_open  # what stands in the place of a call is not
+        grown = sum(
+            len(plan.steps[fact.step].inner) for fact in run.life.facts if is_told and fact.kind == FACT_EXPANDED
+        )
         require(record.status == RUN_CANCELLED or known == len(plan.steps) + grown, where, "has lost steps")
         require(record.status != RUN_TIMED_OUT or plan.timeout_s, where, "has timed out without a timeout")
         if plan.is_clean and not self._world.has_faults:
@@ -313,7 +318,8 @@ class Oracle:
     def check_attempts(self) -> None:
         """Without faults a step is executed as often as its facts say: once, and once more for each retry."""
         for run in self.runs.values():
-            for step, attempts in enumerate(run.life.attempts):
+            own = range(len(run.life.attempts)) if run.outer is None else range(CALL + 1, len(run.life.attempts))
+            for step, attempts in zip(own, run.life.attempts[own.start :], strict=True):
                 begun = self.begun[run.id, step]
                 if run.life.states[step] == SUCCEEDED:
                     require(begun == attempts, f"run {run.id} step {step}: {attempts} attempts, begun {begun} times")

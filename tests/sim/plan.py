@@ -199,8 +199,8 @@ def draw_run(random: Random, number: int, trouble: Trouble, *, most_steps: int) 
         function_of=[random.randrange(len(functions)) for _ in range(count)],
         spec_of=[random.choice(mix) for _ in range(count)],
     )
-    for step in () if is_open else plan.steps:
-        if random.random() < 0.15:
+    for step in plan.steps:
+        if random.random() < (0.4 if is_open else 0.15):
             step.inner = _draw_steps(random, random.randint(1, 4), speed, trouble)
             needed = {other for inner in step.inner[:-1] for other in (*inner.inputs, *inner.after)}
             rest = tuple([number for number in range(len(step.inner) - 1) if number not in needed])

@@ -22,6 +22,7 @@ def sights(world: World) -> set[str]:
     """The states that steps and runs reached, and what was said on the way, of a world that kept its whole story."""
     seen = {STATE_NAMES[state] for run in world.oracle.runs.values() for state in run.life.states}
     seen |= {f"run {RUN_STATE_NAMES[run.life.status]}" for run in world.oracle.runs.values()}
+    seen |= {f"inner {RUN_STATE_NAMES[run.life.status]}" for run in world.oracle.runs.values() if run.outer}
     if any(count > 1 for count in world.oracle.begun.values()):
         seen.add("begun again")
     seen |= {what for _, _, what, _ in world.story}

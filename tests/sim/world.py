@@ -336,6 +336,8 @@ class World:
             if not worker.is_dead:
                 invariants.check_worker(worker.core)
                 require(not worker.core.attempts, worker.name, "still holds", list(worker.core.attempts))
+        left = [run.id for run in core.runs.values() if run.outer is not None or run.inner]
+        require(not left, "not forgotten:", left)
         for known in core.workers.values():
             require(not known.attempts, known.name, "still has in its ledger", list(known.attempts))
         trouble = self.climate.trouble
