@@ -47,9 +47,13 @@ class Future(concurrent.futures.Future[Any]):
         self.step = -1
 
     def cancel(self) -> bool:
-        """Gives the result up; the call itself is not stopped."""
+        """Gives the result up, and has the call stopped: its function, or all that the Workflow it returned has become.
+
+        Calls that need the result are not made.
+        """
         if self.cancelled() or not super().cancel():
             return self.cancelled()
+        self._link.post(lambda session, now: session.cancel_call(self._run, self.step))
         with contextlib.suppress(RuntimeError):  # another thread has cancelled it at the same time
             self.set_running_or_notify_cancel()  # wait() and as_completed() count only futures that were told
         return True
@@ -247,6 +251,7 @@ class Calls:
         elif kind == FACT_SKIPPED:
             future.set_exception(_not_called(future, self._reasons.get(row[3])))
         elif kind == FACT_CANCELLED:
+            self._reasons[row[1]] = concurrent.futures.CancelledError()
             future.cancel()
 
     def _on_end(self, error: Exception) -> None:

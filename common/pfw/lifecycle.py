@@ -86,6 +86,9 @@ ON_FAILURE = ("stop", "continue", "abort")
 CRASH_LIMIT = 3
 LOSS_LIMIT = 3
 
+#: Stands for all steps of a run.
+_ALL = range(1 << 62)
+
 #: A step's priority counts more than any rank.
 _PRIORITY_SHIFT = 32
 
@@ -127,6 +130,18 @@ class ReadyQueue:
             del self._buckets[-heapq.heappop(self._ranks)]
         self.count -= count
         return steps
+
+    def discard(self, step: int, rank: int) -> None:
+        """Drops a step of this rank, if it is here; the sooner its turn, the quicker."""
+        bucket = self._buckets.get(rank, ())
+        if step not in bucket:
+            return
+        bucket.remove(step)
+        self.count -= 1
+        if not bucket:
+            del self._buckets[rank]
+            self._ranks.remove(-rank)
+            heapq.heapify(self._ranks)
 
     def clear(self) -> None:
         """Drops all steps."""
@@ -240,8 +255,9 @@ class RunLife:
         #: When the run ends whether it is complete or not (None for never), and when it was decided that it ends.
         self.deadline, self._stopped_at = None, 0.0
         self._seed, self._kept, self._timeout_s, self._is_timed_out = seed, set(keep), timeout_s, False
-        #: Running attempts were told to stop: nothing they return counts any more, each step is cancelled instead.
-        self._discards = self._has_tolerant = self._is_passing_on = False
+        #: Steps that were told to stop: nothing they return counts any more, each is cancelled instead.
+        self._discards: set[int] | range = set()
+        self._has_tolerant = self._is_passing_on = False
         #: {failed step: packed failure}
         self._reasons: dict[int, bytes] = {}
         #: {tail: the step that waits for it}, and those that have ended since the last look, with the step to blame.
@@ -534,7 +550,7 @@ class RunLife:
         cost: Cost = UNMEASURED,
     ) -> None:
         """The attempt returned. 1.3 µs a step with one dependant, most of it the fact."""
-        if self._discards:
+        if self._discards and step in self._discards:
             self.on_stopped(step, worker, ENDED_ANYWAY, now, started_at, run_s, cost)
             return
         self.states[step] = SUCCEEDED
@@ -592,7 +608,7 @@ class RunLife:
         cost: Cost = UNMEASURED,
     ) -> None:
         """The attempt returned a Workflow, whose steps take the place of the step; `packed` is the same fragment."""
-        if self.status != RUN_RUNNING:
+        if not self.may_expand(step):
             self.on_stopped(step, worker, ENDED_ANYWAY, now, started_at, run_s, cost)
             return
         self._give_way(step, worker, started_at, run_s, packed, now, cost)
@@ -604,6 +620,14 @@ class RunLife:
         for tail in (len(fragment.graph.ids) - 1, *(tail for _, tail in fragment.taken)):
             if first + tail in self._tails:
                 self._consumers[first + tail] += 1
+
+    def counts(self, step: int) -> bool:
+        """Whether it counts how an attempt of the step ends; not if it was told to stop."""
+        return step not in self._discards
+
+    def may_expand(self, step: int) -> bool:
+        """Whether a fragment may take the place of a step."""
+        return self.status == RUN_RUNNING and self.counts(step)
 
     def on_expanded_apart(
         self, step: int, worker: int, started_at: float, run_s: float, now: float, cost: Cost = UNMEASURED
@@ -718,7 +742,7 @@ class RunLife:
         now: float,
         cost: Cost,
     ) -> None:
-        if self._discards:
+        if step in self._discards:
             self.on_stopped(step, worker, ENDED_ANYWAY, now, started_at, run_s, cost)
             return
         used = self._failures.get(step, 0)
@@ -741,7 +765,7 @@ class RunLife:
         cost: Cost = UNMEASURED,
     ) -> None:
         """The process that executed the attempt died."""
-        if self._discards:
+        if step in self._discards:
             self.on_stopped(step, worker, ENDED_ANYWAY, now, started_at, run_s, cost)
         else:
             self._charge(self._crashes, CRASH_LIMIT, step, worker, started_at, run_s, failure, now, cost)
@@ -749,7 +773,7 @@ class RunLife:
     def on_lost(self, step: int, worker: int, failure: bytes, now: float) -> None:
         """The worker that held the attempt is gone, and with it whatever the attempt did."""
         started_at = self.started_at.get(step, now)
-        if self._discards:
+        if step in self._discards:
             self.on_stopped(step, worker, ENDED_LOST, now, started_at)
         else:
             self._charge(self._losses, LOSS_LIMIT, step, worker, started_at, 0.0, failure, now)
@@ -780,7 +804,7 @@ class RunLife:
 
     def _may_start(self, step: int) -> bool:
         """Whether the step may be tried (again): in a run that stops after a failure only if it is tolerant."""
-        return self.status == RUN_RUNNING or (not self._discards and self.spec(step).run_if != IF_ALL)
+        return step not in self._discards and (self.status == RUN_RUNNING or self.spec(step).run_if != IF_ALL)
 
     def _charge(
         self,
@@ -851,9 +875,10 @@ class RunLife:
         self._pass_on(now)
         if self.on_failure != "continue" and self.status == RUN_RUNNING:
             self.status, self._stopped_at = RUN_STOPPING, now
-            self._discards = self.on_failure == "abort"
+            if self.on_failure == "abort":
+                self._discards = _ALL
             self._cancel_unstarted(now)
-            if self._discards:
+            if self._discards is _ALL:
                 self.to_stop.extend(self.running())
         self._settle(now)
 
@@ -894,8 +919,8 @@ class RunLife:
     def _spread(self, step: int, cause: int, now: float) -> None:
         """Tells what depends on a step that it has ended without success, because `cause` failed.
 
-        What needs it is skipped in its turn (if it was cancelled: is cancelled with its run), what is tolerant waits
-        for one less.
+        What needs it is skipped in its turn (if it was cancelled with its run: is cancelled too), what is tolerant
+        waits for one less.
         """
         stack = [step]
         while stack:
@@ -904,7 +929,7 @@ class RunLife:
                 if self.states[dependent] != WAITING:
                     continue
                 if not self.spec(dependent).run_if:
-                    if self.states[ended] != CANCELLED:
+                    if self.states[ended] != CANCELLED or self.status == RUN_RUNNING:
                         if self._has_tolerant and cause in self._reasons:
                             self._reasons[dependent] = self._reasons[cause]
                         self._skip(dependent, cause, now)
@@ -943,13 +968,33 @@ class RunLife:
         """Nothing starts any more; what runs is to be stopped. False if the run has ended or is being cancelled."""
         if self.status not in (RUN_RUNNING, RUN_STOPPING) or self.cancel_reason:
             return False
-        self.status, self.is_open, self._discards = RUN_STOPPING, False, True
+        self.status, self.is_open, self._discards = RUN_STOPPING, False, _ALL
         self.deadline = None
         self.cancel_reason, self._stopped_at = reason.encode() or b"cancelled", now
         self._cancel_unstarted(now)
         self.to_stop.extend(self.running())
         self._settle(now)
         return True
+
+    def cancel_calls(self, steps: Iterable[int], now: float) -> list[int]:
+        """Nobody wants what these steps of an open run return: they are not started, and what needs them is skipped.
+
+        Returns:
+            Those of which an attempt is to be stopped; how it ends does not count.
+        """
+        if isinstance(self._discards, range):
+            return []
+        self._stopped_at = now
+        running = []
+        for step in steps:
+            if self.states[step] == ASSIGNED:
+                running.append(step)
+            elif self.states[step] < ASSIGNED:
+                self._queue_of_spec[self.graph.spec_of[step]].discard(step, self._ranks[step])
+                self._cancel_one(step, 0, self._end_unstarted(step), now)
+        self._discards.update(running)
+        self._settle(now)
+        return running
 
     def close(self, now: float) -> None:
         """No more steps will come to this open run."""
@@ -961,7 +1006,7 @@ class RunLife:
         for queue in (*self.ready, *self.demanding.values()):
             queue.clear()
         self._parked.clear()
-        survives = self._may_start if self._has_tolerant and not self._discards else lambda step: False
+        survives = self._may_start if self._has_tolerant and self._discards is not _ALL else lambda step: False
         for step in [step for step, state in enumerate(self.states) if state == READY and survives(step)]:
             self._make_ready(step, now)
         self._backoff_heap = [(at, step) for at, step in self._backoff_heap if survives(step)]
@@ -1001,7 +1046,7 @@ class RunLife:
         cost: Cost = UNMEASURED,
     ) -> None:
         self._mark_cancelled(step, worker, end, now, started_at, run_s, cost)
-        if self._has_tolerant and not self._discards:
+        if self.status == RUN_RUNNING or (self._has_tolerant and self._discards is not _ALL):
             self._spread(step, step, now)
 
     def _mark_cancelled(

@@ -1,6 +1,6 @@
 """What the processes of a cluster say to each other, as plain records. How they travel is wire.py's business.
 
-    client --Hello, Submit, Extend, CancelRun, CloseRun, Attach, Cursors, Query--> coordinator
+    client --Hello, Submit, Extend, CancelCalls, CancelRun, CloseRun, Attach, Cursors, Query> coordinator
     client <--Welcome, Refused, Accepted, Rejected, Attached, Facts, Answer------- coordinator
     worker --Register, Heartbeat, Outcomes, Notes, Printed, Progress, CancelsAsked, Leaving> coordinator
     worker <--Welcome, Refused, Assign, GiveBack, Reply, Forget, Cancels---------- coordinator
@@ -148,9 +148,11 @@ class Assign(NamedTuple):
 
 
 class GiveBack(NamedTuple):
-    """Attempts wanted elsewhere: those not yet given to a slot come back as NOT_STARTED."""
+    """Attempts wanted elsewhere, or no more at all: those not yet given to a slot come back as NOT_STARTED."""
 
     attempts: tuple[int, ...]
+    #: Nobody wants them: the others are stopped.
+    is_final: int = 0
 
 
 class Reply(NamedTuple):
@@ -231,6 +233,13 @@ class CancelRun(NamedTuple):
     reason: str
     #: Nobody waits for it any more: what runs is killed at once.
     is_urgent: int = 0
+
+
+class CancelCalls(NamedTuple):
+    """What these steps of an open run return is not wanted any more; repeated until they have ended."""
+
+    run: int
+    steps: tuple[int, ...]
 
 
 class CloseRun(NamedTuple):
@@ -321,12 +330,12 @@ class Answer(NamedTuple):
 Message: TypeAlias = (
     Register | Heartbeat | Outcomes | Notes | CancelsAsked | Leaving | Welcome | Refused | Assign | GiveBack | Reply
     | Forget | Cancels | Hello | Submit | Extend | CancelRun | CloseRun | Attach | Cursors | Query | Accepted
-    | Rejected | Attached | Facts | Answer | Printed | Progress
+    | Rejected | Attached | Facts | Answer | Printed | Progress | CancelCalls
 )  # fmt: skip
 
 #: The number of a message on the wire is its place in this list.
 MESSAGES: tuple[type[Message], ...] = (
     Register, Heartbeat, Outcomes, Notes, CancelsAsked, Leaving, Welcome, Refused, Assign, GiveBack, Reply,
     Forget, Cancels, Hello, Submit, Extend, CancelRun, CloseRun, Attach, Cursors, Query, Accepted,
-    Rejected, Attached, Facts, Answer, Printed, Progress,
+    Rejected, Attached, Facts, Answer, Printed, Progress, CancelCalls,
 )  # fmt: skip

@@ -69,6 +69,7 @@ class RunRecord:
         "submitted",
         "unacknowledged",
         "unconfirmed_bytes",
+        "unwanted",
         "version",
         "confirmed",
         "workers",
@@ -110,6 +111,8 @@ class RunRecord:
         self.epoch_s = 0.0
         #: Open runs: fragments the coordinator has not acknowledged, (first step, steps, blob, sent at).
         self.unacknowledged: list[list[Any]] = []
+        #: Calls of an open run whose results nobody wants, as far as they are not known to have ended.
+        self.unwanted: set[int] = set()
         #: Position told to the coordinator, and bytes received since.
         self.confirmed = 0
         self.unconfirmed_bytes = 0

@@ -20,7 +20,7 @@ from pfw.errors import (
     UnknownRunError,
     VersionMismatchError,
 )
-from pfw.facts import FACT_FINISHED, sendable_reason
+from pfw.facts import FACT_FINISHED, SUCCEEDED, sendable_reason
 from pfw.graph import Graph
 from pfw.messages import Message
 from pfw.record import RunRecord
@@ -76,6 +76,8 @@ class Session:
         self._repeat_at = now + REPEAT_S
         self._request_number = 0
         self._mail: list[Message] = []
+        #: Of this turn.
+        self._cancelled_calls: dict[RunRecord, list[int]] = {}
 
     @property
     def is_idle(self) -> bool:
@@ -120,6 +122,12 @@ class Session:
         record.cancel_reason, record.is_urgent = sendable_reason(reason), is_urgent or record.is_urgent
         if record.number:
             self._mail.append(m.CancelRun(record.number, record.cancel_reason, int(record.is_urgent)))
+
+    def cancel_call(self, record: RunRecord, step: int) -> None:
+        """Nobody wants what this step of an open run returns; repeated until it has ended."""
+        if not record.is_finished and record.states[step] < SUCCEEDED:
+            record.unwanted.add(step)
+            self._cancelled_calls.setdefault(record, []).append(step)
 
     def close_run(self, record: RunRecord) -> None:
         """No more steps will come to this open run; repeated until the run has ended."""
@@ -223,6 +231,9 @@ class Session:
 
     def _repeat_wishes(self, record: RunRecord) -> None:
         """What was asked of a run may have been lost, or asked before the run had a number."""
+        record.unwanted = {step for step in record.unwanted if record.states[step] < SUCCEEDED}
+        if record.unwanted:
+            self._mail.append(m.CancelCalls(record.number, tuple(sorted(record.unwanted))))
         if record.is_closing and not record.unacknowledged:
             self._mail.append(m.CloseRun(record.number))
         if record.cancel_reason:
@@ -330,6 +341,10 @@ class Session:
 
     def drain(self, now: float) -> Outbox:
         """Everything that is to be sent."""
+        calls, self._cancelled_calls = self._cancelled_calls, {}
+        for record, steps in calls.items():
+            if record.number:
+                self._mail.append(m.CancelCalls(record.number, tuple(steps)))
         mail, self._mail = self._mail, []
         self._wake_at = self._next_heartbeat if self.is_welcome else self._next_hello
         if self.error is not None:

@@ -272,7 +272,7 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
         _is_int, _is_int, _is_int, _rows(int, bytes), _rows(int, str),
         _rows(int, int, int, int, int, int, int, int, bytes, tuple), _rows(int, int, int), _rows(int, int, int, int),
     ),
-    "GiveBack": (_is_ints,),
+    "GiveBack": (_is_ints, _is_int),
     "Reply": (_is_int, _is_int, _is_ints),
     "Forget": (_is_ints, _is_ints),
     "Cancels": (_is_int, _is_int, _is_ints, _is_ints),
@@ -295,7 +295,7 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
         _rows(int, int, float, int, int, float, float, float, bytes, int, int),
     ),
     "Answer": (_is_int, _is_bytes),
-    "Printed": (_is_int, _rows(int, bytes)), "Progress": (_rows(int, float, float, str),),
+    "Printed": (_is_int, _rows(int, bytes)), "Progress": (_rows(int, float, float, str),), "CancelCalls": (_is_int, _is_ints),
 }  # fmt: skip
 
 #: By number: the message's class and the checks of its fields.

@@ -273,7 +273,7 @@ class Core:
             self._on_expanded(worker, attempt, started, run_s, payload, now, cost)
         elif code == oc.CRASHED:
             life.on_crashed(step, worker.number, started, run_s, payload, now, cost)
-        elif code in ENDED_OF_CODE and attempt.run.is_cancel_sent:
+        elif code in ENDED_OF_CODE and (attempt.run.is_cancel_sent or not life.counts(step)):
             life.on_stopped(step, worker.number, ENDED_OF_CODE[code], now, started, run_s, cost)
         elif code == oc.STOPPED and payload:
             # The step has cancelled its own token: nobody else wanted it to end.
@@ -293,7 +293,7 @@ class Core:
             run.life.on_failed(step, worker.number, started, run_s, failure, False, now, cost)
             return
         graph = fragment.graph
-        if run.life.status == RUN_RUNNING:
+        if run.life.may_expand(step):
             if run.has_calls:
                 run.life.on_expanded_apart(step, worker.number, started, run_s, now, cost)
                 run, step = self._add_inner(run, step, now), CALL
@@ -502,6 +502,21 @@ class Core:
             self._cancel(run, msg.reason, now)
             if msg.is_urgent:
                 self._hasten(run)
+
+    def on_cancel_calls(self, peer: bytes, msg: m.CancelCalls, now: float) -> None:
+        """What these calls return is not wanted any more; workers are told again as often as the client says it."""
+        run = self._own_run(peer, msg.run, now)
+        if run is None or not run.has_calls:
+            return
+        steps = [step for step in msg.steps if step < len(run.life.states)]
+        running = set(run.life.cancel_calls(steps, now))
+        for worker in self.workers.values() if running else ():
+            doomed = [number for number, a in worker.attempts.items() if a.run is run and a.step in running]
+            if doomed:
+                self._send(worker.peer, m.GiveBack(tuple(doomed), 1))
+        for step in run.inner.keys() & steps:
+            self._cancel(run.inner[step], "its call was cancelled", now)
+        self._touched[run] = None
 
     def on_close_run(self, peer: bytes, msg: m.CloseRun, now: float) -> None:
         """No more steps will come to this open run."""

@@ -88,6 +88,7 @@ class Server:
             m.Hello: core.on_hello,
             m.CancelRun: core.on_cancel_run,
             m.CloseRun: core.on_close_run,
+            m.CancelCalls: core.on_cancel_calls,
             m.Attach: core.on_attach,
             m.Query: core.on_query,
             m.CancelsAsked: core.on_cancels_asked,

@@ -150,6 +150,8 @@ def check_life(life: RunLife, ahead: Collection[int] = (), inner_runs: int = 0) 
     backing_off = {step for _, step in life._backoff_heap}
     assert all(step in backing_off for step, state in enumerate(states) if state == BACKOFF)
     _check_dependencies(life, ahead)
+    if isinstance(life._discards, set):
+        assert {states[step] for step in life._discards} <= {ASSIGNED, CANCELLED}
     if life.status >= RUN_SUCCEEDED:
         assert not life.unfinished
         assert not life.is_open

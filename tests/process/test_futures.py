@@ -199,6 +199,12 @@ def hold_inside(folder: str, name: str, *failing: Any) -> Workflow:
     return wf
 
 
+def sleep_inside(folder: str, name: str) -> Workflow:
+    with Workflow() as wf:
+        step(steps.sleep_long, grace=0.5, hint="light_io")(folder, name)
+    return wf
+
+
 def test_a_call_that_returns_a_workflow_has_its_value(cluster: LocalCluster, tmp_path: Path) -> None:
     held = cluster.submit(hold_inside, str(tmp_path), "it")
     wait_until((tmp_path / "it").exists, what="the step inside runs")
@@ -222,6 +228,35 @@ def test_a_failure_inside_is_raised_as_it_was(cluster: LocalCluster, tmp_path: P
     assert "in fail" in "".join(caught.value.__notes__)
     assert after.exception(20)
     assert isinstance(cluster.submit(Workflow, "nothing").exception(20), GraphError)
+
+
+# ---------------------------------------------------------------- calls that nobody wants any more
+
+
+def test_a_cancel_stops_a_call_and_what_needs_it(cluster: LocalCluster, tmp_path: Path) -> None:
+    sleeping = cluster.submit(step(steps.sleep_long, grace=0.5), str(tmp_path), "sleeping")
+    async_one = cluster.submit(steps.sleep_long_async, str(tmp_path), "async")
+    inside = cluster.submit(sleep_inside, str(tmp_path), "inside")
+    after = cluster.submit(steps.mark, str(tmp_path), "never", [sleeping, inside])
+    for name in ("sleeping", "async", "inside"):
+        wait_until((tmp_path / name).exists, what=f"{name} runs")
+    waiting = [cluster.submit(steps.hold, str(tmp_path), "hold", 1) for _ in range(2)]
+    assert all(future.cancel() for future in (sleeping, async_one, inside, waiting[1]))
+    for name in ("sleeping", "async", "inside"):
+        wait_until((tmp_path / f"{name}-stopped").exists, what=f"{name} was stopped")
+    with pytest.raises(PfwError, match="one of its arguments failed") as caught:
+        after.result(20)
+    assert isinstance(caught.value.__cause__, CancelledError)
+    for future in (sleeping, async_one, inside):
+        with pytest.raises(CancelledError):
+            future.result(0)
+    (tmp_path / "go").touch()
+    assert waiting[0].result(20) == 1
+    assert not waiting[0].cancel()
+    assert waiting[0].result(0) == 1
+    assert cluster.submit(steps.double, 4).result(20) == 8
+    wait_until(lambda: sum(worker["held"] for worker in cluster.workers()) == 0, what="nothing runs any more")
+    assert not (tmp_path / "never").exists()
 
 
 # ---------------------------------------------------------------- failures

@@ -140,7 +140,7 @@ WORKERS_OWN = [
     m.Notes(((1, 1), (10**9, 1))), m.CancelsAsked(0), m.Leaving(0), m.Leaving(1),
 ]  # fmt: skip
 CLIENTS_OWN = [
-    graph_of_one(), m.Extend(1, 0, b""), m.CancelRun(1, "x"), m.CloseRun(1), m.Attach(1, "x"), m.Cursors(((1, 0, 0),)),
+    graph_of_one(), m.Extend(1, 0, b""), m.CancelRun(1, "x"), m.CloseRun(1), m.CancelCalls(1, (0, 9)), m.Attach(1, "x"), m.Cursors(((1, 0, 0),)),
     m.Query(1, "status"),
 ]  # fmt: skip
 
@@ -382,7 +382,7 @@ def test_a_worker_lives_with_messages_that_make_no_sense(duel: Duel) -> None:
     many = tuple(range(1_000))
     for _ in range(2):
         duel.fake.send(
-            m.GiveBack(many), m.Reply(10**15, 0, many), m.Forget(many, many), m.Cancels(0, 0, (77,)),
+            m.GiveBack(many, 1), m.Reply(10**15, 0, many), m.Forget(many, many), m.Cancels(0, 0, (77,)),
             m.Assign(0, 0, 0, (), (), ((900, 5, 0, 1, 66, 0, 0, 0, b"", ()),), ()),
         )  # fmt: skip
     duel.check_it_works(2_001)

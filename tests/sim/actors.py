@@ -148,7 +148,7 @@ def handlers_of(core: CoordinatorCore) -> dict[type, Callable[[bytes, Any, float
         m.Progress: core.on_progress,
         m.Register: core.on_register, m.Hello: core.on_hello, m.CancelRun: core.on_cancel_run,
         m.CloseRun: core.on_close_run, m.Attach: core.on_attach, m.Query: core.on_query,
-        m.CancelsAsked: core.on_cancels_asked, m.Leaving: core.on_leaving,
+        m.CancelCalls: core.on_cancel_calls, m.CancelsAsked: core.on_cancels_asked, m.Leaving: core.on_leaving,
     }  # fmt: skip
 
 

@@ -111,6 +111,7 @@ class Oracle:
                 run, step = worker.attempts[number].run, worker.attempts[number].step
                 may = run.life.status == RUN_RUNNING or (run.life.spec(step).run_if and not run.is_cancel_sent)
                 require(may, "run", run.id, "starts a step in status", run.life.status)
+                require(run.life.counts(step), "run", run.id, "starts step", step, "again after its cancel")
                 newest = max(newest, number)
         self._last_attempt = {core: newest}
 

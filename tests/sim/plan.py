@@ -86,6 +86,8 @@ class RunPlan:
     fragments: list[tuple[float, int]] = field(default_factory=list)
     #: The open run is closed right after its last fragment, not when everything has ended.
     closes_early: bool = False
+    #: (when, step) of each call of an open run that is cancelled alone.
+    cancelled_calls: list[tuple[float, int]] = field(default_factory=list)
     #: When the run is cancelled; None for never.
     cancel_at: float | None = None
     #: A second cancel so much later, that kills what runs.
@@ -140,7 +142,7 @@ class RunPlan:
     @property
     def is_clean(self) -> bool:
         """Whether nothing but success can come of it as long as nothing else fails."""
-        may_end_early = self.cancel_at is not None or self.timeout_s > 0
+        may_end_early = self.cancel_at is not None or self.timeout_s > 0 or self.cancelled_calls
         return not may_end_early and not any(
             step.codes or may_time_out(step, spec)
             for number in range(len(self.steps))
@@ -209,6 +211,10 @@ def draw_run(random: Random, number: int, trouble: Trouble, *, most_steps: int) 
     if is_open:
         plan.fragments = _draw_fragments(random, count)
         plan.closes_early = random.random() < 0.3
+        for step in range(count) if random.random() < 0.4 else ():
+            if random.random() < 0.3:
+                after = random.choice((0.0, 0.002, 0.05, 0.5, 2.0)) * random.random()
+                plan.cancelled_calls.append((plan.submit_at + plan.fragments[-1][0] * random.random() + after, step))
     if random.random() < trouble.cancel:
         plan.cancel_at = plan.submit_at + random.choice((0.0, 0.002, 0.05, 0.5, 2.0)) * random.random()
         plan.urgent_after = random.choice((None, None, 0.0, 0.001, 0.2))

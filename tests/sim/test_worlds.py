@@ -56,6 +56,6 @@ def test_the_worlds_do_what_they_are_for() -> None:
         "TIMED_OUT", "run TIMED_OUT", "timed out", "expanded",
         "retried", "stopped", "kills", "crashed", "handed back", "sent again", "rewound", "GiveBack", "CancelsAsked",
         "Attached", "Refused", "Rejected", "Notes", "Leaving", "Forget", "Extend", "CloseRun", "cut", "vanishes",
-        "takes more", "sent along", "inner SUCCEEDED", "inner FAILED", "inner CANCELLED",
+        "takes more", "sent along", "CancelCalls", "inner SUCCEEDED", "inner FAILED", "inner CANCELLED",
     }  # fmt: skip
     assert not expected - seen

@@ -124,6 +124,8 @@ class World:
             self.timeline.at(at + plan.fragments[-1][0], self._close, client, record)
         elif plan.is_open:
             self.timeline.at(at + plan.fragments[-1][0] + 0.1, self._close_when_done, client, plan, record)
+        for cancel_at, step in plan.cancelled_calls:
+            self.timeline.at(START_S + cancel_at, self._cancel_call, client, record, step)
         if plan.cancel_at is not None:
             self.timeline.at(START_S + plan.cancel_at, self._cancel, client, record, False)
             if plan.urgent_after is not None:
@@ -157,6 +159,10 @@ class World:
 
     def _cancel(self, client: SimClient, record: RunRecord, is_urgent: bool) -> None:
         client.call(lambda session, now: session.cancel(record, "as planned", is_urgent=is_urgent))
+
+    def _cancel_call(self, client: SimClient, record: RunRecord, step: int) -> None:
+        """As a future does, which is there as soon as its call was sent."""
+        client.call(lambda session, now: session.cancel_call(record, step) if step < len(record.states) else None)
 
     def _attach(self, plan: RunPlan, record: RunRecord) -> None:
         client = self.random.choice(self.clients)

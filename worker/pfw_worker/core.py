@@ -291,12 +291,15 @@ class Core:
                     del self._chains[head]
 
     def on_give_back(self, msg: m.GiveBack, now: float) -> None:
-        """Attempts wanted elsewhere: those not yet given to a slot are handed back."""
+        """Attempts wanted elsewhere or no more: those not yet given to a slot are handed back."""
         for number in msg.attempts:
             held = self.attempts.get(number)
             if held is not None and number in self._queue_of(held):
                 self._queue_of(held).remove(number)
                 self._hand_back(number)
+            elif held is not None and msg.is_final:
+                self._stops.setdefault(number, Stop(now, held.grace_s))
+                self._next_look = now
 
     def on_forget(self, msg: m.Forget, now: float) -> None:
         """Runs that have ended and functions that nobody uses any more."""
