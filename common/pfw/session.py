@@ -111,7 +111,7 @@ class Session:
         record.states.extend(bytes(len(fragment.ids)))
         blob = pack_graph(fragment)
         record.unacknowledged.append([first, len(fragment.ids), blob, now])
-        if record.number:
+        if self._is_known(record):
             self._mail.append(m.Extend(record.number, first, blob))
         return first
 
@@ -120,7 +120,7 @@ class Session:
         if record.is_finished:
             return
         record.cancel_reason, record.is_urgent = sendable_reason(reason), is_urgent or record.is_urgent
-        if record.number:
+        if self._is_known(record):
             self._mail.append(m.CancelRun(record.number, record.cancel_reason, int(record.is_urgent)))
 
     def cancel_call(self, record: RunRecord, step: int) -> None:
@@ -132,7 +132,7 @@ class Session:
     def close_run(self, record: RunRecord) -> None:
         """No more steps will come to this open run; repeated until the run has ended."""
         record.is_closing = True
-        if record.number:
+        if self._is_known(record):
             self._repeat_wishes(record)
 
     def ask(self, make: Callable[[int], Message]) -> int:
@@ -187,7 +187,7 @@ class Session:
 
     def _on_facts(self, message: m.Facts) -> None:
         record = self.records.get(message.run)
-        if record is None:
+        if record is None or not self._is_known(record):
             return
         pending = record.unacknowledged
         while pending and pending[0][0] + pending[0][1] <= message.steps:
@@ -306,9 +306,11 @@ class Session:
             self._repeat(now)
 
     def _known_runs(self) -> list[RunRecord]:
-        """The runs that the coordinator has: to another one than before their numbers may be those of other runs."""
-        asked = list(self._reattached.values())
-        return [record for record in self.records.values() if record not in asked]
+        return [record for record in self.records.values() if self._is_known(record)]
+
+    def _is_known(self, record: RunRecord) -> bool:
+        """Whether the coordinator has the run: to another one than before its number may be that of another run."""
+        return bool(record.number) and not (self._reattached and record in self._reattached.values())
 
     def _repeat(self, now: float) -> None:
         for record in self._known_runs():
@@ -343,7 +345,7 @@ class Session:
         """Everything that is to be sent."""
         calls, self._cancelled_calls = self._cancelled_calls, {}
         for record, steps in calls.items():
-            if record.number:
+            if self._is_known(record):
                 self._mail.append(m.CancelCalls(record.number, tuple(steps)))
         mail, self._mail = self._mail, []
         self._wake_at = self._next_heartbeat if self.is_welcome else self._next_hello

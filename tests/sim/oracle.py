@@ -283,7 +283,8 @@ class Oracle:
             key = (record.run_id, step)
             require(output in self.outputs[key], where, "has an output that step", step, "did not return")
             require(self.given.get(key, output) == output, where, "has another output of step", step)
-            for dependency, given in self._made_from[record.run_id, output].items():
+            made_from = self._made_from.get((record.run_id, output), {})  # empty: in the place of a call
+            for dependency, given in made_from.items():
                 kept = record.outputs.get(dependency, given)
                 require(kept == given, where, f"has an output of step {step} made from {given!r}, not from {kept!r}")
         self._check_kept(where, plan, record)

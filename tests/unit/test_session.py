@@ -378,3 +378,16 @@ def test_nothing_is_said_of_a_run_by_its_number_until_the_coordinator_has_it(rig
     assert m.Cursors(()) in rig.sleep(1.5)
     rig.hear(m.Attached(attach[0], 1, "run-1", "name", "parallel", b"", pack_graph(GRAPH)))  # type: ignore[arg-type]
     assert m.Cursors(((1, 0, 0),)) in rig.sleep(1.5)
+
+
+def test_facts_of_another_run_with_the_number_are_not_taken(rig: SessionRig) -> None:
+    record = rig.start(is_open=True)
+    (attach,) = refuse(rig)
+    assert isinstance(attach, m.Attach)
+    rig.hear(facts(0, STARTED, fact(FACT_SUCCEEDED, 7)))  # of a run whose Accepted was lost
+    assert (record.position, rig.news) == (0, [])
+    rig.session.extend(record, graph_of([()]), rig.now)
+    rig.session.cancel(record, "enough")
+    assert rig.turn() == [], "it would be said to another run"
+    rig.hear(m.Attached(attach.request, 1, "run-1", "name", "parallel", b"", pack_graph(GRAPH)))
+    assert {m.Extend(1, 0, pack_graph(graph_of([()]))), m.CancelRun(1, "enough")} <= set(rig.sleep(REPEAT_S * 1.6))
