@@ -133,8 +133,8 @@ class ReadyQueue:
 
     def discard(self, step: int, rank: int) -> None:
         """Drops a step of this rank, if it is here; the sooner its turn, the quicker."""
-        bucket = self._buckets.get(rank, ())
-        if step not in bucket:
+        bucket = self._buckets.get(rank)
+        if bucket is None or step not in bucket:
             return
         bucket.remove(step)
         self.count -= 1
@@ -155,6 +155,8 @@ class RunLife:
 
     #: On the driver's clock.
     deadline: float | None
+    #: Steps that were told to stop: nothing they return counts any more, each is cancelled instead.
+    _discards: set[int] | range
 
     __slots__ = (
         "_asides",
@@ -255,9 +257,7 @@ class RunLife:
         #: When the run ends whether it is complete or not (None for never), and when it was decided that it ends.
         self.deadline, self._stopped_at = None, 0.0
         self._seed, self._kept, self._timeout_s, self._is_timed_out = seed, set(keep), timeout_s, False
-        #: Steps that were told to stop: nothing they return counts any more, each is cancelled instead.
-        self._discards: set[int] | range = set()
-        self._has_tolerant = self._is_passing_on = False
+        self._discards, self._has_tolerant, self._is_passing_on = set(), False, False
         #: {failed step: packed failure}
         self._reasons: dict[int, bytes] = {}
         #: {tail: the step that waits for it}, and those that have ended since the last look, with the step to blame.

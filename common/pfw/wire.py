@@ -281,7 +281,7 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
         _is_bytes, _is_str, _is_str, _is_str, _is_int, _is_ints, _is_int, _is_int, _is_int, _is_bytes, _is_bytes,
         _is_str, _is_seconds, _is_int,
     ),
-    "Extend": (_is_int, _is_int, _is_bytes),
+    "Extend": (_is_int, _is_int, _is_bytes), "CancelCalls": (_is_int, _is_ints),
     "CancelRun": (_is_int, _is_str, _is_int),
     "CloseRun": (_is_int,),
     "Attach": (_is_int, _is_str),
@@ -295,7 +295,7 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
         _rows(int, int, float, int, int, float, float, float, bytes, int, int),
     ),
     "Answer": (_is_int, _is_bytes),
-    "Printed": (_is_int, _rows(int, bytes)), "Progress": (_rows(int, float, float, str),), "CancelCalls": (_is_int, _is_ints),
+    "Printed": (_is_int, _rows(int, bytes)), "Progress": (_rows(int, float, float, str),),
 }  # fmt: skip
 
 #: By number: the message's class and the checks of its fields.

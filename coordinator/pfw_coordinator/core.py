@@ -33,7 +33,7 @@ from pfw import messages as m
 from pfw import outcome as oc
 from pfw.demand import Demand, own_needs, shortage
 from pfw.errors import ProtocolError
-from pfw.facts import ENDED_INTERRUPTED, ENDED_ITSELF, ENDED_KILLED, RUN_RUNNING, Cost, pack_capacity, pack_progress
+from pfw.facts import ENDED_INTERRUPTED, ENDED_ITSELF, ENDED_KILLED, Cost, pack_capacity, pack_progress
 from pfw.failure import FAIL_ERROR, FAIL_LOST, FAIL_UNPICKLABLE, FAIL_UNSCHEDULABLE, Failure
 from pfw.graph import LANE_CPU
 from pfw.lifecycle import ON_FAILURE, ReadyQueue, RunLife

@@ -140,8 +140,8 @@ WORKERS_OWN = [
     m.Notes(((1, 1), (10**9, 1))), m.CancelsAsked(0), m.Leaving(0), m.Leaving(1),
 ]  # fmt: skip
 CLIENTS_OWN = [
-    graph_of_one(), m.Extend(1, 0, b""), m.CancelRun(1, "x"), m.CloseRun(1), m.CancelCalls(1, (0, 9)), m.Attach(1, "x"), m.Cursors(((1, 0, 0),)),
-    m.Query(1, "status"),
+    graph_of_one(), m.Extend(1, 0, b""), m.CancelRun(1, "x"), m.CloseRun(1), m.Attach(1, "x"), m.Cursors(((1, 0, 0),)),
+    m.CancelCalls(1, (0, 9)), m.Query(1, "status"),
 ]  # fmt: skip
 
 

@@ -211,10 +211,7 @@ def draw_run(random: Random, number: int, trouble: Trouble, *, most_steps: int) 
     if is_open:
         plan.fragments = _draw_fragments(random, count)
         plan.closes_early = random.random() < 0.3
-        for step in range(count) if random.random() < 0.4 else ():
-            if random.random() < 0.3:
-                after = random.choice((0.0, 0.002, 0.05, 0.5, 2.0)) * random.random()
-                plan.cancelled_calls.append((plan.submit_at + plan.fragments[-1][0] * random.random() + after, step))
+        plan.cancelled_calls = _draw_cancelled_calls(random, plan)
     if random.random() < trouble.cancel:
         plan.cancel_at = plan.submit_at + random.choice((0.0, 0.002, 0.05, 0.5, 2.0)) * random.random()
         plan.urgent_after = random.choice((None, None, 0.0, 0.001, 0.2))
@@ -264,6 +261,15 @@ def _draw_dependencies(random: Random, shape: str, number: int) -> tuple[tuple[i
         chosen = random.sample(range(number), min(number, random.choice((0, 1, 1, 2, 3))))
     cut = random.randint(0, len(chosen)) if random.random() < 0.5 else len(chosen)
     return tuple(chosen[:cut]), tuple(chosen[cut:])
+
+
+def _draw_cancelled_calls(random: Random, plan: RunPlan) -> list[tuple[float, int]]:
+    chance, last_s = random.choice((0.0, 0.0, 0.3)), plan.fragments[-1][0]
+    return [
+        (plan.submit_at + random.choice((0.0, last_s, last_s + 0.05, last_s + 2.0)) * random.random(), step)
+        for step in range(len(plan.steps))
+        if random.random() < chance
+    ]
 
 
 def _draw_fragments(random: Random, count: int) -> list[tuple[float, int]]:

@@ -227,7 +227,7 @@ def test_what_is_printed_inside_is_the_calls(rig: CoordinatorRig) -> None:
     open_run(rig, graph_of([(), ()]))
     expand(rig, 2, graph_of([()]))
     rig.turn()
-    rig.core.on_printed(b"w", m.Printed(((3, b"hello"),)), rig.now)
+    rig.core.on_printed(b"w", m.Printed(1, ((3, b"hello"),)), rig.now)
     assert facts(rig.turn()) == [(FACT_PRINTED, 1, b"hello")]
 
 
