@@ -12,7 +12,7 @@ from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
-from pfw.call import PLAIN_TYPES, Input, Inputs, place_all
+from pfw.call import PLAIN_TYPES, Input, Inputs, is_plain, place_all
 from pfw.draft import Dependencies, Draft
 from pfw.errors import GraphError, UnpicklableError
 from pfw.expansion import ids_within
@@ -109,7 +109,7 @@ def _leaves(inputs: list[tuple[int, ...]], after: list[tuple[int, ...]]) -> tupl
 def _only_leaf(leaves: tuple[int, ...], maps: dict[str, tuple[int, ...]]) -> Input | Inputs | list[Input] | None:
     """Returns what stands for the output of the only leaf, a map counting as one; None: there are several."""
     members = next((members for members in maps.values() if leaves[0] in members), None)
-    if members is not None and set(leaves).issubset(members):
+    if members is not None and (members == leaves or set(leaves).issubset(members)):
         return place_all(members)
     return Input(leaves[0]) if len(leaves) == 1 else None
 
@@ -165,6 +165,8 @@ def _dump_calls(draft: Draft, order: Sequence[int], ids: Sequence[str]) -> list[
     args, kwargs = draft.args, draft.kwargs
     try:
         # Plain values name no module, so they need not be searched for one: half of what a call costs.
+        if not any(kwargs) and is_plain(chain.from_iterable(filter(None, args))):
+            return [pickle.dumps((step_id, args[place], None), 5) for place, step_id in zip(order, ids, strict=True)]
         return [
             pickle.dumps((step_id, args[place], None), 5)
             if kwargs[place] is None and PLAIN_TYPES.issuperset(map(type, args[place] or ()))

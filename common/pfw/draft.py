@@ -117,7 +117,7 @@ class Draft:
     def _free_name(self, step: StepFunction) -> str:
         if step.id is None:
             name = step.name
-            return self._numbered(name) if self._is_taken(name) else name
+            return self._numbered(name) if name in self.index or name in self.maps else name
         if self._is_taken(step.id):
             raise _duplicate(step.id)
         return step.id
@@ -137,7 +137,7 @@ class Draft:
 
     def _numbered(self, name: str) -> str:
         number = self._last_number.get(name, 1) + 1
-        while self._is_taken(numbered := f"{name}#{number}"):
+        while (numbered := f"{name}#{number}") in self.index or numbered in self.maps:
             number += 1
         self._last_number[name] = number
         return numbered

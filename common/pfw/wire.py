@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgpack
 
+from pfw.columns import INT_LIMIT, are_bytes, are_in_range, are_ints
 from pfw.errors import ProtocolError
 from pfw.expansion import Fragment
 from pfw.graph import IF_ALWAYS, PRIORITY_LIMIT, Graph, Spec
@@ -27,8 +28,6 @@ MESSAGE_BYTES = (2 << 30) + (1 << 20)
 BATCH_BYTES = 1 << 20
 
 STR_LIMIT = 64 << 10
-#: Ints are counters and µs; arithmetic on them must stay what msgpack can carry.
-INT_LIMIT = 1 << 62
 #: Longest delay or grace: a month.
 SECONDS_LIMIT = 31 * 24 * 3600
 
@@ -187,15 +186,7 @@ def _is_bytes(value: Any) -> bool:
 
 
 def _is_ints(value: Any) -> bool:
-    return type(value) is tuple and _are_ints(value)
-
-
-def _are_ints(column: Sequence[Any]) -> bool:
-    return not column or (set(map(type, column)) == {int} and min(column) >= 0 and max(column) < INT_LIMIT)
-
-
-def _are_bytes(column: Sequence[Any]) -> bool:
-    return set(map(type, column)) <= {bytes}
+    return type(value) is tuple and are_ints(value)
 
 
 def _are_strings(column: Sequence[Any]) -> bool:
@@ -247,7 +238,7 @@ _CELL_CHECKS: dict[type, Check] = {
 }
 
 _COLUMN_CHECKS: dict[type, Callable[[Sequence[Any]], bool]] = {
-    int: lambda column: min(column) >= 0 and max(column) < INT_LIMIT,
+    int: are_in_range,
     # A sum is finite only if every part of it is (and times do not add up to 1e308): half of the time of asking each.
     float: lambda column: isfinite(sum(column)),
     str: lambda column: all(map(_is_str, column)),
@@ -325,7 +316,7 @@ def unpack_graph(blob: bytes, first: int = 0) -> Graph:
     ids, functions, specs, function_of, spec_of, calls, inputs, after = columns
     if len({len(ids), len(function_of), len(spec_of), len(calls), len(inputs), len(after)}) != 1:
         raise ProtocolError("the columns of a graph have one length")
-    if not (_are_strings(ids) and _are_bytes(functions) and _are_bytes(calls)):
+    if not (_are_strings(ids) and are_bytes(functions) and are_bytes(calls)):
         raise ProtocolError("ids are strings, functions and calls are bytes")
     if not (_are_indices(function_of, len(functions)) and _are_indices(spec_of, len(specs))):
         raise ProtocolError("a step names a function or a spec that is not there")
@@ -364,13 +355,13 @@ def unpack_fragment(blob: bytes) -> Fragment:
 
 
 def _are_indices(column: Sequence[Any], limit: int) -> bool:
-    return not column or (_are_ints(column) and max(column) < limit)
+    return not column or (are_ints(column) and max(column) < limit)
 
 
 def _check_dependencies(column: Sequence[Any], first: int) -> None:
     if not set(map(type, column)) <= {tuple}:
         raise ProtocolError("dependencies are lists")
-    if not _are_ints(tuple(chain.from_iterable(column))):
+    if not are_ints(tuple(chain.from_iterable(column))):
         raise ProtocolError("a dependency is the index of a step")
     for step, dependencies in enumerate(column, first):
         if dependencies and max(dependencies) >= step:

@@ -176,8 +176,8 @@ class Workflow:
     def _scan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scan[int]:
         if not kwargs and _ONLY_NODES.issuperset(map(type, args)):
             # The usual form of a call that has inputs at all: a third of the time of a full scan.
-            places = tuple([self._own(node).index for node in args])
-            if len(set(places)) == len(places):
+            places = tuple([node.index for node in args if node.workflow is self])
+            if len(set(places)) == len(args):
                 return Scan(None, None, places)
         return scan(args, kwargs, (Deferred,), self._place)
 
