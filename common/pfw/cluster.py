@@ -36,7 +36,7 @@ HANDED_OUT_S = 5.0
 START_S = 20.0
 END_S = 5.0
 #: How often it is looked whether the worker is there, s.
-LOOK_S = 0.002
+LOOK_S = 0.005
 #: How long the end of a run waits for a terminal that is slow.
 SHOW_S = 5.0
 

@@ -157,10 +157,7 @@ class Skipped(Event):
 
 
 class Waiting(Event):
-    """No worker of the cluster can run the step now or later, or there is none; `message` says what is missing.
-
-    It is told once for all steps of the run that take the same, and again when the reason has changed.
-    """
+    """No worker of the cluster can run the step now or later; `message` says what is missing."""
 
     __slots__ = ()
 

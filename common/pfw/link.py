@@ -222,7 +222,8 @@ class Link:
             # Said again and again it would spoil every later call: better the client ends and says why.
             self.session.on_lost(InternalError(f"a message cannot be sent: {error!r}"))
             return
-        sockets.send(self._socket, frames)
+        if not sockets.send(self._socket, frames):
+            self.session.on_unsent()
 
     def _deliver(self, frame: bytes, now: float) -> None:
         try:

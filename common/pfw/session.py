@@ -69,6 +69,7 @@ class Session:
         self._wake_at = now
         self._next_heartbeat = now + m.HEARTBEAT_S
         self._next_hello = now
+        self._is_unsent = False
         self._submits: dict[bytes, tuple[m.Submit, RunRecord]] = {}
         self._requests: dict[int, Message] = {}
         self._reattached: dict[int, RunRecord] = {}
@@ -297,9 +298,10 @@ class Session:
                 CoordinatorLostError(f"nothing was heard of the coordinator at {self.address} for {LOST_S:.0f} s")
             )
         elif not self.is_welcome:
-            if now >= self._next_hello:
+            if now >= self._next_hello or self._is_unsent:
                 self._mail.append(self._hello)
                 self._next_hello = now + HELLO_S
+                self._is_unsent = False
         elif now >= self._next_heartbeat:
             self._next_heartbeat = now + m.HEARTBEAT_S
             self._confirm(self._known_runs())
@@ -325,6 +327,10 @@ class Session:
             self._mail.extend(self._requests.values())
             for record in self._known_runs():
                 self._repeat_wishes(record)
+
+    def on_unsent(self) -> None:
+        """Nobody is connected, so nothing could be sent: a connection begins the next turn, in which Hello is said."""
+        self._is_unsent = not self.is_welcome
 
     def on_lost(self, error: Exception) -> None:
         """The cluster is known to be gone."""

@@ -82,6 +82,9 @@ def _bind(socket: zmq.Socket[bytes], address: str) -> None:
 
 
 def _connect(socket: zmq.Socket[bytes], address: str) -> None:
+    if address.startswith("ipc:"):
+        # To look for a path costs nothing, and at the start of a local cluster all wait for it: no backoff.
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, 0)
     try:
         socket.connect(address)
     except zmq.ZMQError as error:

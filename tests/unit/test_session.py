@@ -60,6 +60,13 @@ def test_hello_is_said_until_there_is_an_answer() -> None:
     assert HELLO not in rig.sleep(2.0)
 
 
+def test_a_hello_that_could_not_be_sent_is_said_in_the_next_turn() -> None:
+    rig = SessionRig()
+    rig.turn()
+    rig.session.on_unsent()
+    assert (rig.turn(), rig.turn(), rig.wake_at) == ([HELLO], [], pytest.approx(100.0 + HELLO_S))
+
+
 def test_what_was_asked_before_the_welcome_is_said_after_it() -> None:
     rig = SessionRig()
     record = RunRecord("name", "parallel", GRAPH, None)

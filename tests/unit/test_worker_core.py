@@ -72,6 +72,18 @@ def test_a_worker_registers_until_it_is_welcome() -> None:
     assert rig.turn() == {"messages": [rig.heartbeat(last_cancel=3)]}
 
 
+def test_a_worker_that_could_not_register_does_so_in_the_next_turn(rig: WorkerRig) -> None:
+    new = WorkerRig()
+    new.turn()
+    for _ in range(2):
+        new.core.on_unsent()
+        assert new.turn() == {"messages": [REGISTER._replace(clock_us=int(new.now * 1e6))]}
+        assert new.wake_at > new.now  # until then only a connection wakes the shell
+    assert new.turn() == {}
+    rig.core.on_unsent()  # who is known has heartbeats
+    assert rig.turn() == {}
+
+
 def test_a_worker_of_another_version_gives_up(rig: WorkerRig) -> None:
     rig.core.on_refused(m.Refused(m.REFUSED_PROTOCOL, "another version", 0), rig.now)
     assert rig.core.refusal == "another version"

@@ -17,11 +17,11 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from pfw import host
 from pfw import messages as m
 from pfw.errors import ConfigError, InternalError, ProtocolError
 from pfw.folders import remove_folder
 from pfw.graph import LANE_ASYNC, LANE_CPU
-from pfw.host import private_bytes
 from pfw.patience import Patience
 from pfw.wire import Assembler, encode
 from pfw_worker.channel import are_notes, are_outcomes
@@ -116,8 +116,6 @@ class Agent:
     def _watch_parent(self, pid: int) -> int:
         if not pid:
             return -1
-        from pfw import host
-
         fd = host.pidfd_open(pid)
         if os.getppid() != pid:
             raise ConfigError(f"process {pid} is not the parent of this worker")
@@ -172,8 +170,8 @@ class Agent:
             for slot in self._slots.values():
                 self._core.on_progress(slot.page.progress(), now)
             self._core.on_look({number: slot.page.executing() for number, slot in self._slots.items()}, now)
-            held = {number: private_bytes(slot.pid) for number, slot in self._slots.items()}
-            self._core.on_memory(held, private_bytes(os.getpid()), now)
+            held = {number: host.private_bytes(slot.pid) for number, slot in self._slots.items()}
+            self._core.on_memory(held, host.private_bytes(os.getpid()), now)
 
     def _review(self, now: float) -> int | None:
         """Whether the worker is to end: the exit code, or None."""
@@ -311,7 +309,8 @@ class Agent:
             with contextlib.suppress(OSError):  # something is in it: that stays as long as the worker
                 (self._spawner.folder / run_id).rmdir()
         if box.messages:
-            self._sockets.send(self._dealer, encode(box.messages))
+            if not self._sockets.send(self._dealer, encode(box.messages)):
+                self._core.on_unsent()
             self._ears[0].is_touched = True
 
     def _write_pages(self, box: Outbox) -> None:

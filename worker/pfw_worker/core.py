@@ -132,7 +132,7 @@ class Core:
         self._in_outbox: set[int] = set()
         self._slot_number = self._failed_starts = 0
         self._no_start_before = [float("-inf")] * len(LANES)
-        self._next_heartbeat = now
+        self._next_heartbeat, self._is_unsent = now, False
         self._next_look = self._wake_at = now
         self._mail: list[Message] = []
         self._to_cancel: list[int] = []
@@ -199,7 +199,12 @@ class Core:
             slot.is_killed = True
             self._kills.append(slot.number)
 
+    def on_unsent(self) -> None:
+        """Nobody is connected, so nothing could be sent: a connection begins the next turn, in which it registers."""
+        self._is_unsent = not self.number
+
     def _register(self, now: float) -> None:
+        self._is_unsent = False
         self._mail.append(self.registration._replace(clock_us=int(now * 1e6)))
         self._next_heartbeat = now + REGISTER_S
 
@@ -626,7 +631,7 @@ class Core:
 
     def on_time(self, now: float) -> None:
         """Heartbeats, repetitions, slots that have idled long."""
-        if now >= self._next_heartbeat:
+        if now >= self._next_heartbeat or self._is_unsent:
             self._beat(now)
             for _ in range(self.limits[LANE_CPU] - len(self._plain_slots(LANE_CPU))):
                 self._start_slot(LANE_CPU, now)
