@@ -225,6 +225,7 @@ class RunLife:
 
         Args:
             mode: "parallel", "waves" (strict barrier between topological generations) or "sequential" (Kahn order).
+                Of what is ready a higher priority goes first in each.
             on_failure: what a final failure does to the rest: "stop", "continue" or "abort".
             keep: Steps whose outputs the facts carry to the caller.
             keep_all: Keep every output.
@@ -296,8 +297,8 @@ class RunLife:
         count = len(fragment.ids)
         self.has_inputs = self.has_inputs or any(fragment.inputs)
         self.unfinished += count
-        if within is not None:
-            self._ranks[-1] = self._ranks[within]
+        if within is not None and self._ranks[within]:
+            self._ranks[first:] = [self._ranks[within]] * count
         if self.mode == "parallel" and not self.is_open and (any(fragment.inputs) or any(fragment.after)):
             self._rank(first)
         elif self.mode == "waves":
@@ -338,7 +339,7 @@ class RunLife:
         self._has_tolerant = self._has_tolerant or any(spec.run_if for spec in specs)
         if any(spec.keep for spec in specs):
             self._kept.update(step for step in range(first, len(spec_of)) if specs[spec_of[step]].keep)
-        if self.mode != "sequential" and any(spec.priority for spec in specs):
+        if any(spec.priority for spec in specs):
             for step in range(first, len(spec_of)):
                 self._ranks[step] += specs[spec_of[step]].priority << _PRIORITY_SHIFT
 
@@ -373,7 +374,7 @@ class RunLife:
         return next(d for d in (*graph.inputs[step], *graph.after[step]) if self.states[d] > SUCCEEDED)
 
     def _rank(self, first: int) -> None:
-        """Rank = steps on the longest path below a step: the critical path goes first."""
+        """Rank = steps on the longest path below a step, in the run: the critical path goes first."""
         ranks, inputs, after = self._ranks, self.graph.inputs, self.graph.after
         for step in range(len(ranks) - 1, first - 1, -1):
             above = ranks[step] + 1

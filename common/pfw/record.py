@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pfw.expansion import append, shifted
@@ -42,7 +42,8 @@ class RunRecord:
 
     __slots__ = (
         "__weakref__",
-        "_has_asides",
+        "_functions",
+        "_keeps_less",
         "cancel_reason",
         "epoch_s",
         "error",
@@ -100,7 +101,10 @@ class RunRecord:
         self.failures: dict[int, bytes] = {}
         #: What steps have printed, and who is told of it as it comes; an open run keeps none.
         self.log = Log()
-        self._has_asides = False
+        #: Whether not all of the rows that are taken now is history.
+        self._keeps_less = False
+        #: Each pickled function of the graph once: those of a loop's rounds are equal.
+        self._functions: dict[bytes, bytes] = {}
         self.on_printed: Callable[[bytes], None] | None = None
         #: {step: pickled output}, as a step that failed got it; those that are kept for the caller are in `outputs`.
         self.inputs: dict[int, bytes] = {}
@@ -135,8 +139,8 @@ class RunRecord:
                 self._apply_other(row)
         self.position += len(rows)
         if not self.is_open:
-            self.rows.extend([row for row in rows if row[0] not in ASIDE] if self._has_asides else rows)
-        self._has_asides = False
+            self.rows.extend(_kept(rows) if self._keeps_less else rows)
+        self._keeps_less = False
         if rows and rows[-1][0] == FACT_FINISHED:
             # Last: who sees the end must find everything before it.
             self.cancel_reason = rows[-1][8].decode()
@@ -152,6 +156,7 @@ class RunRecord:
             self.states[step] = EXPANDED
             self.expanded.add(step)
             if row[8]:
+                self._keeps_less = True
                 self._grow(step, row[8])
         elif kind in (FACT_FAILED, FACT_TIMED_OUT):
             self.states[step] = FAILED if kind == FACT_FAILED else TIMED_OUT
@@ -163,11 +168,11 @@ class RunRecord:
         elif kind == FACT_PRINTED:
             self._on_printed(step, row[3], row[8])
         elif kind == FACT_INPUT:
-            self._has_asides = True
+            self._keeps_less = True
             self.inputs[step] = row[8]
 
     def _on_printed(self, step: int, attempt: int, text: bytes) -> None:
-        self._has_asides = True
+        self._keeps_less = True
         if not self.is_open:
             self.log.add(step, Piece(attempt, text))
         if self.on_printed is not None:
@@ -182,7 +187,17 @@ class RunRecord:
                 old.ids, list(old.functions), list(old.specs), list(old.function_of), list(old.spec_of),
                 list(old.calls), list(old.inputs), list(old.after),
             )  # fmt: skip
+            self._functions = dict(zip(old.functions, old.functions, strict=True))
+        known = self._functions
+        graph = graph._replace(functions=[known.setdefault(pickled, pickled) for pickled in graph.functions])
         append(self.graph, shifted(graph, first))
         self.fragments.append((first, len(graph.ids), step))
         # Last: a reader on another thread counts the states.
         self.states.extend(bytes(len(graph.ids)))
+
+
+def _kept(rows: Sequence[FactRow]) -> Iterator[FactRow]:
+    """What of facts is history: not those beside it, nor the fragments, which are in the graph."""
+    for row in rows:
+        if row[0] not in ASIDE:
+            yield (*row[:8], b"", *row[9:]) if row[0] == FACT_EXPANDED else row

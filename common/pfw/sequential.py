@@ -1,4 +1,4 @@
-"""Sequential mode: the steps of a run one after another in this process, in Kahn's order.
+"""Sequential mode: the steps of a run one after another in this process, in Kahn's order, a higher priority first.
 
 The same lifecycle and the same codec as on a cluster, so outputs, errors and events are the same; what a step raises
 has its live frames, so a debugger works. It must not know of processes and messages.
@@ -66,7 +66,8 @@ class Sequential:
         self._is_late = False
         #: Whether it has raised in the step that runs.
         self._has_raised = False
-        self._functions: dict[int, LoadedFunction | BaseException] = {}
+        #: {pickle: the function that was loaded of it, or why none was}
+        self._functions: dict[bytes, LoadedFunction | BaseException] = {}
         record.epoch_s = time.time() - time.monotonic()
         record.run_id = os.urandom(5).hex()
         record.workers[WORKER] = f"sequential-{os.getpid()}"
@@ -225,7 +226,7 @@ class Sequential:
         entry = Entry(self._record.run_id, attempt, self._token)
         entry.printed, entry.sink = self._printed, self._on_progress
         self._step_now, self._pace = step, None
-        function = self._load(graph.function_of[step], entry)
+        function = self._load(graph.functions[graph.function_of[step]], entry)
         if isinstance(function, BaseException):
             return report_load_error(function)
         inputs: list[bytes] = [outputs[dependency] for dependency in graph.inputs[step]]  # type: ignore[misc]
@@ -269,25 +270,24 @@ class Sequential:
         if self._token.cancelled and not was_cancelled:
             raise StepInterrupt  # which could not be raised meanwhile
 
-    def _load(self, number: int, entry: Entry) -> LoadedFunction | BaseException:
-        found = self._functions.get(number)
+    def _load(self, pickled: bytes, entry: Entry) -> LoadedFunction | BaseException:
+        found = self._functions.get(pickled)
         if found is None:
             is_common = True
             try:
                 with self._loads.measured():
-                    found, is_common = load_function(self._life.graph.functions[number], entry)
+                    found, is_common = load_function(pickled, entry)
             except BaseException as error:  # whatever the function's own module raises, as in a slot
                 found = error
             if is_common:
-                self._functions[number] = found
+                self._functions[pickled] = found
         return found
 
     def _publish(self) -> None:
         """Hands new facts to the record."""
-        facts, record = self._life.facts, self._record
-        if len(facts) > record.position:
+        if self._life.facts:
             with self._changed:  # a step that says how far it is publishes as well
-                record.apply(facts[record.position :])
+                self._record.apply(self._life.take_facts())
                 self._changed.notify_all()
 
 

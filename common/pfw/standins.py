@@ -42,19 +42,24 @@ def make_loop(step: StepFunction, until: Callable[[Any], Any], limit: int, const
         TypeError: `until` cannot be called.
     """
     check_count("limit", limit, 1_000_000_000)
-    return _stand_in(functools.partial(_round, 0, step, _called("until", until), limit, constants), step)
+    return _stand_in(functools.partial(_round, step, _called("until", until), limit, constants), step)
 
 
-def _round(number: int, step: StepFunction, until: Callable[[Any], Any], limit: int, constants: Any, value: Any) -> Any:
-    """Is the function of the loop's steps: the value if it is good, else a workflow of one more round."""
+def _round(
+    step: StepFunction, until: Callable[[Any], Any], limit: int, constants: Any, value: Any, number: int = 0, /
+) -> Any:
+    """Is the function of the loop's steps: the value if it is good, else a workflow of one more round.
+
+    The number is an argument, so that the function is one in all rounds, and travels once.
+    """
     if number and until(value):
         return value
     if number == limit:
         raise GraphError(f"{step.name}.loop() is not done after {limit:,} rounds: raise limit=, or look at until=")
     workflow = Replacement(step.name)
     output = workflow.add(step, value, **constants)
-    again = functools.partial(_round, number + 1, step, until, limit, constants)
-    workflow.add(StepFunction(again, name=UNTIL), output)
+    again = functools.partial(_round, step, until, limit, constants)
+    workflow.add(StepFunction(again, name=UNTIL), output, number + 1)
     return workflow
 
 

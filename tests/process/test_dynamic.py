@@ -311,13 +311,6 @@ def test_an_expanded_step_holds_no_slot_and_is_cancelled_with_its_run(cluster: L
     }  # fmt: skip
 
 
-def test_a_single_call_cannot_return_a_workflow(cluster: LocalCluster) -> None:
-    future = cluster.submit(spread.fn, 1)
-    with pytest.raises(StepFailedError, match=r"Client\.run"):
-        future.result(20)
-    assert cluster.submit(steps.double, 2).result(20) == 4
-
-
 @pytest.mark.parametrize("mode", MODES)
 def test_inner_steps_inherit_parameters(cluster: LocalCluster, mode: str) -> None:
     @step

@@ -118,7 +118,8 @@ def test_of_the_ready_steps_the_one_of_the_highest_priority_goes_first() -> None
         for rank, name in enumerate(order):
             step(steps.give, hint="heavy_cpu").options(id=name, priority=rank, tags=("ranked", name))(rank)
     with LocalCluster(cpu=1, io=1) as cluster:
-        found = run(wf, on=cluster)
-    started = [event.step_id for event in found.events() if event.type == "Started"]
-    assert [name for name in started if name in order] == ["high", "middle", "low"]
-    assert found.metrics.steps["high"].tags == ["ranked", "high"]
+        runs = [run(wf, on=cluster), run(wf, on=cluster, mode="waves"), run(wf, mode="sequential")]
+    for found in runs:
+        started = [event.step_id for event in found.events() if event.type == "Started"]
+        assert [name for name in started if name in order] == ["high", "middle", "low"]
+        assert found.metrics.steps["high"].tags == ["ranked", "high"]

@@ -11,7 +11,7 @@ import pytest
 from helpers import invariants
 from helpers.coordinator_rig import CoordinatorRig
 from helpers.lives import LIVES, assign, fail, kinds, start, succeed
-from helpers.samples import graph_of
+from helpers.samples import graph_of, spec
 from pfw import messages as m
 from pfw import outcome as oc
 from pfw.errors import ProtocolError
@@ -192,6 +192,14 @@ def test_a_run_that_ends_takes_no_fragment() -> None:
     expand(life, 0, graph_of([()]))
     assert list(life.states) == [CANCELLED, CANCELLED]
     assert FACT_EXPANDED not in dict(kinds(life))
+
+
+@pytest.mark.parametrize("mode", ["parallel", "waves", "sequential"])
+def test_what_takes_the_place_of_a_step_has_its_priority(mode: str) -> None:
+    life = start(graph_of([(), (), ()], specs=[spec()._replace(priority=2), spec(), spec()]), mode=mode)
+    life.on_assigned(life.ready[0].take()[0])
+    expand(life, 0, graph_of([(), (), (0, 1)]))
+    assert assign(life) == [3, 4, 1, 2]
 
 
 def test_the_side_of_a_branch_that_is_not_taken_is_skipped_and_fails_nothing() -> None:

@@ -14,6 +14,7 @@ from pfw.failure import FAIL_ERROR, FAIL_UNPICKLABLE, Failure
 from pfw.graph import Graph
 from pfw.inherited import STEP_DEFAULTS, Inherited
 from pfw.retry import Retry
+from pfw.standins import make_loop
 from pfw.wire import unpack_fragment
 
 NOTHING = Inherited({}, STEP_DEFAULTS)
@@ -84,3 +85,15 @@ def test_what_is_no_fragment_fails_the_step_for_good(workflow: str, code: int) -
     found, payload = execution.execute(loaded, codec.dump(("outer", (), None)), (), Entry("run", 1))
     assert found == outcome.ERROR
     assert Failure.unpack(payload).code == code
+
+
+def test_all_rounds_of_a_loop_have_the_same_functions() -> None:
+    loop = codec.load(codec.dump(make_loop(give, lambda x: x > 9, 50, {}).fn))
+    rounds = []
+    for number in range(4):
+        graph = made(loop(1, number), "loop/until")
+        rounds.append(graph.functions)
+        _, (_, following), _ = codec.load(graph.calls[-1])
+        assert following == number + 1
+        loop = codec.load_function(graph.functions[-1]).fn
+    assert rounds[0] == rounds[1] == rounds[3]

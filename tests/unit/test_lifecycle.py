@@ -188,6 +188,13 @@ def test_sequential_mode_has_one_queue_in_kahns_order() -> None:
     assert assign(life) == [2]
 
 
+@pytest.mark.parametrize("mode", ["parallel", "waves", "sequential"])
+def test_a_priority_counts_more_than_any_path_and_comes_before_kahns_order(mode: str) -> None:
+    urgent = spec()._replace(priority=1)
+    life = start(graph_of([(), (), (), (1,)], specs=[spec(), spec(), urgent, spec()]), mode=mode)
+    assert assign(life) == ([2, 1, 0] if mode == "parallel" else [2, 0, 1])
+
+
 def test_a_repeated_edge_counts_once() -> None:
     life = start(graph_of([(), (0, 0)], after=[(), (0,)]))
     assign(life)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from helpers.samples import graph_of
+from pfw.expansion import Fragment
 from pfw.facts import (
+    FACT_EXPANDED,
     FACT_FAILED,
     FACT_FINISHED,
     FACT_INPUT,
@@ -14,6 +16,7 @@ from pfw.facts import (
     Fact,
 )
 from pfw.record import RunRecord
+from pfw.wire import pack_fragment
 
 
 def fact(kind: int, step: int = 0, payload: bytes = b"", attempt: int = 1) -> Fact:
@@ -34,6 +37,17 @@ def test_what_is_beside_the_history_is_kept_apart() -> None:
     assert (record.log.text(1), record.inputs, record.outputs, told) == ("text", {0: b"in"}, {}, [b"text"])
     record.apply([FINISHED])
     assert record.rows[2:] == [FINISHED]
+
+
+def test_a_fragment_is_kept_once() -> None:
+    record = RunRecord("name", "parallel", graph_of([()], functions=[b"a function"]), None)
+    for step in range(3):
+        packed = pack_fragment(Fragment(graph_of([()], functions=[b"a function"])))
+        record.apply([PRINTED, fact(FACT_EXPANDED, step, packed), SUCCEEDED])
+    assert record.rows == [row for step in range(3) for row in (fact(FACT_EXPANDED, step), SUCCEEDED)]
+    assert record.position == 9
+    assert record.graph.functions == [b"a function"] * 4
+    assert len(set(map(id, record.graph.functions))) == 1
 
 
 def test_who_sees_the_end_finds_everything_before_it() -> None:
