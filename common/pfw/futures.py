@@ -23,7 +23,7 @@ from pfw.facts import (
     SUCCEEDED,
 )
 from pfw.graph import IF_ALL, Graph
-from pfw.inherited import StepDefaults
+from pfw.inherited import Inherited, StepDefaults
 from pfw.link import Link
 from pfw.messages import FactRow
 from pfw.record import RunRecord
@@ -90,6 +90,7 @@ class Calls:
         """
         self._link = link
         self._defaults = defaults
+        self._inherited = codec.dump_inherited(Inherited({}, defaults))
         self._record = RunRecord("calls", "parallel", Graph([], [], [], [], [], [], [], []), None, is_open=True)
         self._futures: dict[int, Future] = {}
         self._functions: weakref.WeakKeyDictionary[StepFunction, bytes] = weakref.WeakKeyDictionary()
@@ -185,7 +186,7 @@ class Calls:
         """Sends calls; None if the result of a future among the arguments has come meanwhile, to be sent as a value."""
         pickled = self._functions.get(step)
         if pickled is None:
-            pickled = self._functions[step] = codec.dump_function(step)
+            pickled = self._functions[step] = codec.dump_function(step, self._inherited)
         first = self._count
         self._count += len(scans)
         futures = [Future(self._link, self._record, f"{step.name}-{first + n}") for n in range(len(scans))]

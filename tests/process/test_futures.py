@@ -73,6 +73,7 @@ def test_calls_have_what_the_config_says(cluster: LocalCluster) -> None:
             client.submit(give_up).result(20)
         with pytest.raises(StepTimeoutError):
             client.submit(step(steps.nap, retry=0), 60).result(20)
+        assert client.submit(flow, 3).result(20) == "inner"  # and so does what a call returns
         # Its runs have them too, unless they have others.
         assert client.run(flow(3)).value == "inner"
         assert run(flow(3), on=client, config=Config(), check=False).errors["fail_until"].attempts == 1
