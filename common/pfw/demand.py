@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from pfw.graph import LANE_CPU, LANE_IO, Spec
+from pfw.graph import Spec
 
 #: Names under which workers offer what is not a user's own resource.
 GPU, HEAVY_IO, MEMORY = "gpu", "heavy_io", "memory"
@@ -13,7 +13,8 @@ RESERVED_NAMES = frozenset({GPU, HEAVY_IO, MEMORY})
 #: Heavy-IO permits of a worker that says nothing else.
 HEAVY_IO_PERMITS = 4
 
-_SLOT_NAMES = {LANE_CPU: "CPU slots", LANE_IO: "IO slots"}
+#: By lane.
+_SLOTS = ("CPU slots", "IO slots", "async permits")
 
 
 class Demand(NamedTuple):
@@ -50,20 +51,30 @@ def demand_of(spec: Spec, limits: tuple[tuple[str, int], ...] = ()) -> Demand | 
     return Demand(spec.lane, int(not spec.may_go_ahead), spec.slots, spec.needs, spec.limits + limits)
 
 
+def plain_demand(lane: int) -> Demand:
+    """What a step takes that takes one slot of its lane and nothing else."""
+    return Demand(lane, 0, 1, (), ())
+
+
 def own_needs(demand: Demand) -> tuple[int, int, int]:
     """What a step wants of its slot: CPU slots, GPUs, bytes of memory (0: no limit)."""
     needs = dict(demand.needs)
     return demand.slots, needs.get(GPU, 0), needs.get(MEMORY, 0)
 
 
-def shortage(demand: Demand, offers: Iterable[Offer]) -> str:
-    """What none of these workers can ever give, in words; "" if one of them can give all.
+def shortage(demand: Demand, offers: Iterable[Offer], has: str = "has") -> str:
+    """What none of these workers can give, in words; "" if one of them can give all.
+
+    Args:
+        demand: What a step takes.
+        offers: What each worker has, or what of it is free.
+        has: The words for that.
 
     >>> shortage(Demand(0, 1, 8, (), ()), [Offer((4, 16, 1000), {})])
     'it needs 8 CPU slots of one worker, and the most that a worker has is 4'
     """
     known = list(offers)
-    wanted = {_SLOT_NAMES.get(demand.lane, "async permits"): (demand.slots, [o.slots[demand.lane] for o in known])}
+    wanted = {_SLOTS[demand.lane]: (demand.slots, [o.slots[demand.lane] for o in known])}
     wanted.update({repr(name): (n, [o.resources.get(name, 0) for o in known]) for name, n in demand.needs})
     if not known:
         return f"it needs {_list(wanted)}, and there is no worker"
@@ -71,11 +82,11 @@ def shortage(demand: Demand, offers: Iterable[Offer]) -> str:
     if lacking:
         name = lacking[0]
         n, amounts = wanted[name]
-        most = _amount(max(amounts), name).removesuffix(f" {name}").removesuffix(" of memory")
-        return f"it needs {_amount(n, name)} of one worker, and the most that a worker has is {most}"
+        most = f"{max(amounts) / 1e6:,.1f} MB" if name == repr(MEMORY) else max(amounts)
+        return f"it needs {_amount(n, name)} of one worker, and the most that a worker {has} is {most}"
     if any(all(amounts[place] >= n for n, amounts in wanted.values()) for place in range(len(known))):
         return ""
-    return f"it needs {_list(wanted)}, and no worker has all of that"
+    return f"it needs {_list(wanted)}, and no worker {has} all of that"
 
 
 def _list(wanted: Mapping[str, tuple[int, object]]) -> str:
@@ -83,4 +94,6 @@ def _list(wanted: Mapping[str, tuple[int, object]]) -> str:
 
 
 def _amount(n: int, name: str) -> str:
-    return f"{n / 1e6:,.1f} MB of memory" if name == repr(MEMORY) else f"{n} {name}"
+    if name == repr(MEMORY):
+        return f"{n / 1e6:,.1f} MB of memory"
+    return f"{n} {name.removesuffix('s')}" if n == 1 and name in _SLOTS else f"{n} {name}"

@@ -157,7 +157,10 @@ class Skipped(Event):
 
 
 class Waiting(Event):
-    """No worker of the cluster can run the step now or later; `message` says what is missing."""
+    """No worker of the cluster can run the step now or later, or there is none; `message` says what is missing.
+
+    It is told once for all steps of the run that take the same, and again when the reason has changed.
+    """
 
     __slots__ = ()
 

@@ -104,6 +104,8 @@ def _describe_wait(record: RunRecord, step: int, missing: list[int]) -> str:
 
 def _describe_standing(record: RunRecord, step: int, seen: dict[str, Any], now: float) -> str:
     name = _name(record, step)
+    if not record.run_id and record.error is None:
+        return f"{name} has not started: no coordinator has taken its run yet."
     if record.error is not None or not seen:
         return f"{name} has not ended, and its cluster cannot be asked (any more)."
     if seen["state"] == "ASSIGNED":
@@ -117,8 +119,8 @@ def _describe_standing(record: RunRecord, step: int, seen: dict[str, Any], now: 
         return f"{name} has just become {seen['state']}."
     if seen["is_in_later_wave"]:
         return f"{name} starts with its wave: steps of the wave before have not ended."
-    if not seen["workers"]:
-        return f"{name} could start, but there is no worker."
+    if seen["obstacle"]:
+        return f"{name} could start, but {seen['obstacle']}."
     lane = LANE_NAMES[record.graph.specs[record.graph.spec_of[step]].lane]
     return (
         f"{name} could start and waits for one of the {seen['slots']:,} {lane} slots: {seen['taken']:,} are taken, "
@@ -130,6 +132,8 @@ def _describe_attempt(record: RunRecord, step: int, seen: dict[str, Any], now: f
     where = f"on worker {seen['worker']}" if seen["worker"] else "on a worker"
     began = [row[6] for row in _rows(record, step) if row[0] == FACT_STARTED and row[3] == seen["attempt"]]
     name = _name(record, step)
+    if seen["silent_s"]:
+        return f"{name} is {where}, attempt {seen['attempt']}, which is suspect: silent for {seen['silent_s']:.1f} s."
     if began:
         return f"{name} executes {where}, attempt {seen['attempt']}, since {now - record.epoch_s - began[-1]:.1f} s."
     return f"{name} is {where}, attempt {seen['attempt']}, and has begun just now or waits there for a slot."

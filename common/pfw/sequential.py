@@ -86,8 +86,8 @@ class Sequential:
             return {}
         return {
             "state": STATE_NAMES[life.states[step]], "attempt": life.attempts[step],
-            "retry_s": life.retry_s(step, time.monotonic()), "worker": record.workers[WORKER], "workers": 1,
-            "slots": 1, "taken": 1, "waiting": life.ready[LANE_CPU].count, "is_in_later_wave": False,
+            "retry_s": life.retry_s(step, time.monotonic()), "worker": record.workers[WORKER], "silent_s": 0.0,
+            "obstacle": "", "slots": 1, "taken": 1, "waiting": life.ready[LANE_CPU].count, "is_in_later_wave": False,
         }  # fmt: skip
 
     def cancel_record(self, record: RunRecord, reason: str, *, is_urgent: bool = False) -> None:

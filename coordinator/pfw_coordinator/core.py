@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 from pfw import messages as m
 from pfw import outcome as oc
-from pfw.demand import Demand, own_needs, shortage
+from pfw.demand import Demand, own_needs
 from pfw.errors import ProtocolError
 from pfw.facts import ENDED_INTERRUPTED, ENDED_ITSELF, ENDED_KILLED, Cost, pack_capacity, pack_progress
 from pfw.failure import FAIL_ERROR, FAIL_LOST, FAIL_UNPICKLABLE, FAIL_UNSCHEDULABLE, Failure
@@ -44,6 +44,7 @@ from pfw_coordinator.demands import plan_demands, plan_reservations, release
 from pfw_coordinator.feed import Feed
 from pfw_coordinator.inner import CALL, make_inner, relay
 from pfw_coordinator.ledger import LANES, Attempt, Client, Run, Subscription, Worker, new_attempt
+from pfw_coordinator.outlook import CAP, review
 from pfw_coordinator.placement import Placement, has_chains, plan_chain, plan_recall, plan_round
 from pfw_coordinator.report import report_runs, report_status, report_step, report_workers
 
@@ -119,6 +120,8 @@ class Core:
         self._run_of_id: dict[str, Run] = {}
         #: The last number of each kind; "cluster" counts the changes of what workers offer.
         self._numbers = {"worker": 0, "client": 0, "run": 0, "attempt": 0, "cancel": 0, "cluster": 0}
+        #: The last of these that was looked at, and the lanes in which there are slots.
+        self._cluster_seen, self._lanes = -1, set[int]()
         self._functions = Catalogue()
         self._cancels: dict[int, int] = {}
         self._ended: deque[Run] = deque()
@@ -464,8 +467,7 @@ class Core:
         life = RunLife(
             mode=msg.mode, on_failure=msg.on_failure, keep=msg.keep, keep_all=bool(msg.keep_all),
             is_open=bool(msg.is_open), seed=run_id.encode(), timeout_s=msg.timeout,
-            # No user's limit has a name with a slash.
-            limits=((f"/{number}", msg.max_parallel),) if msg.max_parallel else (),
+            limits=((f"{CAP}{number}", msg.max_parallel),) if msg.max_parallel else (),
         )  # fmt: skip
         run = Run(number, run_id, msg.name, client.session, msg.key, life)
         run.priority, run.is_detached, run.meta = msg.priority, bool(msg.is_detached), msg.meta
@@ -595,7 +597,7 @@ class Core:
                 "oddities": self.oddities,
             }
         elif msg.what == "step" and (run := self.runs.get(msg.run)) is not None and msg.step < len(run.life.states):
-            body = report_step(run, msg.step, self.workers.values(), now)
+            body = report_step(run, msg.step, self.workers.values(), self._in_use, now)
         else:
             self._reject(peer, b"", msg.request, m.REFUSED_UNKNOWN_RUN, f"nothing is known of {msg.what!r}")
             return
@@ -738,6 +740,8 @@ class Core:
 
     def drain(self, now: float) -> Outbox:
         """Places what is ready and returns everything that is to be sent."""
+        if self._cluster_seen != self._numbers["cluster"]:
+            self._review_cluster(now)
         self._review_runs(now)
         if self._demanding:
             reserve_at = self._place_all(now)
@@ -759,6 +763,15 @@ class Core:
         box = Outbox(list(self._mail.items()), self._broadcasts, self._watch, self._gone, wake_at)
         self._mail, self._broadcasts, self._watch, self._gone = {}, [], [], []
         return box
+
+    def _review_cluster(self, now: float) -> None:
+        """Workers have come or gone: what was said of their lack may no longer be so."""
+        self._cluster_seen = self._numbers["cluster"]
+        able = [worker for worker in self.workers.values() if not worker.is_leaving]
+        self._lanes = {lane for lane in LANES if any(worker.slots[lane] for worker in able)}
+        for run in self.runs.values():
+            if run.outlook and not run.is_over:
+                self._explain(run, now)
 
     def _review_runs(self, now: float) -> None:
         """What this turn's changes mean for each run they touched."""
@@ -827,8 +840,12 @@ class Core:
 
     def _place_plain(self, now: float) -> None:
         for lane in LANES:
-            if self._waiting[lane] and self._credit[lane]:
-                self._place(lane, now)
+            if self._waiting[lane]:
+                if self._credit[lane]:
+                    self._place(lane, now)
+                elif lane not in self._lanes:
+                    for run in self._waiting[lane]:
+                        self._explain(run, now)
 
     def _place_demands(self, floor: int, now: float) -> None:
         """Places steps that take more than one slot, of runs with this priority or a higher one."""
@@ -841,18 +858,12 @@ class Core:
 
     def _explain(self, run: Run, now: float) -> None:
         """What no worker there is can ever run: an error where no other worker can come, else its client is told."""
-        told = run.outlook
-        if run.outlook_of != self._numbers["cluster"]:
-            run.outlook, run.outlook_of = {}, self._numbers["cluster"]
-        for demand, queue in run.life.demanding.items():
-            if not queue.count or demand in run.outlook:
-                continue
-            offers = [worker.offer for worker in self.workers.values() if not worker.is_leaving]
-            text, told_text = shortage(demand, offers), told.get(demand)
-            run.outlook[demand] = text
-            if text and self.is_embedded and self.workers:
+        if self.is_embedded and not self.workers:
+            return  # its one worker is on its way, or lost, which ends the run
+        for queue, text, is_news in review(run, self.workers.values(), self._numbers["cluster"]):
+            if self.is_embedded:
                 self._refuse_all(run, queue, text, now)
-            elif text and text != told_text:
+            elif is_news:
                 run.life.on_waiting(queue.heads()[0], text, now)
                 self._feed.touch(run)
 

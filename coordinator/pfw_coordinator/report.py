@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pfw.facts import RUN_STATE_NAMES, STATE_NAMES
+from pfw.facts import READY, RUN_STATE_NAMES, STATE_NAMES
 from pfw_coordinator.ledger import Run, Worker
+from pfw_coordinator.outlook import obstacle, waits_for
 
 
 def report_workers(workers: Iterable[Worker], now: float) -> list[dict[str, Any]]:
@@ -48,39 +49,31 @@ def _report_run(run: Run, epoch_s: float, now: float) -> dict[str, Any]:
         "mode": life.mode,
         "steps": len(life.states),
         **{STATE_NAMES[state].lower(): count for state, count in sorted(Counter(life.states).items())},
-        "waits_for": _waits_for(run),
+        "waits_for": waits_for(run),
         "started_at": run.started_at + epoch_s,
         "duration_s": round(ended_at - run.started_at, 6),
     }
 
 
-def report_step(run: Run, step: int, workers: Iterable[Worker], now: float) -> dict[str, Any]:
+def report_step(
+    run: Run, step: int, workers: Iterable[Worker], in_use: Mapping[str, int], now: float
+) -> dict[str, Any]:
     """How a step stands that has not ended, and the slots of its lane: what `pfw.explanation` makes words of."""
     life, workers = run.life, list(workers)
     lane = life.spec(step).lane
-    holders = (w.name for w in workers for a in w.attempts.values() if a.run is run and a.step == step)
+    holder = next((w for w in workers for a in w.attempts.values() if a.run is run and a.step == step), None)
     return {
         "state": STATE_NAMES[life.states[step]],
         "attempt": life.attempts[step],
         "retry_s": life.retry_s(step, now),
-        "worker": next(holders, ""),
-        "workers": len(workers),
+        "worker": holder.name if holder is not None else "",
+        "silent_s": now - holder.last_seen if holder is not None and holder.is_suspect else 0.0,
+        "obstacle": obstacle(run, step, workers, in_use) if life.states[step] == READY else "",
         "slots": sum(worker.slots[lane] for worker in workers),
         "taken": sum(min(worker.out[lane], worker.slots[lane]) for worker in workers),
         "waiting": life.ready[lane].count,
         "is_in_later_wave": life.is_in_later_wave(step),
     }
-
-
-def _waits_for(run: Run) -> str:
-    """Why a ready step cannot be given to any worker there is; "" if there is no such step."""
-    waiting = [
-        text
-        for one in (run, *run.inner.values())
-        for demand, text in one.outlook.items()
-        if one.life.demanding[demand].count
-    ]
-    return next(filter(None, waiting), "")
 
 
 def report_status(workers: Iterable[Worker], runs: Iterable[Run]) -> dict[str, Any]:
@@ -89,7 +82,7 @@ def report_status(workers: Iterable[Worker], runs: Iterable[Run]) -> dict[str, A
     return {
         "workers": len(workers),
         "runs": len(live),
-        "waiting": sum(bool(_waits_for(run)) for run in live),
+        "waiting": sum(bool(waits_for(run)) for run in live),
         "cpu": sum(worker.slots[0] for worker in workers),
         "io": sum(worker.slots[1] for worker in workers),
         "async": sum(worker.slots[2] for worker in workers),

@@ -21,6 +21,7 @@ from pfw.facts import (
 from pfw.graph import IF_ALL, LANE_CPU
 from pfw.lifecycle import RunLife
 from pfw_coordinator.inner import CALL
+from pfw_coordinator.outlook import waits_for
 
 if TYPE_CHECKING:
     from pfw_coordinator.core import Core as CoordinatorCore
@@ -40,6 +41,8 @@ def check(core: CoordinatorCore) -> None:
             assigned[attempt.run.number, attempt.step] += 1
             assert attempt.run.life.states[attempt.step] == ASSIGNED, f"attempt {number} of a step that is not assigned"
     assert all(count == 1 for count in numbers.values()), "an attempt in two ledgers"
+    has_lane = [any(w.slots[lane] for w in core.workers.values() if not w.is_leaving) for lane in range(3)]
+    is_starting = core.is_embedded and not core.workers
     expected: Counter[tuple[int, int]] = Counter()
     for run in core.runs.values():
         expected.update((run.number, step) for step, state in enumerate(run.life.states) if state == ASSIGNED)
@@ -47,6 +50,8 @@ def check(core: CoordinatorCore) -> None:
         check_life(run.life, {attempt.step for attempt in ahead if attempt.run is run}, len(run.inner))
         for lane, queue in enumerate(run.life.ready):
             assert not queue.count or run in core._waiting[lane], f"run {run.number} waits in lane {lane} unseen"
+            is_said = has_lane[lane] or is_starting or waits_for(run)
+            assert not queue.count or is_said, f"run {run.number} waits for lane {lane} and was not told"
         wanted = [queue for queue in run.life.demanding.values() if queue.count]
         assert not wanted or run in core._demanding, f"run {run.number} waits with demands unseen"
         assert all(worker.reservation == (run, demand) for demand, worker in run.reserved.items())

@@ -308,7 +308,10 @@ def test_those_who_attach_can_replay_and_ask(daemons: Daemons, tmp_path: Path, m
         run_id = client.start(wf).id
     with Client(daemons.address) as other:
         found = other.attach(run_id)
-        assert (
-            found.explain() == f"Run {run_id} of 'workflow' is RUNNING.\n'double' could start, but there is no worker."
-        )
+        reasons = (event.message for event in found.events() if event.type == "Waiting")
+        assert next(reasons) == "it needs 1 CPU slot, and there is no worker"
+        assert found.explain().splitlines() == [
+            f"Run {run_id} of 'workflow' is RUNNING.",
+            "'double' could start, but no worker is registered.",
+        ]
         assert found.replay("double") == 8

@@ -243,8 +243,8 @@ def test_how_a_step_stands_is_answered(rig: CoordinatorRig) -> None:
     run = rig.submit(graph_of([(), ()], specs=[spec(retries=1, backoff=7.0)]))
     rig.turn()
     stands = {
-        "state": "ASSIGNED", "attempt": 1, "retry_s": 0.0, "worker": "a", "workers": 1, "slots": 4, "taken": 2,
-        "waiting": 0, "is_in_later_wave": False,
+        "state": "ASSIGNED", "attempt": 1, "retry_s": 0.0, "worker": "a", "silent_s": 0.0, "obstacle": "",
+        "slots": 4, "taken": 2, "waiting": 0, "is_in_later_wave": False,
     }  # fmt: skip
     assert ask(rig, "step", run.number, 0) == stands
     rig.outcome("a", 1, code=oc.RETRYABLE)

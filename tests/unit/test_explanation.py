@@ -45,8 +45,8 @@ def fact(kind: int, step: int, *, attempt: int = 1, payload: bytes = b"") -> Fac
 def seen(state: str, **more: Any) -> dict[str, Any]:
     """What a coordinator says."""
     return {
-        "state": state, "attempt": 1, "retry_s": 0.0, "worker": "alpha", "workers": 1, "slots": 4, "taken": 4,
-        "waiting": 1_234, "is_in_later_wave": False, **more,
+        "state": state, "attempt": 1, "retry_s": 0.0, "worker": "alpha", "silent_s": 0.0, "obstacle": "",
+        "slots": 4, "taken": 4, "waiting": 1_234, "is_in_later_wave": False, **more,
     }  # fmt: skip
 
 
@@ -80,7 +80,10 @@ def test_how_a_step_stands_that_could_start() -> None:
     assert told(record, 0, **seen("READY")) == (
         "'s0' could start and waits for one of the 4 io slots: 4 are taken, and 1,234 steps of this run wait for them."
     )
-    assert told(record, 0, **seen("READY", workers=0)) == "'s0' could start, but there is no worker."
+    assert told(record, 0, **seen("READY", obstacle="it needs more")) == "'s0' could start, but it needs more."
+    assert told(record, 0, **seen("ASSIGNED", silent_s=4.21)) == (
+        "'s0' is on worker alpha, attempt 1, which is suspect: silent for 4.2 s."
+    )
     assert "starts with its wave" in told(record, 0, **seen("READY", is_in_later_wave=True))
     assert "begun just now or waits there" in told(record, 0, **seen("ASSIGNED"))
     assert told(record, 0, **seen("SUCCEEDED")) == "'s0' has just become SUCCEEDED."
@@ -98,6 +101,11 @@ def test_a_cluster_that_is_gone_cannot_be_asked() -> None:
     assert "cannot be asked" in told(record, 0)
     record.error = ClusterError("gone")
     assert "cannot be asked" in told(record, 0, **seen("READY"))
+
+
+def test_a_run_that_nobody_has_taken_yet() -> None:
+    record = RunRecord("flow", "parallel", GRAPH, None)
+    assert told(record, 3).splitlines()[-1] == "'s0' has not started: no coordinator has taken its run yet."
 
 
 def test_a_run_is_held_up_by_what_failed_and_what_could_go_on() -> None:
