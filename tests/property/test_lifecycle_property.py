@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import invariants
+from helpers.life_oracle import Oracle, run_if_of
 from helpers.samples import graph_of, spec
 from pfw.expansion import Fragment, shifted
 from pfw.facts import (
@@ -24,16 +23,10 @@ from pfw.facts import (
     FACT_TIMED_OUT,
     FAILED,
     READY,
-    RUN_CANCELLED,
-    RUN_FAILED,
-    RUN_RUNNING,
-    RUN_STOPPING,
-    RUN_SUCCEEDED,
-    RUN_TIMED_OUT,
     SKIPPED,
     SUCCEEDED,
     TIMED_OUT,
-    WAITING,
+    Fact,
 )
 from pfw.graph import IF_ALL, IF_ALWAYS, IF_ANY, Graph
 from pfw.lifecycle import RunLife
@@ -44,134 +37,9 @@ _FINAL = {
     FACT_TIMED_OUT: TIMED_OUT,
 }  # fmt: skip
 EVENTS = ("ok", "retryable", "error", "timeout", "crash", "loss", "not started", "stopped")
+INNER_ENDS = (FACT_SUCCEEDED, FACT_SUCCEEDED, FACT_FAILED, FACT_TIMED_OUT, FACT_CANCELLED)
 #: Longer than everything but backoffs takes.
 RUN_TIMEOUT_S = 1_000.0
-
-
-@dataclass
-class Oracle:
-    """What the states must be, the slow way."""
-
-    graph: Graph
-    mode: str
-    on_failure: str
-    is_open: bool
-    #: Of each step.
-    run_if: list[int]
-    #: {tail: the step that waits for it}, {step of a fragment: the step that it stands for}
-    tails: dict[int, int] = field(default_factory=dict)
-    outer: dict[int, int] = field(default_factory=dict)
-    states: list[int] = field(default_factory=list)
-    counts: dict[tuple[str, int], int] = field(default_factory=dict)
-    is_stopping: bool = False
-    discards: bool = False
-    is_cancelled: bool = False
-    is_timed_out: bool = False
-
-    def dependencies(self, step: int) -> set[int]:
-        return {*self.graph.inputs[step], *self.graph.after[step]}
-
-    def depth(self, step: int) -> int:
-        if step in self.outer:
-            return self.depth(self.outer[step])
-        return 1 + max(map(self.depth, self.dependencies(step)), default=-1)
-
-    def settle(self) -> None:
-        """Skips, cancels and readies until nothing changes."""
-        self.states.extend([WAITING] * (len(self.graph.ids) - len(self.states)))
-        before: list[int] = []
-        while before != self.states:
-            before = list(self.states)
-            for step, state in enumerate(self.states):
-                if state == WAITING:
-                    self.states[step] = self.decide(step)
-            for tail, step in self.tails.items():
-                if self.states[step] == EXPANDED and self.states[tail] >= SUCCEEDED:
-                    self.states[step] = FAILED if self.states[tail] == SKIPPED else self.states[tail]
-            for step, state in enumerate(self.states):
-                if state < ASSIGNED and not self.may_try(step):
-                    self.states[step] = CANCELLED
-
-    def decide(self, step: int) -> int:
-        """The state of a waiting step, as what it depends on has it."""
-        ended = {self.states[dependency] for dependency in self.dependencies(step)}
-        if self.run_if[step] == IF_ALL:
-            if ended & {FAILED, SKIPPED, CANCELLED, TIMED_OUT}:
-                return SKIPPED
-            return READY if ended <= {SUCCEEDED} else WAITING
-        if ended and min(ended) < SUCCEEDED:
-            return WAITING
-        if self.run_if[step] == IF_ALWAYS or not ended or SUCCEEDED in ended:
-            return READY
-        return CANCELLED if ended == {CANCELLED} else SKIPPED
-
-    def may_try(self, step: int) -> bool:
-        return not self.is_stopping or (self.run_if[step] != IF_ALL and not self.discards)
-
-    def may_start(self) -> set[int]:
-        """Ready steps; in waves mode those of the first wave that has not ended."""
-        ready = {step for step, state in enumerate(self.states) if state == READY}
-        if self.mode == "waves":
-            going = [self.depth(step) for step, state in enumerate(self.states) if state < SUCCEEDED]
-            ready = {step for step in ready if self.depth(step) <= min(going)}
-        return ready
-
-    def expand(self, step: int, fragment: Graph, first: int) -> None:
-        """An attempt returns a workflow."""
-        if self.is_stopping:
-            self.states[step] = CANCELLED
-        else:
-            self.states[step] = EXPANDED
-            self.graph.ids.extend(fragment.ids)
-            self.graph.inputs.extend(fragment.inputs)
-            self.graph.after.extend(fragment.after)
-            self.run_if.extend(run_if_of(fragment))
-            self.tails[first + len(fragment.ids) - 1] = step
-            self.outer.update(dict.fromkeys(range(first, first + len(fragment.ids)), step))
-        self.settle()
-
-    def end(self, step: int, event: str) -> None:
-        """An attempt ends."""
-        if self.discards or event == "stopped":
-            self.states[step] = CANCELLED
-        elif event == "ok":
-            self.states[step] = SUCCEEDED
-        elif event == "not started":
-            self.states[step] = READY if self.may_try(step) else CANCELLED
-        elif self._may_try_again(event, step) and self._charge("try", step) <= self.graph.specs[0].retries:
-            self.states[step] = BACKOFF
-        elif event in ("crash", "loss") and self._charge(event, step) < 3 and self.may_try(step):
-            self.states[step] = READY
-        else:
-            self._fail(step, TIMED_OUT if event == "timeout" else FAILED)
-        self.settle()
-
-    def _may_try_again(self, event: str, step: int) -> bool:
-        is_allowed = event == "retryable" or (event == "timeout" and self.graph.specs[0].retries_timeouts)
-        return bool(is_allowed and self.may_try(step))
-
-    def _charge(self, what: str, step: int) -> int:
-        self.counts[what, step] = self.counts.get((what, step), 0) + 1
-        return self.counts[what, step]
-
-    def _fail(self, step: int, state: int) -> None:
-        self.states[step] = state
-        self.settle()
-        if self.on_failure != "continue":
-            self.discards = self.discards or (self.on_failure == "abort" and not self.is_stopping)
-            self.is_stopping = True
-
-    def cancel(self) -> None:
-        self.is_stopping = self.discards = self.is_cancelled = True
-        self.is_open = False
-        self.settle()
-
-    def status(self) -> int:
-        if self.is_open or min(self.states, default=SUCCEEDED) < SUCCEEDED:
-            return RUN_STOPPING if self.is_stopping else RUN_RUNNING
-        if self.is_cancelled:
-            return RUN_TIMED_OUT if self.is_timed_out else RUN_CANCELLED
-        return RUN_FAILED if {FAILED, TIMED_OUT} & set(self.states) else RUN_SUCCEEDED
 
 
 def copy_of(graph: Graph) -> Graph:
@@ -198,7 +66,7 @@ class Schedule:
         life, oracle = self.life, self.oracle
         assert list(life.states) == oracle.states
         assert life.status == oracle.status()
-        invariants.check_life(life)
+        invariants.check_life(life, inner_runs=len(oracle.inner))
         queued = [step for queue in life.ready for bucket in queue._buckets.values() for step in bucket]
         assert sorted(queued) == sorted(oracle.may_start() if not life.is_finished else [])
         told = [(fact.step, fact.kind) for fact in life.facts if fact.kind in _FINAL]
@@ -275,6 +143,32 @@ class Schedule:
         self.oracle.expand(step, shifted(fragment, first), first)
         self.compare()
 
+    def expand_apart(self, step: int) -> None:
+        """A call returns a workflow."""
+        if self.life.may_expand(step):
+            self.life.on_expanded_apart(step, 1, self.now, 0.1, self.now)
+            self.oracle.states[step] = EXPANDED
+            self.oracle.inner.add(step)
+        else:
+            self.life.on_stopped(step, 1, ENDED_ITSELF, self.now)
+            self.oracle.end(step, "stopped")
+        self.compare()
+
+    def end_inner(self, step: int, kind: int) -> None:
+        """The call ends in its inner run; if it has ended, so does all else there."""
+        if self.oracle.states[step] == EXPANDED:
+            self.life.on_inner_end(step, Fact(kind, 0, self.now, 1, 1, self.now, self.now, 0.0, b"end"), self.now)
+            self.oracle.end_inner(step, _FINAL[kind])
+        else:
+            self.life.on_inner_finished(self.now)
+            self.oracle.inner.discard(step)
+        self.compare()
+
+    def cancel_calls(self, steps: list[int]) -> None:
+        self.life.cancel_calls(steps, self.now)
+        self.oracle.cancel_calls(steps)
+        self.compare()
+
     def cancel(self) -> None:
         may = not self.life.is_finished and not self.oracle.is_cancelled
         assert self.life.cancel("enough", self.now) == may
@@ -294,10 +188,6 @@ class Schedule:
 
 #: inputs, after, run_if
 Row = tuple[tuple[int, ...], tuple[int, ...], int]
-
-
-def run_if_of(graph: Graph) -> list[int]:
-    return [graph.specs[spec].run_if for spec in graph.spec_of]
 
 
 @st.composite
@@ -338,28 +228,38 @@ def test_a_run_is_what_the_oracle_says_after_every_event(data: st.DataObject) ->
         actions += ["end"] * 6 * bool(schedule.running)
         actions += ["expand"] * 3 * bool(schedule.running and not schedule.was_open)
         actions += ["wake"] * (BACKOFF in schedule.oracle.states) + ["cancel", "time out"]
-        actions += ["extend", "close"] if schedule.life.is_open else []
+        actions += ["extend", "close", "cancel calls"] if schedule.life.is_open else []
+        actions += ["expand apart"] * 2 * bool(schedule.running and schedule.was_open)
+        actions += ["end inner"] * 3 * bool(schedule.oracle.inner)
         action = data.draw(st.sampled_from(actions), "action")
-        if action == "take":
-            schedule.take()
-        elif action == "end":
-            event = data.draw(st.sampled_from(EVENTS if schedule.oracle.discards else EVENTS[:-1]), "event")
-            schedule.end(data.draw(st.sampled_from(schedule.running), "step"), event)
-        elif action == "expand":
-            rows = data.draw(dependencies(0, 3, tolerant=True))
-            schedule.expand(data.draw(st.sampled_from(schedule.running), "step"), rows, retries)
-        elif action == "wake":
-            schedule.let_backoffs_end()
-        elif action == "extend":
-            rows = data.draw(dependencies(len(schedule.oracle.states), 3, tolerant=False))
-            schedule.extend(fragment_of(rows, retries))
-        elif action == "close":
-            schedule.close()
-        elif action == "time out":
-            schedule.time_out()
-        else:
-            schedule.cancel()
+        act(schedule, action, data, retries)
     finish(schedule)
+
+
+def act(schedule: Schedule, action: str, data: st.DataObject, retries: int) -> None:
+    """Does one thing."""
+    plain = {
+        "take": schedule.take, "wake": schedule.let_backoffs_end, "close": schedule.close,
+        "time out": schedule.time_out, "cancel": schedule.cancel,
+    }  # fmt: skip
+    oracle = schedule.oracle
+    if action in plain:
+        plain[action]()
+    elif action == "end":
+        event = data.draw(st.sampled_from(EVENTS if oracle.discards else EVENTS[:-1]), "event")
+        schedule.end(data.draw(st.sampled_from(schedule.running), "step"), event)
+    elif action == "expand":
+        rows = data.draw(dependencies(0, 3, tolerant=True))
+        schedule.expand(data.draw(st.sampled_from(schedule.running), "step"), rows, retries)
+    elif action == "extend":
+        schedule.extend(fragment_of(data.draw(dependencies(len(oracle.states), 3, tolerant=False)), retries))
+    elif action == "cancel calls":
+        schedule.cancel_calls(data.draw(st.lists(st.integers(0, len(oracle.states) - 1), max_size=3)))
+    elif action == "expand apart":
+        schedule.expand_apart(data.draw(st.sampled_from(schedule.running), "step"))
+    else:
+        kind = data.draw(st.sampled_from(INNER_ENDS), "kind")
+        schedule.end_inner(data.draw(st.sampled_from(sorted(oracle.inner)), "step"), kind)
 
 
 def finish(schedule: Schedule) -> None:
@@ -371,6 +271,8 @@ def finish(schedule: Schedule) -> None:
             schedule.take()
         for step in schedule.running:
             schedule.end(step, "ok")
+        for step in sorted(schedule.oracle.inner):
+            schedule.end_inner(step, FACT_SUCCEEDED)
     if schedule.was_open:
         schedule.life.release(len(schedule.life.facts))
     assert not any(output is not None for output in schedule.life.outputs), "an output stays for nobody"

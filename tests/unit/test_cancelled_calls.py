@@ -254,6 +254,17 @@ def test_a_worker_hands_back_what_waits_and_stops_what_runs() -> None:
     assert rig.turn()["kills"] == [1]
 
 
+def test_what_its_slot_has_not_begun_goes_back_with_the_slot() -> None:
+    rig = WorkerRig().join()
+    rig.assign(*(row(attempt, us=100) for attempt in (1, 2, 3)))
+    rig.turn()
+    rig.core.on_give_back(m.GiveBack((2,), 1), rig.now)
+    rig.core.on_slot_died(1, 1, 100_000_000, 11, 0, rig.now)
+    (outcomes,) = rig.turn()["messages"]
+    assert [cells[:2] for cells in outcomes.rows] == [(1, oc.CRASHED), (2, oc.NOT_STARTED)]
+    assert list(rig.core.attempts) == [3]
+
+
 def test_what_is_only_wanted_elsewhere_runs_on() -> None:
     rig = WorkerRig().join()
     rig.assign(row(1))

@@ -508,11 +508,11 @@ class Core:
         return stop is not None and stop.timeout_s > 0
 
     def _requeue(self, numbers: Iterable[int]) -> None:
-        """Attempts that their slot did not end go to another one, if their run goes on."""
+        """Attempts that their slot did not end go to another one, if anybody still wants them."""
         heads = list[int]()
         for number in numbers:
             row = self.attempts[number].row
-            if row[1] in self._cancelled or self.is_leaving:
+            if row[1] in self._cancelled or number in self._stops or self.is_leaving:
                 self._hand_back(number)
             elif None in row[8]:
                 self._chain(heads[-1] if heads else 0, number)

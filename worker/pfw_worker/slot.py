@@ -242,7 +242,7 @@ class Slot:
         """Stop the executing step if the page addresses it; the supervisor repeats the signal until the step ends."""
         level = self._page.stop_level()
         if level:
-            why = "its timeout is over" if level == STOP_TIMEOUT else "the run was cancelled"
+            why = "its timeout is over" if level == STOP_TIMEOUT else "it was cancelled"
             self._entry.need_token().cancel(why)
             if level >= STOP_INTERRUPT and execution.is_interruptible():
                 raise StepInterrupt(why)
