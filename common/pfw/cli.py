@@ -122,6 +122,13 @@ _RUN_EXAMPLE = _example(
     type=click.Choice(ON_FAILURE),
     help="What to do with the rest after a step has failed. Default: stop.",
 )
+@click.option(
+    "--retry", type=int, metavar="N", help="Attempts after the first one, of steps that set none. Default: 0."
+)
+@click.option("--step-timeout", type=float, metavar="S", help="Longest run time of steps that set none. Default: any.")
+@click.option("--grace", type=float, metavar="S", help="From stop to kill, of steps that set none. Default: 2.")
+@click.option("--max-parallel-steps", type=int, metavar="N", help="Steps assigned at once. Default: as there is room.")
+@click.option("--priority", type=int, metavar="N", help="Runs of a higher one get free slots first. Default: 0.")
 @click.option("--keep", multiple=True, metavar="leaves|all|STEP", help="Outputs to keep; may be repeated.")
 @click.option("--detach", is_flag=True, help="Start it on the coordinator, print its id, and leave it there.")
 @click.option("--time-scale", type=float, help="FILE.json: recorded times are multiplied by this. Default: 1.")
@@ -130,10 +137,9 @@ _RUN_EXAMPLE = _example(
 @_progress
 @_json
 def run(
-    file: str, parameters: tuple[str, ...], mode: str | None, on: str | None, cpu: int | None, io: int | None,
-    memory: str | None, gpu: int | None, resources: tuple[str, ...], heavy_io: int | None, timeout: float | None,
-    on_failure: str | None, keep: tuple[str, ...], detach: bool, time_scale: float | None, bytes_scale: float | None,
-    lane: str | None, progress: str | None, events: str | None, as_json: bool,
+    file: str, parameters: tuple[str, ...], on: str | None, gpu: int | None, resources: tuple[str, ...],
+    heavy_io: int | None, keep: tuple[str, ...], detach: bool, time_scale: float | None, bytes_scale: float | None,
+    lane: str | None, progress: str | None, events: str | None, as_json: bool, **fields: Any,
 ) -> int:  # fmt: skip
     """Run the workflow in a Python file, or replay a recorded one.
 
@@ -152,18 +158,19 @@ def run(
 
     kept = keep[0] if keep in (("leaves",), ("all",)) else keep or None
     shown = trackers_for(progress, events)
-    config = settle(
-        None, mode=mode, cpu=cpu, io=io, memory=memory, timeout=timeout, on_failure=on_failure, keep=kept,
-        progress=shown,
-    )  # fmt: skip
-    sizes = {"cpu": cpu, "io": io, "memory": memory, "gpu": gpu, "resource": resources or None, "heavy-io": heavy_io}
-    _check_place(config.mode, on, [f"--{name}" for name, size in sizes.items() if size is not None], detach)
+    config = settle(None, keep=kept, progress=shown, **fields)  # all other options are named as their fields
+    offer = {"gpu": gpu, "resources": dict(map(parse_resource, resources)) or None, "heavy_io": heavy_io}
+    sizes = {**{name: fields[name] for name in ("cpu", "io", "memory")}, **offer}
+    _check_place(config.mode, on, [_FLAGS.get(name, f"--{name}") for name in sizes if sizes[name] is not None], detach)
     if detach and shown:
         raise click.UsageError("--detach follows nothing: give --progress and --events to `pfw attach`")
-    offer = {"gpu": gpu, "resources": dict(map(parse_resource, resources)), "heavy_io": heavy_io}
     scales = {"time_scale": time_scale, "bytes_scale": bytes_scale, "lane": lane}
     replay, workflow = load_source(file, parameters, scales)
     return launch(Order(workflow, replay, on, config, offer, wants_counter(progress, config), as_json), detach=detach)
+
+
+#: {size of a cluster: its option} where that is not its name.
+_FLAGS = {"resources": "--resource", "heavy_io": "--heavy-io"}
 
 
 def _check_place(mode: str, on: str | None, sizes: Sequence[str], detach: bool) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterator
 
 import pytest
 
 from helpers.command import flow
-from pfw import StalledError, UnschedulableError
+from pfw import Config, StalledError, UnschedulableError
 from pfw.cli import cli, code_of, main
 from pfw.script import MODULE
 
@@ -57,6 +58,11 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], capsys: pytest.Capture
         (["--resource", "licence"], "--resource is NAME=N with a whole number, not 'licence'"),
         (["--resource", "gpu=1"], "'gpu' is no name for a resource"),
         (["--gpu", "-1"], "--gpu"),
+        (["--retry", "-1"], "retry is a number of attempts"),
+        (["--step-timeout", "0"], "step_timeout is greater than 0"),
+        (["--grace", "nan"], "grace is a number"),
+        (["--max-parallel-steps", "0"], "max_parallel_steps is a whole number"),
+        (["--priority", "-1"], "priority is a whole number"),
         (["--keep", "ad"], "did you mean \"add\""),
     ],
 )  # fmt: skip
@@ -73,6 +79,17 @@ def test_a_mistake_is_named_with_what_was_meant(
 )
 def test_only_what_is_a_bug_is_called_one(error: Exception, code: int) -> None:
     assert code_of(error) == code
+
+
+def test_every_field_of_a_config_has_its_option() -> None:
+    assert {field.name for field in dataclasses.fields(Config)} <= {
+        option.name for option in cli.commands["run"].params
+    }
+
+
+def test_options_reach_the_steps(flow: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", f"{flow}:failing", "--retry", "1", "--mode", "sequential", "--progress", "none"]) == 1
+    assert "step 'fail' failed after 2 attempts" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", cli.commands)
