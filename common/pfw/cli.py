@@ -28,7 +28,11 @@ from pfw.table import bytes_text, print_json, seconds_text, shares_text, table, 
 #: Exit codes: what `pfw` says to scripts. 1 and 4 are also the ends of runs (pfw.launch).
 OK, USAGE, NOT_CONNECTED, CANCELLED, BUG, INTERRUPTED = 0, 2, 3, 4, 70, 130
 
-_CODES = """
+_EPILOG = """
+\b
+Example:
+  pfw run examples/code_census.py -p limit=200
+
 \b
 Exit codes: 0 succeeded, 1 a step failed, 2 usage, 3 could not connect,
 4 cancelled or timed out, 70 a bug in pfw, 130 interrupted.
@@ -65,7 +69,7 @@ def code_of(error: Exception) -> int:
     return USAGE if isinstance(error, _MISTAKES) else BUG
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_CODES)
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
 @click.version_option(__version__, prog_name="pfw")
 def cli() -> None:
     """Workflows of plain Python functions, on local processes or a cluster."""

@@ -14,7 +14,7 @@ from pfw.checks import check_number
 from pfw.config import Config, Keep, checked_config, settle
 from pfw.connection import find_address
 from pfw.errors import ClusterError, ConfigError, PfwError, UnknownDependencyError, UnknownRunError, did_you_mean
-from pfw.futures import Calls, Future
+from pfw.futures import Caller, Calls, Future
 from pfw.graph import Graph
 from pfw.link import Link
 from pfw.progress import open_all, report
@@ -25,6 +25,8 @@ from pfw.session import answer_of
 from pfw.wire import pack_graph
 
 if TYPE_CHECKING:
+    from pfw.hint import Hint
+    from pfw.retry import Retry
     from pfw.workflow import Compiled, Workflow
 
 
@@ -227,6 +229,34 @@ class Client:
     def map(self, fn: Callable[..., Any], /, *iterables: Iterable[Any]) -> list[Future]:
         """Calls a function for each item (with several iterables: for each tuple of items); the futures, in order."""
         return self._need_calls().submit_all(fn, list(zip(*iterables, strict=False)))
+
+    def options(
+        self,
+        *,
+        name: str | None = None,
+        hint: str | Hint | None = None,
+        retry: int | Retry | None = None,
+        grace: float | None = None,
+        timeout: float | None = None,
+        rerun_on_loss: bool | None = None,
+        priority: int | None = None,
+    ) -> Caller:
+        """Single calls with options: `client.options(hint="heavy_io").submit(fn, x)`; those not given stay as they are.
+
+        Args:
+            name: As in `step`.
+            hint: As in `step`.
+            retry: As in `step`.
+            grace: As in `step`.
+            timeout: As in `step`.
+            rerun_on_loss: As in `step`.
+            priority: As in `step`; among the single calls of this client.
+        """
+        options = {
+            "name": name, "hint": hint, "retry": retry, "grace": grace, "timeout": timeout,
+            "rerun_on_loss": rerun_on_loss, "priority": priority,
+        }  # fmt: skip
+        return Caller(self._need_calls, options)
 
     def gather(self, futures: Iterable[Future]) -> list[Any]:
         """The results of futures, in order. Raises the first exception, in that order."""

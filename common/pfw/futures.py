@@ -6,7 +6,7 @@ import concurrent.futures
 import contextlib
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pfw import codec
@@ -89,13 +89,11 @@ class Calls:
             defaults: For options that steps do not set.
         """
         self._link = link
-        self._defaults = defaults
         self._inherited = codec.dump_inherited(Inherited({}, defaults))
         self._record = RunRecord("calls", "parallel", Graph([], [], [], [], [], [], [], []), None, is_open=True)
         self._futures: dict[int, Future] = {}
         self._functions: weakref.WeakKeyDictionary[StepFunction, bytes] = weakref.WeakKeyDictionary()
-        #: As they are called here, with the defaults.
-        self._steps: weakref.WeakKeyDictionary[Callable[..., Any], StepFunction] = weakref.WeakKeyDictionary()
+        self._steps = _Steps(lambda step: step.settled(defaults))
         self._count = 0
         #: What calls have failed with, for those that needed their results.
         self._reasons: dict[int, BaseException] = {}
@@ -132,29 +130,17 @@ class Calls:
 
     def submit(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future:
         """One call."""
-        return self._send_all(self._step(fn), [(args, kwargs)])[0]
+        return self._send_all(self._steps.of(fn), [(args, kwargs)])[0]
 
     def submit_all(self, fn: Callable[..., Any], rows: list[tuple[Any, ...]]) -> list[Future]:
         """One call for each row of arguments, sent together."""
-        return self._send_all(self._step(fn), [(row, {}) for row in rows]) if rows else []
+        return self._send_all(self._steps.of(fn), [(row, {}) for row in rows]) if rows else []
 
     def _send_all(self, step: StepFunction, calls: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> list[Future]:
         while True:
             sent = self._send(step, [self._scan(args, kwargs) for args, kwargs in calls])
             if sent is not None:
                 return sent
-
-    def _step(self, fn: Callable[..., Any]) -> StepFunction:
-        try:
-            step = self._steps.get(fn)
-            if step is None:
-                step = self._steps[fn] = self._settled(fn)
-            return step
-        except TypeError:  # it cannot be hashed or referred to weakly, so it is wrapped each time
-            return self._settled(fn)
-
-    def _settled(self, fn: Callable[..., Any]) -> StepFunction:
-        return (fn if isinstance(fn, StepFunction) else StepFunction(fn)).settled(self._defaults)
 
     def _scan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scan[Future] | BaseException:
         """The call as it travels; or the exception of an argument that has failed."""
@@ -268,6 +254,47 @@ class Calls:
             else:
                 with contextlib.suppress(concurrent.futures.InvalidStateError):  # as above
                     future.set_exception(error)
+
+
+class Caller:
+    """Calls functions with options that they do not have by themselves; made by `Client.options`."""
+
+    def __init__(self, need_calls: Callable[[], Calls], options: dict[str, Any]) -> None:
+        self._need_calls = need_calls
+        self._steps = _Steps(lambda step: step.options(**options))
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        """As `Client.submit`.
+
+        Raises:
+            ConfigError: An option has a value that it cannot have, or not for this function.
+        """
+        return self._need_calls().submit(self._steps.of(fn), args, kwargs)
+
+    def map(self, fn: Callable[..., Any], /, *iterables: Iterable[Any]) -> list[Future]:
+        """As `Client.map`; errors as for `submit`."""
+        return self._need_calls().submit_all(self._steps.of(fn), list(zip(*iterables, strict=False)))
+
+
+class _Steps:
+    """The steps that functions are called as. Each is made once, so that its function is pickled once."""
+
+    def __init__(self, change: Callable[[StepFunction], StepFunction]) -> None:
+        self._change = change
+        self._made: weakref.WeakKeyDictionary[Callable[..., Any], StepFunction] = weakref.WeakKeyDictionary()
+
+    def of(self, fn: Callable[..., Any]) -> StepFunction:
+        """The step for a function, or a step, with the change."""
+        try:
+            step = self._made.get(fn)
+            if step is None:
+                step = self._made[fn] = self._make(fn)
+            return step
+        except TypeError:  # it cannot be hashed or referred to weakly, so it is wrapped each time
+            return self._make(fn)
+
+    def _make(self, fn: Callable[..., Any]) -> StepFunction:
+        return self._change(fn if isinstance(fn, StepFunction) else StepFunction(fn))
 
 
 _ENDS = frozenset({FACT_SUCCEEDED, FACT_FAILED, FACT_TIMED_OUT, FACT_SKIPPED, FACT_CANCELLED, FACT_FINISHED})

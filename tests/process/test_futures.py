@@ -18,7 +18,9 @@ from pfw import (
     Client,
     ClusterError,
     Config,
+    ConfigError,
     GraphError,
+    Hint,
     LocalCluster,
     PfwError,
     Retry,
@@ -26,6 +28,7 @@ from pfw import (
     StepCrashedError,
     StepTimeoutError,
     UnpicklableError,
+    UnschedulableError,
     Workflow,
     current,
     host,
@@ -79,6 +82,17 @@ def test_calls_have_what_the_config_says(cluster: LocalCluster) -> None:
         assert run(flow(3), on=client, config=Config(), check=False).errors["fail_until"].attempts == 1
     with pytest.raises(ConnectionError, match="attempt 1"):
         cluster.submit(steps.fail_until, 2).result(20)
+
+
+def test_calls_have_options_of_their_own(cluster: LocalCluster) -> None:
+    patient = cluster.options(retry=Retry(retries=2, backoff=0.001), hint="light_io")
+    assert patient.submit(steps.fail_until, 3, "third time").result(20) == "third time"
+    assert cluster.gather(patient.map(step(steps.fail_until, retry=0), [2, 3], "ab")) == ["a", "b"]
+    with pytest.raises(UnschedulableError, match="99 CPU slots"):
+        cluster.options(hint=Hint.cpu(99)).submit(steps.double, 1).result(20)
+    for call in (patient.submit, patient.map):
+        with pytest.raises(ConfigError, match="`async def`"):
+            call(steps.double_async, [4])
 
 
 def test_calls_have_what_the_variables_say(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
