@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 from pfw import codec, context
 from pfw.call import bind
 from pfw.context import Entry
 from pfw.errors import OutputNotKeptError
-from pfw.facts import STATE_NAMES, SUCCEEDED
+from pfw.facts import FACT_SUCCEEDED, FAILURES, SKIPPED, STATE_NAMES, SUCCEEDED
 from pfw.record import RunRecord
 from pfw.step import open_workflow
 from pfw.tolerance import bind_some
@@ -25,6 +26,8 @@ def arguments(record: RunRecord, step: int) -> tuple[tuple[Any, ...], dict[str, 
         OutputNotKeptError: An output that is among them is not here; the message says how it would be.
     """
     graph = record.graph
+    if record.states[step] == SKIPPED and not (graph.inputs[step] or graph.after[step]):
+        raise OutputNotKeptError(f"{graph.ids[step]!r} was not called: it is the side of a branch that was not taken")
     inputs = _inputs(record, step)
     _, args, kwargs = codec.load(graph.calls[step])
     run_if = graph.specs[graph.spec_of[step]].run_if
@@ -54,18 +57,27 @@ def _explain(record: RunRecord, step: int, missing: list[int]) -> str:
     other = next((dependency for dependency in missing if states[dependency] != SUCCEEDED), None)
     if other is not None:
         return f"there is no output of {ids[other]!r} for {ids[step]!r}: its state is {STATE_NAMES[states[other]]}"
-    keep = ", ".join(repr(ids[dependency]) for dependency in missing[:NAMED])
-    if len(missing) > NAMED:
-        return f"{len(missing):,} arguments of {ids[step]!r} were not kept: run with keep='all'"
-    return f"arguments of {ids[step]!r} were not kept: run with keep=[{keep}] or keep='all'"
+    count = f"{len(missing):,} arguments" if len(missing) > NAMED else "arguments"
+    return f"{count} of {ids[step]!r} were not kept: {how_to_keep(record, missing)}"
 
 
-def call_again(record: RunRecord, step: int, attempt: int) -> Any:
+def how_to_keep(record: RunRecord, steps: Sequence[int]) -> str:
+    """What would have kept the outputs of these steps; those that came while the run went on could not be named."""
+    names = ", ".join(repr(record.graph.ids[step]) for step in steps)
+    if len(steps) > NAMED:
+        return "run with keep='all'"
+    if max(steps) >= len(record.submitted.ids):
+        return f"run with keep='all', or make {names} of a step with keep=True"
+    return f"run with keep=[{names}] or keep='all'"
+
+
+def call_again(record: RunRecord, step: int) -> Any:
     """Calls the step's function here, with the arguments it got, and returns what it returns; as `Run.replay`."""
     graph = record.graph
     args, kwargs = arguments(record, step)
     loaded = codec.load_function(graph.functions[graph.function_of[step]])
-    entry = Entry(record.run_id, attempt)
+    attempts = [row[3] for row in record.rows if row[1] == step and row[0] in (*FAILURES, FACT_SUCCEEDED)]
+    entry = Entry(record.run_id, attempts[-1] if attempts else 1)
     entry.step_id, entry.inherited = graph.ids[step], loaded.inherited
     block, previous = open_workflow.set(None), context.enter(entry)
     try:

@@ -66,7 +66,7 @@ def explain_run(record: RunRecord, look: Look, now: float) -> str:
 def _missing(record: RunRecord, step: int) -> list[int]:
     """The dependencies of a step that have not ended, each once; of an expanded one what it ends with."""
     if record.states[step] == EXPANDED:
-        return [first + count - 1 for first, count, outer in record.fragments if outer == step]
+        return [record.tails[step]] if step in record.tails else []
     dependencies = dict.fromkeys((*record.graph.inputs[step], *record.graph.after[step]))
     return [dependency for dependency in dependencies if record.states[dependency] < SUCCEEDED]
 
@@ -89,13 +89,15 @@ def _describe_end(record: RunRecord, step: int) -> str:
     when = f" at attempt {last.attempt}{where}" if last.attempt else ""
     after = f" after {last.duration:.2f} s" if last.duration is not None else ""
     why = last.error or last.message
-    return f"{name} is {state}{when}{after}{f': {why}' if why else ''}."
+    blamed = record.blamed(step)
+    through = f" It gave way to a workflow, in which {_name(record, blamed)} failed." if blamed != step else ""
+    return f"{name} is {state}{when}{after}{f': {why}' if why else ''}.{through}"
 
 
 def _describe_wait(record: RunRecord, step: int, missing: list[int]) -> str:
     graph = record.graph
     if record.states[step] == EXPANDED:
-        return f"{_name(record, step)} has returned a workflow and ends with {_name(record, missing[0])}."
+        return f"{_name(record, step)} has given way to a workflow and ends with {_name(record, missing[0])}."
     count = len({*graph.inputs[step], *graph.after[step]})
     names = ", ".join(_name(record, dependency) for dependency in missing[:NAMED])
     more = f" and {len(missing) - NAMED:,} more" if len(missing) > NAMED else ""

@@ -164,7 +164,10 @@ def replay_step(found: Run, step_id: str, *, debug: bool, as_json: bool) -> int:
         UnknownDependencyError: The run has no such step.
         OutputNotKeptError: What it was called with is not here.
     """
-    found.inputs(step_id)  # what is missing is said apart from what the step raises
+    blamed = found.blamed(step_id)
+    found.inputs(blamed)  # what is missing is said apart from what the step raises
+    if blamed != step_id:
+        click.echo(f"{step_id} gave way to a workflow, in which {blamed} failed: that is called.", err=True)
     # With --json stdout is for the result; else it is the step's too, as a debugger in it may want.
     shown = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     try:

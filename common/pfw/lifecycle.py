@@ -297,13 +297,13 @@ class RunLife:
         count = len(fragment.ids)
         self.has_inputs = self.has_inputs or any(fragment.inputs)
         self.unfinished += count
-        if within is not None and self._ranks[within]:
-            self._ranks[first:] = [self._ranks[within]] * count
+        if within is not None:
+            self._ranks[first:] = [self._ranks[within] % (1 << _PRIORITY_SHIFT)] * count
         if self.mode == "parallel" and not self.is_open and (any(fragment.inputs) or any(fragment.after)):
             self._rank(first)
         elif self.mode == "waves":
             self._measure_depths(first, within)
-        self._read_specs(first)
+        self._read_specs(first, 0 if within is None else self._ranks[within] >> _PRIORITY_SHIFT)
         inputs, after, missing = self.graph.inputs, self.graph.after, self._missing
         blocked = [step for step in range(first, first + count) if (inputs[step] or after[step]) and self._link(step)]
         for step in skipped:
@@ -333,15 +333,15 @@ class RunLife:
         self._consumers.extend([1 if self.is_open else 0] * count)
         self._ranks.extend([0] * count)
 
-    def _read_specs(self, first: int) -> None:
+    def _read_specs(self, first: int, least_priority: int) -> None:
         """Notes down which of the steps from `first` on are tolerant, kept, or go before others."""
         specs, spec_of = self.graph.specs, self.graph.spec_of
         self._has_tolerant = self._has_tolerant or any(spec.run_if for spec in specs)
         if any(spec.keep for spec in specs):
             self._kept.update(step for step in range(first, len(spec_of)) if specs[spec_of[step]].keep)
-        if any(spec.priority for spec in specs):
+        if least_priority or any(spec.priority for spec in specs):
             for step in range(first, len(spec_of)):
-                self._ranks[step] += specs[spec_of[step]].priority << _PRIORITY_SHIFT
+                self._ranks[step] += max(specs[spec_of[step]].priority, least_priority) << _PRIORITY_SHIFT
 
     def _queue_for(self, spec: Spec) -> ReadyQueue:
         if self.mode == "sequential":

@@ -44,6 +44,7 @@ class RunRecord:
         "__weakref__",
         "_functions",
         "_keeps_less",
+        "_taken",
         "cancel_reason",
         "epoch_s",
         "error",
@@ -68,6 +69,7 @@ class RunRecord:
         "states",
         "status",
         "submitted",
+        "tails",
         "unacknowledged",
         "unconfirmed_bytes",
         "unwanted",
@@ -86,6 +88,9 @@ class RunRecord:
         #: Steps that gave way to others, and where those are: (first, how many, in whose place).
         self.expanded: set[int] = set()
         self.fragments: list[tuple[int, int, int]] = []
+        #: {expanded step: the one that it ends with}, and for those whose place another one's fragment takes by id.
+        self.tails: dict[int, int] = {}
+        self._taken: dict[str, int] = {}
         self.version = version
         self.is_closing = False
         #: The coordinator's number and name of the run; 0 and "" until it is accepted.
@@ -153,11 +158,7 @@ class RunRecord:
         elif kind == FACT_RETRYING:
             self.states[step] = BACKOFF
         elif kind == FACT_EXPANDED:
-            self.states[step] = EXPANDED
-            self.expanded.add(step)
-            if row[8]:
-                self._keeps_less = True
-                self._grow(step, row[8])
+            self._on_expanded(step, row[8])
         elif kind in (FACT_FAILED, FACT_TIMED_OUT):
             self.states[step] = FAILED if kind == FACT_FAILED else TIMED_OUT
             self.failures[step] = row[8]
@@ -171,6 +172,15 @@ class RunRecord:
             self._keeps_less = True
             self.inputs[step] = row[8]
 
+    def _on_expanded(self, step: int, packed: bytes) -> None:
+        self.states[step] = EXPANDED
+        self.expanded.add(step)
+        if packed:
+            self._keeps_less = True
+            self._grow(step, packed)
+        elif self._taken:
+            self.tails[step] = self._taken[self.graph.ids[step]]
+
     def _on_printed(self, step: int, attempt: int, text: bytes) -> None:
         self._keeps_less = True
         if not self.is_open:
@@ -180,7 +190,8 @@ class RunRecord:
 
     def _grow(self, step: int, packed: bytes) -> None:
         """The steps that take the place of `step`. All columns but the ids are another's until the first time."""
-        graph, first = unpack_fragment(packed).graph, len(self.graph.ids)
+        fragment, first = unpack_fragment(packed), len(self.graph.ids)
+        graph = fragment.graph
         if not self.fragments:
             old = self.graph
             self.graph = Graph(
@@ -192,8 +203,23 @@ class RunRecord:
         graph = graph._replace(functions=[known.setdefault(pickled, pickled) for pickled in graph.functions])
         append(self.graph, shifted(graph, first))
         self.fragments.append((first, len(graph.ids), step))
+        self.tails[step] = first + len(graph.ids) - 1
+        self._taken.update((name, first + tail) for name, tail in fragment.taken)
         # Last: a reader on another thread counts the states.
         self.states.extend(bytes(len(graph.ids)))
+
+    def blamed(self, step: int) -> int:
+        """The step to blame for how this one failed: itself, or of those that took its place the one that failed."""
+        failed = (FAILED, TIMED_OUT, SKIPPED)
+        if self.states[step] == SKIPPED:
+            return step
+        while self.states[step] in failed and (step in self.tails or self.states[step] == SKIPPED):
+            if step in self.tails:
+                step = self.tails[step]
+            else:
+                needed = (*self.graph.inputs[step], *self.graph.after[step])
+                step = next(other for other in needed if self.states[other] in failed)
+        return step
 
 
 def _kept(rows: Sequence[FactRow]) -> Iterator[FactRow]:

@@ -211,10 +211,9 @@ class Run:
     @property
     def states(self) -> dict[str, str]:
         """`{id: state}`; the state of a step that has not ended is the last one heard of."""
-        record = self._record
         # The states first: steps may be added meanwhile, with their ids before their states.
-        states = bytes(record.states)
-        return {step_id: STATE_NAMES[state] for step_id, state in zip(record.graph.ids, states, strict=False)}
+        states, ids = bytes(self._record.states), self._record.graph.ids
+        return {step_id: STATE_NAMES[state] for step_id, state in zip(ids, states, strict=False)}
 
     def output(self, step: int) -> Any:
         """The output of the step with this index in the graph.
@@ -224,23 +223,24 @@ class Run:
         """
         from pfw import codec
 
-        pickled = self._record.outputs.get(step)
-        if pickled is not None:
+        record, name, state = self._record, self._record.graph.ids[step], self._record.states[step]
+        if (pickled := record.outputs.get(step)) is not None:
             return codec.load(pickled)
-        name = self._record.graph.ids[step]
-        state = self._record.states[step]
         if step in self._given:
             raise OutputNotKeptError(f"the output of {name!r} was given by as_completed and then freed")
         if state == SUCCEEDED:
-            raise OutputNotKeptError(f"the output of {name!r} was not kept: run with keep=[{name!r}] or keep='all'")
+            from pfw.debugging import how_to_keep
+
+            raise OutputNotKeptError(f"the output of {name!r} was not kept: {how_to_keep(record, [step])}")
         raise OutputNotKeptError(f"{name!r} has no output: its state is {STATE_NAMES[state]}")
 
-    def step_index(self, step_id: str) -> int:
+    def step_index(self, step: str | Node) -> int:
         """The index of a step.
 
         Raises:
             UnknownDependencyError: There is none of this id.
         """
+        step_id = step if isinstance(step, str) else step.id
         if self._index is None or len(self._index) < len(self._record.states):
             self._index = {name: index for index, name in enumerate(self._record.graph.ids)}
         if step_id not in self._index:
@@ -257,7 +257,7 @@ class Run:
         Raises:
             UnknownDependencyError: The run has no such step.
         """
-        return self._record.log.text(self.step_index(step if isinstance(step, str) else step.id), attempt)
+        return self._record.log.text(self.step_index(step), attempt)
 
     def explain(self, step: str | Node | None = None) -> str:
         """Says in words why a step has not started, what it waits for, or how it ended.
@@ -270,11 +270,10 @@ class Run:
         """
         from pfw import explanation
 
-        record, now = self._record, time.time()
+        record, look, now = self._record, self._engine.look, time.time()
         if step is None:
-            return explanation.explain_run(record, self._engine.look, now)
-        index = self.step_index(step if isinstance(step, str) else step.id)
-        return explanation.explain(record, index, self._engine.look, now)
+            return explanation.explain_run(record, look, now)
+        return explanation.explain(record, self.step_index(step), look, now)
 
     def as_completed(self) -> Iterator[tuple[str, Any]]:
         """Gives `(id, output)` of each step whose output is kept, as it ends, and frees the output here.
@@ -312,11 +311,20 @@ class Run:
         """
         from pfw.debugging import arguments
 
-        return arguments(self._record, self.step_index(step if isinstance(step, str) else step.id))
+        return arguments(self._record, self.step_index(step))
+
+    def blamed(self, step: str | Node) -> str:
+        """The id of the step whose call failed when this one did: itself, or if others took its place one of those.
+
+        Raises:
+            UnknownDependencyError: The run has no such step.
+        """
+        return self._record.graph.ids[self._record.blamed(self.step_index(step))]
 
     def replay(self, step: str | Node) -> Any:
         """Calls a step again here, with what it was called with, so that a debugger can look on; nothing is recorded.
 
+        Of a step that returned a Workflow and failed through one of its steps, the call of that one is made (`blamed`).
         Whatever it raises comes with live frames: `pdb.post_mortem()` shows where, and `pdb.runcall(found.replay, id)`
         goes through it. An `async def` step gets an event loop of its own.
 
@@ -330,9 +338,7 @@ class Run:
         """
         from pfw.debugging import call_again
 
-        index = self.step_index(step if isinstance(step, str) else step.id)
-        attempts = [row[3] for row in self._record.rows if row[1] == index and row[0] in (*FAILURES, FACT_SUCCEEDED)]
-        return call_again(self._record, index, attempts[-1] if attempts else 1)
+        return call_again(self._record, self.step_index(self.blamed(step)))
 
     def _error(self, step: int, attempts: int) -> StepFailedError:
         from pfw.failure import Failure

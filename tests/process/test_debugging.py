@@ -123,6 +123,44 @@ def test_a_failed_call_is_made_again_with_live_frames(failed: Run) -> None:
     assert current().run_id == ""
 
 
+def broken_inside(x: int, y: int) -> None:
+    raise ValueError(f"{current().step_id} {x} {y}")
+
+
+def gives_way(n: int) -> Workflow:
+    with Workflow() as wf:
+        step(broken_inside)(double(n), y=n)
+    return wf
+
+
+def refuse(x: int) -> int:
+    if x > 2:
+        raise KeyError(x)
+    return x
+
+
+def test_steps_that_came_while_the_run_went_on_are_called_again(options: dict[str, Any]) -> None:
+    with Workflow() as wf:
+        step(gives_way)(give(5))
+        numbers = give.options(id="numbers")([1, 2])
+        numbers.map(double).map(step(refuse))
+        numbers.when(len).then(total).otherwise(double)
+    found = run(wf, check=False, on_failure="continue", **options)
+    assert found.inputs("gives_way/broken_inside") == ((10,), {"y": 5})
+    assert found.replay("gives_way/double") == 10
+    for name in ("gives_way/broken_inside", "gives_way"):
+        with pytest.raises(ValueError, match="gives_way/broken_inside 10 5"):
+            found.replay(name)
+    assert (found.blamed("gives_way"), found.blamed("refuse")) == ("gives_way/broken_inside", "double/refuse[1]")
+    assert found.explain("refuse").endswith("It gave way to a workflow, in which 'double/refuse[1]' failed.")
+    with pytest.raises(OutputNotKeptError, match=r"keep='all', or make 'double/double\[0\]' of a step with keep=True"):
+        found.inputs("double/refuse[0]")
+    with pytest.raises(OutputNotKeptError, match=r"keep='all', or make 'double/double\[0\]' of a step with keep=True"):
+        found.outputs["double/double[0]"]
+    with pytest.raises(OutputNotKeptError, match="'total/double' was not called: it is the side of a branch"):
+        found.replay("total/double")
+
+
 def test_a_step_that_tolerates_failures_is_called_with_what_it_got(options: dict[str, Any]) -> None:
     with Workflow() as wf:
         bad = step(steps.fail)("no good")

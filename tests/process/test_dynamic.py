@@ -259,6 +259,7 @@ def test_who_attaches_later_sees_the_same(daemons: Daemons, monkeypatch: pytest.
             assert attached.wait(20)
             assert picture(attached) == picture(started)
             assert attached.outputs["outer/double[1]"] == 8
+            assert (attached.inputs("outer/double[1]"), attached.replay("outer/double[1]")) == (((4,), {}), 8)
         # The same key is the same run, although its graph has grown.
         assert client.start(workflow(), keep="all", key="twice").id == started.id
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from helpers.command import flow
-from pfw import Config, StalledError, UnschedulableError
+from pfw import Config, StalledError, UnschedulableError, Workflow, run
 from pfw.cli import cli, code_of, main
+from pfw.launch import replay_step
 from pfw.script import MODULE
 
 __all__ = ["flow"]
@@ -96,3 +97,23 @@ def test_options_reach_the_steps(flow: str, capsys: pytest.CaptureFixture[str]) 
 def test_each_command_has_help_with_an_example(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
     assert "Example:" in capsys.readouterr().out
+
+
+def inner(x: int) -> int:
+    return 12 // x
+
+
+def outer(x: int) -> Workflow:
+    workflow = Workflow()
+    workflow.add(inner, x)
+    return workflow
+
+
+def test_of_a_step_that_gave_way_the_call_that_failed_is_replayed(capsys: pytest.CaptureFixture[str]) -> None:
+    workflow = Workflow()
+    workflow.add(outer, 0)
+    found = run(workflow, mode="sequential", check=False)
+    assert replay_step(found, "outer", debug=False, as_json=False) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("outer gave way to a workflow, in which outer/inner failed: that is called.\n")
+    assert "ZeroDivisionError" in said

@@ -34,7 +34,7 @@ from pfw.facts import (
     WAITING,
 )
 from pfw.failure import Failure
-from pfw.graph import Graph
+from pfw.graph import Graph, Spec
 from pfw.lifecycle import RunLife
 from pfw.wire import pack_fragment, pack_graph, unpack_fragment
 
@@ -149,6 +149,15 @@ def test_a_step_whose_tail_timed_out_has_timed_out() -> None:
     assert life.status == RUN_FAILED
 
 
+def test_the_steps_of_a_fragment_go_before_others_as_far_as_they_are_from_the_end() -> None:
+    life = start(graph_of([(), (0,), (1,), (), (3,), (4,), (5,), (), (7,)]))
+    assert assign(life) == [3, 0, 7]
+    succeed(life, 3)  # 4 is three steps from the end
+    expand(life, 0, graph_of([(), (0,), ()], after=[(), (), (1,)]))  # its first step is five
+    succeed(life, 7)  # 8 is the end
+    assert assign(life) == [9, 4, 8]
+
+
 @pytest.mark.parametrize("mode", ["parallel", "waves"])
 def test_a_long_chain_ends_without_recursion(mode: str) -> None:
     life, levels = start(graph_of([(), (0,)]), mode=mode), 5_000
@@ -200,6 +209,26 @@ def test_what_takes_the_place_of_a_step_has_its_priority(mode: str) -> None:
     life.on_assigned(life.ready[0].take()[0])
     expand(life, 0, graph_of([(), (), (0, 1)]))
     assert assign(life) == [3, 4, 1, 2]
+
+
+@pytest.mark.parametrize("mode", ["parallel", "waves", "sequential"])
+def test_priorities_of_a_step_and_of_those_in_its_place_do_not_add_up(mode: str) -> None:
+    def urgent(priority: int) -> Spec:
+        return spec()._replace(priority=priority)
+
+    life = start(graph_of([(), (), (0,), (0,)], specs=[urgent(9), urgent(5), urgent(7), urgent(4)]), mode=mode)
+    for step in (0, 1):
+        assert life.ready[0].take() == [step]
+        life.on_assigned(step)
+    expand(life, 1, graph_of([(), (), (0, 1)], specs=[urgent(5), urgent(8), urgent(0)]))
+    succeed(life, 0)
+    order = assign(life)
+    assert order == ([5, 4] if mode == "waves" else [5, 2, 4, 3])
+    succeed(life, 4)
+    succeed(life, 5)
+    (tail,) = assign(life)
+    expand(life, tail, graph_of([(), ()], specs=[urgent(1), urgent(6)], after=[(), (0,)]))
+    assert assign(life) == [7]
 
 
 def test_the_side_of_a_branch_that_is_not_taken_is_skipped_and_fails_nothing() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from helpers.samples import graph_of
 from pfw.expansion import Fragment
 from pfw.facts import (
@@ -10,7 +12,9 @@ from pfw.facts import (
     FACT_FINISHED,
     FACT_INPUT,
     FACT_PRINTED,
+    FACT_SKIPPED,
     FACT_SUCCEEDED,
+    FACT_TIMED_OUT,
     RUN_FAILED,
     RUN_RUNNING,
     Fact,
@@ -56,6 +60,24 @@ def test_who_sees_the_end_finds_everything_before_it() -> None:
     record.on_printed = lambda text: seen.append(record.status)
     record.apply([PRINTED, FINISHED])
     assert (seen, record.status) == ([RUN_RUNNING], RUN_FAILED)
+
+
+def expanded(step: int, inputs: Sequence[tuple[int, ...]], *taken: tuple[str, int]) -> Fact:
+    """The step gives way to steps with these inputs."""
+    return fact(FACT_EXPANDED, step, pack_fragment(Fragment(graph_of(inputs), (), taken)))
+
+
+def test_who_is_to_blame_for_a_failure_is_one_that_was_called() -> None:
+    record = RunRecord("name", "parallel", graph_of([(), (0,), (0,)]), None)
+    record.apply([expanded(0, [(), (), (), (0, 2)], ("s1", 1)), fact(FACT_EXPANDED, 1)])
+    assert record.tails == {0: 6, 1: 4}
+    record.apply([expanded(5, [(), (0,)]), fact(FACT_FAILED, 7, b"why"), fact(FACT_SKIPPED, 8)])
+    assert [record.blamed(step) for step in (0, 5, 7)] == [0, 5, 7], "the others have not failed yet"
+    record.apply([fact(FACT_FAILED, 5, b"why"), fact(FACT_SKIPPED, 6), fact(FACT_FAILED, 0, b"why")])
+    record.apply([fact(FACT_SKIPPED, 2), fact(FACT_TIMED_OUT, 4, b"late"), fact(FACT_TIMED_OUT, 1, b"late")])
+    assert [record.blamed(step) for step in (0, 5, 7)] == [7, 7, 7]
+    assert (record.blamed(1), record.blamed(4)) == (4, 4)
+    assert (record.blamed(2), record.blamed(6)) == (2, 6), "what was skipped was not called"
 
 
 def test_an_open_run_keeps_no_log() -> None:
