@@ -111,6 +111,35 @@ def test_who_is_not_known_any_more_drops_everything_and_registers(rig: WorkerRig
     assert rig.turn() == {}, "what is dropped has no outcome"
 
 
+def test_numbers_of_another_coordinator_mean_other_functions_and_attempts(rig: WorkerRig) -> None:
+    rig.assign(row(2))
+    rig.turn()
+    rig.core.on_refused(m.Refused(0, "not registered here", 1), rig.now)
+    assert rig.turn()["kills"] == [1]
+    rig.core.on_welcome(m.Welcome(7, 1.0, "pub", 0), rig.now)
+    rig.turn()
+    rig.assign(row(2, lane=LANE_IO))
+    rig.turn()
+    assert list(rig.core.attempts) == [2]
+    rig.look(slot1=2)
+    rig.end(1, 2)
+    rig.core.on_slot_died(1, 2, 100_000_000, 9, 0, rig.now)
+    rig.turn()
+    assert list(rig.core.attempts) == [2], "what the killed slot says is about the attempt of before"
+
+
+def test_a_slot_that_idles_gets_the_functions_of_another_coordinator(rig: WorkerRig) -> None:
+    rig.assign(row(1))
+    rig.turn()
+    rig.end(1, 1)
+    rig.turn()
+    rig.core.on_refused(m.Refused(0, "not registered here", 1), rig.now)
+    rig.core.on_welcome(m.Welcome(7, 1.0, "pub", 0), rig.now)
+    rig.turn()
+    rig.assign(row(1))
+    assert rig.turn()["to_slots"] == [(1, [[FUNCTION], [0], [sent(1)]])]
+
+
 # -- giving attempts to slots ------------------------------------------------------------------------------------------
 
 
@@ -322,5 +351,6 @@ def test_nothing_is_told_of_how_far_an_attempt_was_that_has_ended(rig: WorkerRig
     rig.now += 2 * NOTE_AFTER_S
     rig.core.on_progress((1, 1.0, 9.0, ""), rig.now)
     rig.end(1, 1)
+    assert rig.turn()["messages"] == [rig.outcomes(outcome(1))]
     rig.look(slot1=2)
-    assert rig.turn()["messages"] == [m.Notes(((2, 100_000_000),)), rig.outcomes(outcome(1))]
+    assert rig.turn()["messages"] == [m.Notes(((2, 100_000_000),))]

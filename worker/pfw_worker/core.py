@@ -183,6 +183,11 @@ class Core:
         self._cancelled.clear()
         self._to_cancel.clear()
         self._uncleared.clear()
+        # With another coordinator the same numbers mean other runs, functions and attempts.
+        for slot in self.slots.values():
+            slot.forget_all()
+        for known in (self._functions, self._run_ids, self._needs, self._noted, self._alone):
+            known.clear()
         self._has_new_numbers = True
         self.number = self._last_batch = self._last_cancel = self._wanted_cancel = self._outbox_number = 0
 
@@ -552,7 +557,7 @@ class Core:
             if slot.lane == LANE_ASYNC:
                 running = [(number, int(sent * 1e6)) for number, sent in slot.held.items()]
             else:
-                running = [executing[slot.number]] if executing.get(slot.number, (0, 0))[0] else []
+                running = [executing[slot.number]] if executing.get(slot.number, (0, 0))[0] in slot.held else []
             for number, start_us in running:
                 if number not in self._noted and number in self.attempts and now - start_us * 1e-6 >= NOTE_AFTER_S:
                     self._noted.add(number)

@@ -77,6 +77,14 @@ class Slot:
         self.has_large = False
         self.to_forget: list[int] = []
 
+    def forget_all(self) -> None:
+        """Its functions and attempts are those of a coordinator that is gone."""
+        self.to_forget.extend(sorted(self.functions | self.unread))
+        self.functions.clear()
+        self.unread.clear()
+        self.held.clear()
+        self.expected_us = self.pledged = 0
+
 
 class Stop(NamedTuple):
     """A running attempt on its ladder."""
