@@ -27,6 +27,7 @@ def make_router(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.So
     """The coordinator's socket: every peer by its identity, an unroutable message is an error and not silence."""
     socket = _make(context, zmq.ROUTER)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
     _bind(socket, address)
     return socket
 
