@@ -225,6 +225,38 @@ def is_swept(folder: Path) -> bool:
     return not folder.exists()
 
 
+def kill_together(pids: list[int]) -> None:
+    """At one moment: none of them sees to what another one leaves."""
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            os.kill(pid, number)
+    wait_until(lambda: not any(map(host.is_alive, pids)), what="all are dead")
+
+
+def seeing_to_it(cluster: LocalCluster) -> list[int]:
+    """The cluster's worker, the spawner's guard, and the spawner."""
+    worker = psutil.Process(cluster.workers()[0]["pid"])
+    (guard,) = worker.children()
+    (spawner,) = guard.children()
+    return [worker.pid, guard.pid, spawner.pid]
+
+
+def test_what_steps_have_started_goes_with_a_worker_that_is_killed_with_its_spawner(tmp_path: Path) -> None:
+    own = LocalCluster(cpu=1)
+    try:
+        folder = worker_folder(own)
+        with Workflow() as wf:
+            step(start_strays)(str(tmp_path), "ends")
+        run(wf, on=own)
+        left = strays(tmp_path)
+        worker, guard, spawner = seeing_to_it(own)
+        kill_together([worker, spawner])
+        wait_until(lambda: not living(left), what="all that it has started is gone", detail=lambda: str(living(left)))
+        wait_until(lambda: not host.is_alive(guard) and not folder.exists(), what="guard and folder are gone")
+    finally:
+        own.close()
+
+
 def test_the_next_start_ends_what_a_killed_worker_has_left(tmp_path: Path) -> None:
     own = LocalCluster(cpu=1)
     try:
@@ -233,13 +265,7 @@ def test_the_next_start_ends_what_a_killed_worker_has_left(tmp_path: Path) -> No
             step(start_strays)(str(tmp_path), "ends")
         run(wf, on=own)
         left = strays(tmp_path)
-        (worker,) = own.workers()
-        spawner = next(child.pid for child in psutil.Process(worker["pid"]).children())
-        for pid in (spawner, worker["pid"]):
-            os.kill(pid, signal.SIGSTOP)  # so that neither sees to anything
-        for pid in (spawner, worker["pid"]):
-            os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not host.is_alive(spawner) and not host.is_alive(worker["pid"]), what="both are dead")
+        kill_together(seeing_to_it(own))
         # What was only forked has the environment of the worker, which names its cluster.
         marked = [name for name in living(left) if name in ("child", "session", "daemon")]
         assert marked

@@ -523,6 +523,21 @@ def test_a_spawner_that_is_gone_is_noticed() -> None:
     spawner.close()
 
 
+def test_a_slot_that_ends_while_another_is_started_is_told_of() -> None:
+    spawner = Spawner.start()
+    first = spawner.spawn("sync")
+    first.kill()
+    assert host.wait_readable(spawner.fileno(), TIMEOUT_S)
+    second = spawner.spawn("sync")
+    assert not host.wait_readable(spawner.fileno(), 0.0)
+    assert spawner.has_ended_slots
+    assert [ended.pid for ended in spawner.poll()] == [first.pid]
+    assert not spawner.has_ended_slots
+    for handle in (first, second):
+        handle.close()
+    spawner.close()
+
+
 def test_the_path_of_an_embedded_client_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PFW_SYS_PATH", '["/somewhere/else"]')
     spawner = Spawner.start()

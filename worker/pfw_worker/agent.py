@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from pfw import host
 from pfw import messages as m
-from pfw.errors import ConfigError, InternalError, ProtocolError
+from pfw.errors import ClusterError, ConfigError, ProtocolError
 from pfw.folders import remove_folder
 from pfw.graph import LANE_ASYNC, LANE_CPU
 from pfw.patience import Patience
@@ -149,7 +149,7 @@ class Agent:
         for ear in self._ears:
             if ear.is_touched or ear.fd in fds:
                 self._receive(ear, now)
-        if self._spawner.fileno() in fds:
+        if self._spawner.fileno() in fds or self._spawner.has_ended_slots:
             self._reap(now)
         self._look(now)
         if now >= self._stats_at:
@@ -190,7 +190,8 @@ class Agent:
                 ear.is_touched = self._sockets.has_input(ear.socket)
                 if ear.is_touched:
                     return 0.0
-        return max(0.0, min(MAX_SLEEP_S, min(self._wake_at, self._outputs.due) - time.monotonic()))
+        due = 0.0 if self._spawner.has_ended_slots else min(self._wake_at, self._outputs.due)
+        return max(0.0, min(MAX_SLEEP_S, due - time.monotonic()))
 
     def _receive(self, ear: _Ear, now: float) -> None:
         ear.is_touched = True
@@ -284,7 +285,7 @@ class Agent:
                 code = 0 if ended_by else os.WEXITSTATUS(status)
                 self._core.on_slot_died(number, executing, start_us, ended_by, code, now, last_output, peak_bytes)
         if self._spawner.at_end:
-            raise InternalError("the process that starts slots has ended")
+            raise ClusterError("the process that starts slots has ended, was it killed?")
 
     # -- doing what the core decided -------------------------------------------------------------------------------
 

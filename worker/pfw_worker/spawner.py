@@ -2,7 +2,7 @@
 
 It must be started before ZeroMQ is imported and while the worker has one thread: a process that holds either cannot be
 forked safely. It ends as soon as the supervisor is gone, with all slots, whatever their steps have started, and the
-worker's folder of temporary files.
+worker's folder of temporary files. If it is killed its parent, the guard, does that in its place.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple, NoReturn
 
 from pfw import host
-from pfw.errors import InternalError
+from pfw.errors import ClusterError
 from pfw.folders import FOLDER_VARIABLE, make_folder, remove_folder
 from pfw_worker.channel import Channel, connect_pair
+from pfw_worker.guard import become_guard, watch
 from pfw_worker.outfit import Outfit, environment_of
 from pfw_worker.output import Output, open_output
 from pfw_worker.page import PAGE_BYTES, STOP_SIGNAL, StatusPage
-from pfw_worker.strays import kill_strays, mark
+from pfw_worker.strays import end_strays, kill_group, kill_strays, mark
 
 #: "sync" executes one step at a time, CPU or IO; "async" is the process of all `async def` steps.
 SlotKind = Literal["sync", "async"]
@@ -101,6 +102,7 @@ class Spawner:
         self.folder = folder
         self._lock_fd = lock_fd
         self._reaped: list[Ended] = []
+        #: The guard: ends after the spawner process and all slots.
         self.pid = pid
         #: True when the spawner process is gone, and with it all slots.
         self.at_end = False
@@ -119,7 +121,7 @@ class Spawner:
         return cls(ours, pid, folder, lock_fd)
 
     def fileno(self) -> int:
-        """Return a file descriptor that is readable when `poll` has something to tell."""
+        """Return a file descriptor that is readable when `poll` has something to tell; see also `has_ended_slots`."""
         return self._control.fileno()
 
     def spawn(self, kind: SlotKind, outfit: Outfit | None = None) -> SlotHandle:
@@ -131,7 +133,7 @@ class Spawner:
 
         Raises:
             OSError: The machine cannot start another process.
-            InternalError: The spawner is gone.
+            ClusterError: The spawner is gone.
         """
         channel, their_socket = connect_pair()
         page_fd, output_fd = host.shared_memory("pfw-page", PAGE_BYTES), open_output()
@@ -148,6 +150,11 @@ class Spawner:
             their_socket.close()
             os.close(page_fd)
         return SlotHandle(pid, kind, channel, page, pidfd, Output(output_fd))
+
+    @property
+    def has_ended_slots(self) -> bool:
+        """Whether `poll` has something to tell that came while `spawn` waited: the descriptor says it no more."""
+        return bool(self._reaped)
 
     def poll(self) -> list[Ended]:
         """Return the slots that have ended since the last call, without blocking."""
@@ -177,7 +184,7 @@ class Spawner:
                     return reply
         except (BrokenPipeError, ConnectionResetError):
             self.at_end = True
-        raise InternalError("the process that starts slots has ended or does not answer")
+        raise ClusterError("the process that starts slots has ended or does not answer, was it killed or stopped?")
 
     def _receive(self) -> tuple[int, int] | None:
         """Receive one message; return (pid, pidfd) if it is the reply to a request."""
@@ -222,12 +229,10 @@ class _Nursery:
     def end_all(self) -> None:
         """Kill every slot with its process group, then all strays, and wait for them."""
         for pid in self._slots:
-            _kill_group(pid)
+            kill_group(pid)
         for pid in self._slots:
             os.waitpid(pid, 0)
-        while strays := kill_strays(()):
-            for pid in strays:
-                os.waitpid(pid, 0)
+        end_strays()
 
     def _answer(self) -> bool:
         """Fork the slot of one request; return False when the supervisor is gone."""
@@ -274,7 +279,7 @@ class _Nursery:
         is_slot = pid in self._slots
         if is_slot or pid in self._doomed:
             self._slots.discard(pid)
-            _kill_group(pid)
+            kill_group(pid)
             # What it had for children are this process's now.
             self._doomed = (self._doomed | kill_strays(self._slots)) - {pid}
         _, status, usage = os.wait4(pid, 0)
@@ -283,12 +288,22 @@ class _Nursery:
 
 
 def _serve(control: socket.socket, folder: Path) -> None:
-    """Be the spawner process."""
-    host.set_subreaper()
+    """Be the guard, and in its child the spawner process."""
     os.environ[FOLDER_VARIABLE] = str(folder)
     _close_other_fds(control.fileno())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the supervisor drains and then closes the socket
+    pid = become_guard()
+    if pid == 0:
+        _run_and_exit(lambda: _spawn_and_reap(control, folder))
+    control.close()
+    watch(pid, folder)
+
+
+def _spawn_and_reap(control: socket.socket, folder: Path) -> None:
+    """Be the spawner process."""
+    host.set_subreaper()  # its parent's being one is not inherited
+    host.set_pdeathsig(signal.SIGKILL)  # without the guard nobody would see to what it leaves
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, _on_child_signal)
     signal.set_wakeup_fd(writer)
@@ -379,11 +394,6 @@ def _make_group(pid: int) -> None:
     """Give a child (0: this process) a process group of its own; parent and child both do, whoever comes first."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.setpgid(pid, pid)
-
-
-def _kill_group(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
 
 
 def _on_child_signal(number: int, frame: object) -> None:

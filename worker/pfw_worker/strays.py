@@ -40,6 +40,19 @@ def _number(text: str) -> int:
     return int(text) if text.isdecimal() else 0
 
 
+def kill_group(pid: int) -> None:
+    """Kill the process group that this process leads, if there is one."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def end_strays() -> None:
+    """Kill every child of the calling process, and those who become its children by that, and wait for them."""
+    while strays := kill_strays(()):
+        for pid in strays:
+            os.waitpid(pid, 0)
+
+
 def kill_strays(slots: Container[int]) -> set[int]:
     """Kill the children of the calling process that are no slots, and that no living slot has left.
 
