@@ -9,5 +9,7 @@ from helpers import SOURCE_ROOTS
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [*map(str, SOURCE_ROOTS), *filter(None, [os.environ.get("PYTHONPATH")])],
 )
-for name in [name for name in os.environ if name.startswith("PFW_") and not name.startswith("PFW_SIM_")]:
+for name in [
+    name for name in os.environ if name.startswith("PFW_") and not name.startswith(("PFW_SIM_", "PFW_CHAOS_"))
+]:
     del os.environ[name]

@@ -109,9 +109,11 @@ class Daemons:
         self.all.append(daemon)
         return daemon
 
-    def start_coordinator(self, *options: str, bind: str = "tcp://127.0.0.1:*") -> str:
+    def start_coordinator(
+        self, *options: str, bind: str = "tcp://127.0.0.1:*", env: dict[str, str] | None = None
+    ) -> str:
         """Starts a coordinator and waits until it listens; returns its address."""
-        daemon = self.spawn("coordinator", ["-m", "pfw_coordinator", "--bind", bind, *options])
+        daemon = self.spawn("coordinator", ["-m", "pfw_coordinator", "--bind", bind, *options], env)
         found = wait_until(
             lambda: self._said(daemon, r"listens at (\S+)"), READY_S, what="coordinator's address", detail=daemon.tail
         )
