@@ -53,6 +53,16 @@ def check_timeout(field: str, value: Any) -> None:
             raise ConfigError(f"{field} is greater than 0, or None for no limit, not {value!r}")
 
 
+def check_wait(field: str, value: Any) -> None:
+    """Checks that an option is how many seconds to wait, 0 or more, or None.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if value is not None:
+        check_number(field, value)
+
+
 def checked_priority(field: str, value: Any) -> int:
     """Returns a priority of a run or step.
 

@@ -20,7 +20,8 @@ from pfw.link import Link
 from pfw.progress import open_all, report
 from pfw.receipt import CancelReceipt
 from pfw.record import RunRecord
-from pfw.runs import Meaning, Run
+from pfw.results import Meaning
+from pfw.runs import Run
 from pfw.session import answer_of
 from pfw.wire import pack_graph
 

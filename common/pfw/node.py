@@ -10,11 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex, overload
 
+from pfw.checks import check_count
 from pfw.errors import GraphError
 
 if TYPE_CHECKING:
     from pfw.standins import Sides, Stage
     from pfw.workflow import Workflow
+
+#: Most items that one output is unpacked into.
+ITEMS_LIMIT = 1_000_000
 
 
 class Deferred:
@@ -102,7 +106,12 @@ class Node(Deferred):
         return ItemNode(self.workflow, self.index, (*self.path, key))
 
     def unpack(self, count: int) -> tuple[ItemNode, ...]:
-        """Returns `count` Nodes, which stand for the output's items 0, 1, ..."""
+        """Returns `count` Nodes, which stand for the output's items 0, 1, ...
+
+        Raises:
+            ConfigError: it is no whole number, 0 or more.
+        """
+        check_count("the number of items", count, ITEMS_LIMIT, least=0)
         return tuple(self[number] for number in range(count))
 
     def map(self, fn: Callable[..., Any], /, **constants: Any) -> LateMapNode:

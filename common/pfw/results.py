@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pfw.node import ItemNode, MapNode, Node
 
 if TYPE_CHECKING:
     from pfw.runs import Run
+
+
+class Meaning(NamedTuple):
+    """How a run's outputs make its value; travels with the run for clients that attach later."""
+
+    #: Structure with Input(step, path) in place of outputs; None: the workflow has several leaves.
+    value: Any
+    leaves: tuple[int, ...]
+    #: {name of a map: its members}
+    maps: dict[str, tuple[int, ...]]
 
 
 class PickledOutputs:

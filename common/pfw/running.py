@@ -13,7 +13,8 @@ from pfw.config import Config, Keep, settle
 from pfw.context import current
 from pfw.errors import ConfigError, PfwError
 from pfw.progress import open_all, report
-from pfw.runs import Meaning, Run
+from pfw.results import Meaning
+from pfw.runs import Run
 
 if TYPE_CHECKING:
     from pfw.client import Client

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pfw.call import fill
 from pfw.cancellation import CancellationToken, tie
+from pfw.checks import check_wait
 from pfw.errors import (
     OutputNotKeptError,
     RunCancelledError,
@@ -21,7 +22,7 @@ from pfw.facts import FACT_SUCCEEDED, FAILURES, RUN_CANCELLED, RUN_STATE_NAMES, 
 from pfw.node import MapNode, Node
 from pfw.receipt import CancelReceipt, read_receipt
 from pfw.record import RunRecord
-from pfw.results import OutputMapping, PickledOutputs
+from pfw.results import Meaning, OutputMapping, PickledOutputs
 
 if TYPE_CHECKING:
     from pfw.events import Event, FactReader
@@ -32,16 +33,6 @@ T = TypeVar("T")
 
 #: How often somebody who only watches looks for new events.
 WATCH_S = 0.02
-
-
-class Meaning(NamedTuple):
-    """How a run's outputs make its value; travels with the run for clients that attach later."""
-
-    #: Structure with Input(step, path) in place of outputs; None: the workflow has several leaves.
-    value: Any
-    leaves: tuple[int, ...]
-    #: {name of a map: its members}
-    maps: dict[str, tuple[int, ...]]
 
 
 class Engine(Protocol):
@@ -109,9 +100,11 @@ class Run:
             Whether the run has ended.
 
         Raises:
+            ConfigError: The timeout is no number of seconds.
             ClusterError: The cluster was lost before the run ended.
             StalledError: The worker of the local cluster was lost.
         """
+        check_wait("timeout", timeout)
         is_done = self._record.is_finished or self._engine.wait(lambda: self._record.is_finished, timeout)
         if self._record.error is not None:
             raise self._record.error
@@ -135,9 +128,11 @@ class Run:
             How each step ended; of a run that has ended before as well.
 
         Raises:
+            ConfigError: The timeout is no number of seconds.
             ClusterError: The cluster was lost before the run ended.
             StalledError: The worker of the local cluster was lost.
         """
+        check_wait("timeout", timeout)
         self.ask_to_end(reason)
         if not self.done():
             self.wait(timeout)

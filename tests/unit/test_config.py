@@ -31,6 +31,7 @@ from pfw import (
     step,
 )
 from pfw.config import _RULES, settle
+from pfw_worker.cli import main as serve
 
 
 @step
@@ -200,6 +201,22 @@ def test_a_bad_variable_is_refused_by_a_local_cluster_too(monkeypatch: pytest.Mo
     monkeypatch.setenv("PFW_IO", "some")
     with pytest.raises(ConfigError, match=r"^the variable PFW_IO is"):
         LocalCluster()
+
+
+@pytest.mark.parametrize("seconds", [-1, math.nan, math.inf, "1", True])
+def test_how_long_a_run_is_waited_for_is_checked(seconds: Any) -> None:
+    found = sequential(two_steps())
+    for wait in (found.wait, partial(found.cancel, "")):
+        with pytest.raises(ConfigError, match=r"^timeout is a number"):
+            wait(seconds)
+    assert found.wait(0)
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "inf"])
+def test_how_long_a_worker_drains_is_checked(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        serve(["tcp://127.0.0.1:1", "--drain-s", seconds])
+    assert "--drain-s is a number, 0 or more, not " in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- what it does

@@ -136,6 +136,9 @@ def test_items_are_taken_where_they_are_used() -> None:
     with Workflow() as workflow:
         both = pair(one())
         first, second = both.unpack(2)
+        for count in (-1, 1.5, True, "2", None):
+            with pytest.raises(ConfigError, match="the number of items is a whole number"):
+                both.unpack(count)  # type: ignore[arg-type]
         nested = echo({"rows": [10, 20]})
         workflow.returns(echo(first, second, both[1], nested[0][0]["rows"][1]))
     assert isinstance(first, ItemNode)

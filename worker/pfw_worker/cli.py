@@ -11,7 +11,7 @@ import click
 
 from pfw import host
 from pfw import messages as m
-from pfw.checks import checked_bytes
+from pfw.checks import check_number, checked_bytes
 from pfw.connection import find_address
 from pfw.demand import GPU, HEAVY_IO, HEAVY_IO_PERMITS, MEMORY
 from pfw.errors import InternalError, PfwError
@@ -69,6 +69,7 @@ def main(
         format="%(asctime)s pfw-worker %(levelname)s %(message)s",
     )
     try:
+        check_number("--drain-s", drain_s)
         spawner = Spawner.start()  # before anything imports zmq: what it forks must not hold it
         host.allow_descriptors()  # four for each slot
         offered = _offered(memory, gpu, heavy_io, resources)
