@@ -276,18 +276,30 @@ def test_a_step_that_is_done_again_after_a_loss_expands_once(
             double(21)
         return inner
 
+    def called(folder: str) -> Workflow:
+        with Workflow() as inner:
+            double(hold(folder, "held", 21))
+        return inner
+
+    apart = tmp_path / "apart"
+    apart.mkdir()
     daemons.start_coordinator()
     with Client(daemons.address) as client:
         first = daemons.start_worker()
+        call = client.submit(called, str(apart))
+        wait_until((apart / "held").exists, what="the step inside the call")
         with Workflow() as wf:
             give(slow(str(tmp_path)))
         found = client.start(wf)
-        wait_until(lambda: list(tmp_path.iterdir()), what="the first attempt")
+        wait_until(lambda: list(tmp_path.glob("slow-*")), what="the first attempt")
         daemons.start_worker()
         os.kill(first.pid, signal.SIGKILL)
-        wait_until(lambda: len(list(tmp_path.iterdir())) == 2, 30, what="the second attempt")
+        wait_until(lambda: len(list(tmp_path.glob("slow-*"))) == 2, 30, what="the second attempt")
+        wait_until(lambda: (apart / "held").read_text().count("\n") == 2, 30, what="the step inside the call, again")
         (tmp_path / "go").touch()
+        (apart / "go").touch()
         assert found.value == 42
+        assert call.result(20) == 42
     assert sorted(found.states) == ["give", "slow", "slow/double"]
     assert found.metrics.steps["slow"].attempts == 2
 
