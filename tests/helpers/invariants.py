@@ -12,6 +12,7 @@ from pfw.facts import (
     CANCELLED,
     EXPANDED,
     FACT_WAITING,
+    FAILED,
     READY,
     RUN_SUCCEEDED,
     SKIPPED,
@@ -179,6 +180,8 @@ def _check_dependencies(life: RunLife, ahead: Collection[int]) -> None:
         elif step in ahead:
             assert state == ASSIGNED
             assert life._missing[step] == sum(states[d] != SUCCEEDED for d in dependencies) == 1
+        elif step in life._crashes and state == FAILED:
+            pass  # it may have been begun ahead of an input that has to be made again
         elif state not in (CANCELLED, SKIPPED, EXPANDED) and (life.attempts[step] or state < SUCCEEDED):
             assert all(states[d] >= SUCCEEDED if is_tolerant else states[d] == SUCCEEDED for d in dependencies)
     for step, count in consumers.items():

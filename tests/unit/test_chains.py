@@ -251,6 +251,13 @@ def test_unread_chains_are_taken_back_whole(worker: WorkerRig) -> None:
     assert again[2] == message[2]
 
 
+def test_a_chain_alone_in_its_slot_stays_there() -> None:
+    worker = WorkerRig(cpu=2).join()
+    worker.assign(plain(1, us=1_900), link(2, us=1_900), link(3, us=1_900))
+    assert len(worker.turn()["to_slots"]) == 1
+    assert worker.turn() == {}  # taken back it would be no better off in the slot that idles
+
+
 def test_after_a_crash_what_came_before_is_run_again_and_what_follows_goes_back(worker: WorkerRig) -> None:
     worker.assign(plain(1, us=100), link(2), link(3))
     worker.turn()

@@ -775,9 +775,14 @@ class Core:
         for slot in slots:
             if len(slot.held) > 1 and not slot.is_recalled and not slot.has_large:
                 is_stuck = now - next(iter(slot.held.values())) > RECALL_AFTER_S
-                if is_stuck or slot.expected_us > MESSAGE_US:
+                if (is_stuck or slot.expected_us > MESSAGE_US) and self._holds_several(slot):
                     slot.is_recalled = True
                     self._recalls.append(slot.number)
+
+    def _holds_several(self, slot: Slot) -> bool:
+        """Whether a slot has more than one attempt, or chain of them, that could be anywhere."""
+        heads = [number for number in slot.held if number in self.attempts and None not in self.attempts[number].row[8]]
+        return len(heads) > 1
 
     def on_recalled(self, number: int, messages: Iterable[Any], now: float) -> None:
         """What a slot had not read yet, `(functions, forget, rows)`, was taken back."""
