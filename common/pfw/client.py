@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pfw import codec
 from pfw import messages as m
 from pfw.call import Input, Inputs
-from pfw.checks import check_number
+from pfw.checks import check_number, checked_text
 from pfw.config import Config, Keep, checked_config, settle
 from pfw.connection import find_address
 from pfw.errors import ClusterError, ConfigError, PfwError, UnknownDependencyError, UnknownRunError, did_you_mean
@@ -109,11 +109,13 @@ class Client:
         Raises:
             ConfigError: An option has a value that it cannot have.
             GraphError: The workflow is not valid.
+            TypeError: It is no Workflow.
             UnpicklableError: A function or an argument cannot be sent.
         """
-        return self.submit_run(
-            wf, settle(self.config if config is None else config, **options), key=key, is_detached=True
-        )
+        from pfw.workflow import checked_workflow
+
+        settled = settle(self.config if config is None else config, **options)
+        return self.submit_run(checked_workflow(wf), settled, key=key, is_detached=True)
 
     def run(self, wf: Workflow, /, **options: Any) -> Run:
         """Runs a workflow and waits for its end; options and errors as for `pfw.run`."""
@@ -131,7 +133,7 @@ class Client:
         meaning = Meaning(compiled.value, compiled.leaves, compiled.maps)
         record = RunRecord(wf.name, config.mode, compiled.graph, meaning, version=wf.version or "")
         message = m.Submit(
-            key.encode() if key else os.urandom(16),
+            os.urandom(16) if key is None else _checked_key(key),
             wf.name,
             config.mode,
             config.on_failure,
@@ -167,7 +169,9 @@ class Client:
         """
         attached: m.Attached = self._ask(lambda number: m.Attach(number, _checked_id(run_id)))
         if not attached.graph:
-            raise UnknownRunError(f"run {run_id!r} cannot be attached to: it belongs to another client's own cluster")
+            raise UnknownRunError(
+                f"run {run_id!r} cannot be attached to: it is of a local cluster, whose client has it"
+            )
         record = self._link.session.attached.pop(attached.request)
         self.wait(lambda: record.position >= attached.position or record.error is not None)
         meaning = Meaning(*codec.load(attached.meta)) if attached.meta else Meaning(None, (), {})
@@ -328,6 +332,12 @@ def _steps_of(value: Any) -> list[int]:
         elif isinstance(item, list | tuple):
             stack.extend(item)
     return steps
+
+
+def _checked_key(key: str) -> bytes:
+    if not checked_text("key", key):
+        raise ConfigError("key is empty: the same key twice is one run, so give each run one of its own, or none")
+    return key.encode()
 
 
 def _checked_id(run_id: str) -> str:

@@ -22,7 +22,7 @@ from pfw.client import Client
 from pfw.config import Config, checked_config, settle
 from pfw.demand import GPU, HEAVY_IO, HEAVY_IO_PERMITS, MEMORY, Offer, demand_of, shortage
 from pfw.echo import Echo
-from pfw.errors import ClusterError, UnschedulableError
+from pfw.errors import ClusterError, ConfigError, UnschedulableError
 from pfw.folders import FOLDER_VARIABLE, make_folder, remove_folder
 from pfw.graph import Graph
 from pfw.hint import COUNT_LIMIT, checked_resource
@@ -215,6 +215,8 @@ def _show(text: str) -> None:
 
 
 def _checked_resources(resources: Mapping[str, int]) -> dict[str, int]:
+    if not isinstance(resources, Mapping):
+        raise ConfigError(f"resources is a dict {{name: number}}, not {resources!r}")
     for name, number in resources.items():
         check_count(f"the number of resource {checked_resource(name)!r}", number, COUNT_LIMIT, least=0)
     return dict(resources)

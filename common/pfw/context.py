@@ -140,6 +140,9 @@ class Entry:
                 self._context.params = MappingProxyType(dict(codec.load_inherited(self.inherited).params))
         return self._context
 
+    def note_raised(self, error: BaseException) -> None:
+        """The step has ended with this exception. Nobody here can look at its frames, so they are not kept."""
+
     def need_token(self) -> CancellationToken:
         """Return the step's token, made now if there was none."""
         if self.token is None:

@@ -163,6 +163,7 @@ def _conclude(loaded: LoadedFunction, error: BaseException, entry: Entry) -> tup
         return outcome.ERROR, describe(cause, code)._replace(message=f"its output: {cause}").pack()
     if isinstance(error, MissingModuleError):
         return report_load_error(error)
+    entry.note_raised(error)
     code = outcome.RETRYABLE if loaded.is_retryable(error) else outcome.ERROR
     return code, describe(error, FAIL_ERROR).pack()
 

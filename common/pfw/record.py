@@ -64,6 +64,7 @@ class RunRecord:
         "on_printed",
         "outputs",
         "position",
+        "raised",
         "rows",
         "run_id",
         "states",
@@ -104,6 +105,8 @@ class RunRecord:
         #: {step: pickled output}, {step: packed failure}
         self.outputs: dict[int, bytes] = {}
         self.failures: dict[int, bytes] = {}
+        #: {step: what its last attempt raised}, with live frames; of runs in this process.
+        self.raised: dict[int, BaseException] = {}
         #: What steps have printed, and who is told of it as it comes; an open run keeps none.
         self.log = Log()
         #: Whether not all of the rows that are taken now is history.

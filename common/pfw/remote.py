@@ -52,7 +52,9 @@ def describe(error: BaseException, code: int = FAIL_ERROR) -> Failure:
     )
 
 
-def to_error(failure: Failure, step_id: str, attempts: int, retries: int) -> StepFailedError:
+def to_error(
+    failure: Failure, step_id: str, attempts: int, retries: int, raised: BaseException | None = None
+) -> StepFailedError:
     """Return the error that a client raises for a failed step.
 
     Args:
@@ -60,13 +62,14 @@ def to_error(failure: Failure, step_id: str, attempts: int, retries: int) -> Ste
         step_id: The id of the step, named in the message.
         attempts: How many attempts were made.
         retries: How many retries the step allowed; if there were no fewer, they are exhausted.
+        raised: The user's exception itself, with its frames, where the step ran in this process.
 
     Returns:
-        An error with the user's exception as `__cause__` where that can be unpickled here.
+        An error with the user's exception as `__cause__`, where that could travel: the same in every mode.
     """
     text = _summary(failure, step_id, attempts)
     error = _make_error(failure, text, step_id, attempts, retries)
-    error.__cause__ = _cause(failure)
+    error.__cause__ = _cause(failure, raised)
     return error
 
 
@@ -111,13 +114,15 @@ def _summary(failure: Failure, step_id: str, attempts: int) -> str:
     return f"step {step_id!r} {verb}{times}: {reason}"
 
 
-def _cause(failure: Failure) -> BaseException | None:
+def _cause(failure: Failure, raised: BaseException | None) -> BaseException | None:
     if failure.code == FAIL_INTERNAL:
         return InternalError(failure.message)
     if failure.code == FAIL_UNSCHEDULABLE:
         return UnschedulableError(failure.message)
     if failure.code != FAIL_ERROR or not failure.exception:
         return None
+    if raised is not None:
+        return raised
     try:
         value = codec.load(failure.exception)
     except Exception:  # its class is missing here, or refuses: the text has to do

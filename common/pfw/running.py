@@ -70,6 +70,7 @@ def run(
 
     Raises:
         GraphError: The workflow is not valid (cycle, unknown dependency, empty).
+        TypeError: It is no Workflow.
         UnpicklableError: A function or an argument cannot be sent.
         ConfigError: An option has a value that it cannot have.
         StepFailedError: A step failed; with `.run`, and what the step raised as `__cause__`.
@@ -172,7 +173,9 @@ def _begin(
     if current().run_id:
         raise PfwError("a running step cannot run a workflow of its own: return it, and it runs in the step's place")
     from pfw.client import kept_steps
+    from pfw.workflow import checked_workflow
 
+    checked_workflow(wf)
     if token is not None and not isinstance(token, CancellationToken):
         raise ConfigError(f"token is a CancellationToken, not {token!r}")
     if config.mode == "sequential" or (token is not None and token.cancelled):

@@ -342,7 +342,8 @@ class Run:
         record = self._record
         # A step whose place was taken by others was not tried again because of them.
         retries = 0 if step in record.expanded else record.graph.specs[record.graph.spec_of[step]].retries
-        return to_error(Failure.unpack(record.failures[step]), record.graph.ids[step], attempts, retries)
+        failure, raised = Failure.unpack(record.failures[step]), record.raised.get(step)
+        return to_error(failure, record.graph.ids[step], attempts, retries, raised)
 
     # -- what happened ---------------------------------------------------------------------------------------------
 

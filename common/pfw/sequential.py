@@ -42,6 +42,18 @@ WORKER = 1
 CAPACITY = pack_capacity((1, 1, 1))
 
 
+class _Entry(Entry):
+    """A step that runs in this process, where a debugger can look at the frames of what it raises."""
+
+    __slots__ = ("on_raised",)
+
+    on_raised: Callable[[BaseException], None]
+
+    def note_raised(self, error: BaseException) -> None:
+        """Hands it on."""
+        self.on_raised(error)
+
+
 class Sequential:
     """Runs one workflow. It is the engine of its Run: `wait` serves other threads while `execute` goes on."""
 
@@ -223,9 +235,11 @@ class Sequential:
         self._token = CancellationToken()
         if self._is_cancelled:
             self._token.cancel(self._reason)
-        entry = Entry(self._record.run_id, attempt, self._token)
-        entry.printed, entry.sink = self._printed, self._on_progress
+        entry = _Entry(self._record.run_id, attempt, self._token)
+        entry.printed, entry.sink, entry.on_raised = self._printed, self._on_progress, self._on_raised
         self._step_now, self._pace = step, None
+        if attempt > 1:
+            self._record.raised.pop(step, None)
         function = self._load(graph.functions[graph.function_of[step]], entry)
         if isinstance(function, BaseException):
             return report_load_error(function)
@@ -239,6 +253,9 @@ class Sequential:
             return execute(function, graph.calls[step], inputs, entry)
         with alarm(ends_at, self._on_alarm):
             return execute(function, graph.calls[step], inputs, entry)
+
+    def _on_raised(self, error: BaseException) -> None:
+        self._record.raised[self._step_now] = error
 
     def _on_alarm(self) -> None:
         self._note_late()

@@ -163,7 +163,9 @@ def takes_lines(tracker: Tracker) -> bool:
 
 def describe(event: Event) -> str:
     """What happened, as `Failed: parse[3] - ValueError: no number`."""
-    subject = event.step_id or (f"{event.steps:,} steps" if event.type in COUNTED else event.run_id)
+    subject = event.step_id
+    if subject is None:  # a step's id may be empty
+        subject = f"{event.steps:,} steps" if event.type in COUNTED else event.run_id
     detail = event.error or event.message
     if event.done is not None:
         amount = f"{event.done:,.15g}" if event.total is None else f"{event.done:,.15g} of {event.total:,.15g}"

@@ -362,6 +362,18 @@ def as_step(fn: Any) -> StepFunction:
     return StepFunction(fn)
 
 
+def checked_workflow(wf: Any) -> Workflow:
+    """Returns what is to be run.
+
+    Raises:
+        TypeError: it is no Workflow.
+    """
+    if isinstance(wf, Workflow):
+        return wf
+    remedy = "; a template is called first, and what it returns is run" if callable(wf) else ""
+    raise TypeError(f"what is run is a Workflow, not {wf!r}{remedy}")
+
+
 def _weight_of(weights: Mapping[str, float] | Callable[[str], float] | None) -> Callable[[str], float]:
     if weights is None:
         return lambda _: 1.0

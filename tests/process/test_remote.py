@@ -310,6 +310,11 @@ def test_a_started_run_takes_a_config(daemons: Daemons, client: Client) -> None:
         client.start(wf, mode="sequential")
     with pytest.raises(ConfigError, match="priority is a whole number"):
         client.start(wf, priority=-1)
+    for key in ("", 7, b"once"):
+        with pytest.raises(ConfigError, match="key is"):
+            client.start(wf, key=key)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="is a Workflow, not 7"):
+        client.start(7)  # type: ignore[arg-type]
 
 
 def test_a_started_run_keeps_its_timeout_without_its_client(daemons: Daemons, client: Client, tmp_path: Path) -> None:

@@ -223,7 +223,15 @@ def test_a_worker_refuses_odd_resources(daemons: Daemons, option: str, text: str
 
 
 @pytest.mark.parametrize(
-    "sizes", [{"gpu": -1}, {"gpu": True}, {"resources": {"a": 1.5}}, {"resources": {"gpu": 1}}, {"memory": "2"}]
+    "sizes",
+    [
+        {"gpu": -1},
+        {"gpu": True},
+        {"resources": {"a": 1.5}},
+        {"resources": {"gpu": 1}},
+        {"resources": 3},
+        {"memory": "2"},
+    ],
 )
 def test_a_local_cluster_refuses_odd_sizes(sizes: dict[str, object]) -> None:
     with pytest.raises(ConfigError):

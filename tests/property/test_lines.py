@@ -34,7 +34,7 @@ from pfw.lines import LineReader
 from pfw.trackers import to_line
 
 #: What a step can be called, and what has to be escaped in JSON.
-IDS = ["a", "load[3]", 'say "hi"', "ä\\ß\n😀", " ", "\x00\x7f", "outer/inner"]
+IDS = ["a", "load[3]", 'say "hi"', "ä\\ß\n😀", "", "\x00\x7f", "outer/inner"]
 WHY = Failure(FAIL_ERROR, "ValueError", 'no "ü"\n').pack()
 PAYLOADS = {
     FACT_SUCCEEDED: b"output", FACT_RETRYING: WHY, FACT_FAILED: WHY, FACT_TIMED_OUT: WHY, FACT_SKIPPED: b"branch",

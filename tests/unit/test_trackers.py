@@ -41,6 +41,7 @@ EVENTS: list[Event] = [
     ("event", "text"),
     [
         (Completed("r", "a", 0.0), "Completed: a"),
+        (Completed("r", "", 0.0), "Completed: "),
         (Failed("r", "a", 0.0, error="ValueError: x"), "Failed: a - ValueError: x"),
         (RunFinished("r", None, 0.0, message="SUCCEEDED", steps=5), "RunFinished: r - SUCCEEDED"),
         (Started("r", None, 0.0, steps=1_200), "Started: 1,200 steps"),
