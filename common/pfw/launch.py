@@ -16,7 +16,7 @@ from pfw.cluster import LocalCluster
 from pfw.config import Config
 from pfw.display import CounterLine, follow
 from pfw.errors import PfwError, StepFailedError
-from pfw.facts import STATE_NAMES, SUCCEEDED
+from pfw.facts import SUCCEEDED
 from pfw.metrics import LANE_NAMES
 from pfw.progress import open_all, report
 from pfw.receipt import CancelReceipt
@@ -29,7 +29,6 @@ from pfw.workflow import Workflow
 
 #: Exit code for each end of a run.
 CODES = {"SUCCEEDED": 0, "FAILED": 1, "CANCELLED": 4, "TIMED_OUT": 4}
-_ENDED = frozenset(STATE_NAMES[SUCCEEDED:])
 #: How often a step that has not ended is looked at, s.
 _LOOK_S = 0.1
 #: So many failed steps are named; the first is shown with its traceback.
@@ -143,7 +142,7 @@ def attach_to(client: Client, run_id: str, trackers: Sequence[Tracker], *, has_c
 
 
 def output_of(client: Client, run_id: str, step_id: str) -> Any:
-    """Waits for a step to end and returns its output.
+    """Waits for a step, or all steps of a map, to end and returns the output, of a map the list.
 
     Raises:
         UnknownRunError: The coordinator has no such run.
@@ -151,10 +150,11 @@ def output_of(client: Client, run_id: str, step_id: str) -> Any:
         OutputNotKeptError: The output was not kept, or there is none.
     """
     found = client.attach(run_id)
-    step = found.step_index(step_id)
-    while found.states[step_id] not in _ENDED and not found.wait(_LOOK_S):
+    members = found._meaning.maps.get(step_id)
+    steps = (found.step_index(step_id),) if members is None else members
+    while any(found._record.states[step] < SUCCEEDED for step in steps) and not found.wait(_LOOK_S):
         pass
-    return found.output(step)
+    return found.outputs[step_id]
 
 
 def replay_step(found: Run, step_id: str, *, debug: bool, as_json: bool) -> int:

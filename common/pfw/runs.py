@@ -339,11 +339,10 @@ class Run:
         from pfw.failure import Failure
         from pfw.remote import to_error
 
-        record = self._record
+        record, raised = self._record, self._record.raised.get(step)
         # A step whose place was taken by others was not tried again because of them.
         retries = 0 if step in record.expanded else record.graph.specs[record.graph.spec_of[step]].retries
-        failure, raised = Failure.unpack(record.failures[step]), record.raised.get(step)
-        return to_error(failure, record.graph.ids[step], attempts, retries, raised)
+        return to_error(Failure.unpack(record.failures[step]), record.graph.ids[step], attempts, retries, raised)
 
     # -- what happened ---------------------------------------------------------------------------------------------
 

@@ -60,6 +60,7 @@ def test_a_detached_run_is_followed_and_its_outputs_are_there(cluster: Daemons, 
     assert "Completed: triple[2]" in expect(0, "attach", run_id, "--progress", "console", env=env).stderr
     assert expect(0, "output", run_id, "triple[2]", env=env).stdout == "6\n"
     assert result("output", run_id, "triple[1]", env=env) == 3
+    assert result("output", run_id, "triple", env=env) == [0, 3, 6]
     assert "did you mean" in expect(2, "output", run_id, "triple[9]", env=env).stderr
 
 
