@@ -157,22 +157,34 @@ def allow_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+#: A descriptor of /proc/self/clear_refs, the process that opened it, and which file that is. Opening takes 30 µs.
+_clear_refs: tuple[int, ...] = (-1, 0)
+
+
 def take_peak_memory() -> int:
-    """Return the peak of this process's resident memory since the last call, in bytes, and start anew; 6 µs.
+    """Return the peak of this process's resident memory since the last call, in bytes, and start anew; 3 µs.
 
     Where the system cannot start anew it is the peak since the process began.
     """
+    global _clear_refs
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    try:
-        # Opened each time: a step may have closed every descriptor, and opened its own in their place.
-        fd = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:
-        return peak_bytes
-    try:
+    with contextlib.suppress(OSError):
+        fd, pid, *identity = _clear_refs
+        # A step may have closed every descriptor, and opened its own in their place.
+        if pid != os.getpid() or _identify(fd) != identity:
+            fd = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+            _clear_refs = fd, os.getpid(), *_identify(fd)
         os.write(fd, b"5")  # proc(5): resets the peak resident set size
-    finally:
-        os.close(fd)
     return peak_bytes
+
+
+def _identify(fd: int) -> list[int]:
+    """Return what tells a descriptor's file from others."""
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return []
+    return [found.st_dev, found.st_ino]
 
 
 def cpu_capacity() -> int:

@@ -37,7 +37,7 @@ class Meter:
         cpu_us, self._cpu_ns = (cpu_ns - self._cpu_ns) // 1000, cpu_ns
         return cpu_us, host.take_peak_memory() if run_us >= LOOK_US else 0
 
-    def end(self, runs_us: Sequence[int]) -> list[Cost]:
+    def end(self, runs_us: Sequence[int], running_us: int = 0) -> list[Cost]:
         """What the work has cost, for each step in it; the next one begins.
 
         Steps that were executed together share their CPU time as they share their run time (reading that clock takes
@@ -45,10 +45,13 @@ class Meter:
 
         Args:
             runs_us: How long each step ran, µs.
+            running_us: How long another one has run that goes on: its share, and the peak, are left to it.
         """
-        total_us = sum(runs_us)
-        cpu_us, peak_bytes = whole = self.end_one(total_us)
-        if len(runs_us) == 1:
+        total_us = sum(runs_us) + running_us
+        cpu_us, peak_bytes = whole = self.end_one(0 if running_us else total_us)
+        if running_us:
+            self._cpu_ns -= cpu_us * running_us // total_us * 1000
+        elif len(runs_us) == 1:
             return [whole]
         return [(cpu_us * run_us // (total_us or 1), peak_bytes) for run_us in runs_us]
 

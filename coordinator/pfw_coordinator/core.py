@@ -43,9 +43,17 @@ from pfw_coordinator.catalogue import Catalogue
 from pfw_coordinator.demands import plan_demands, plan_reservations, release
 from pfw_coordinator.feed import Feed
 from pfw_coordinator.inner import CALL, make_inner, relay
-from pfw_coordinator.ledger import LANES, Attempt, Client, Run, Subscription, Worker, new_attempt
+from pfw_coordinator.ledger import LANES, TARGET_US, Attempt, Client, Run, Subscription, Worker, new_attempt
 from pfw_coordinator.outlook import CAP, review
-from pfw_coordinator.placement import Placement, has_chains, plan_chain, plan_recall, plan_round
+from pfw_coordinator.placement import (
+    Placement,
+    has_chains,
+    plan_chain,
+    plan_recall,
+    plan_return,
+    plan_round,
+    waits_for_slots,
+)
 from pfw_coordinator.report import report_runs, report_status, report_step, report_workers
 
 #: What was sent to a worker so long ago should have arrived.
@@ -136,6 +144,8 @@ class Core:
         self._feed = Feed(self._send, epoch_s)
         self._waiting: tuple[dict[Run, None], ...] = tuple({} for _ in LANES)
         self._credit: tuple[dict[Worker, None], ...] = tuple({} for _ in LANES)
+        #: Workers that were sent more than usual ahead.
+        self._deep: tuple[dict[Worker, None], ...] = tuple({} for _ in LANES)
         self._backoffs: list[tuple[float, int]] = []
         #: Runs with ready steps that take more than one slot, and whether those are next where both wait.
         self._demanding: dict[Run, None] = {}
@@ -882,9 +892,17 @@ class Core:
             lane, plan_round(lane, waiting, self._credit[lane], self._functions.estimates_us), None, batches, now
         )
         self._assign_all(batches, (lane,))
+        for worker in tuple(self._credit[lane]):  # the plan may have set another target
+            self._settle(worker, (lane,))
+        deep = self._deep[lane]
+        deep.update((worker, None) for worker in batches if worker.target_us[lane] > TARGET_US)
+        if deep and waits_for_slots(lane, waiting, self._functions.estimates_us):
+            for worker, attempts in plan_return(lane, [worker for worker in deep if worker.peer in self.workers]):
+                self._send(worker.peer, m.GiveBack(tuple(attempts)))
+            deep.clear()
         for run in [run for run in waiting if not run.life.ready[lane].count]:
             del waiting[run]
-        if len(waiting) > 1:
+        if batches and len(waiting) > 1:
             first = next(iter(waiting))
             del waiting[first]
             waiting[first] = None

@@ -15,6 +15,8 @@ LANES = (LANE_CPU, LANE_IO, LANE_ASYNC)
 
 #: Queued work that keeps a slot busy while a message travels; also what a step of unknown duration counts as.
 TARGET_US = 20_000
+#: The same while much more is ready: messages can then be longer and fewer.
+DEEP_TARGET_US = 200_000
 #: Steps of at least this length are not sent ahead: the way of a message is little beside them.
 LONG_US = 10_000
 #: A step costs its slot at least this, so that no-ops do not count as nothing.
@@ -161,6 +163,7 @@ class Worker:
         "resources",
         "slots",
         "stats",
+        "target_us",
     )
 
     def __init__(self, number: int, peer: bytes, name: str, slots: tuple[int, int, int], now: float) -> None:
@@ -180,6 +183,8 @@ class Worker:
         self.reservation: Reservation | None = None
         self.out = [0, 0, 0]
         self.queued_us = [0, 0, 0]
+        #: How much of it there may be for each slot; the last round said so.
+        self.target_us = [TARGET_US, TARGET_US, TARGET_US]
         self.out_bytes = 0
         self.attempts: dict[int, Attempt] = {}
         #: Those that get the output of the attempt with the number before, which is held too. They take no slot.
@@ -207,7 +212,7 @@ class Worker:
         """Expected work that may still be sent ahead, 0 or less for none."""
         if len(self.attempts) >= MAX_HELD or self.room_bytes(lane) <= 0:
             return 0
-        return self.slots[lane] * TARGET_US - self.queued_us[lane]
+        return self.slots[lane] * self.target_us[lane] - self.queued_us[lane]
 
     def room_bytes(self, lane: int) -> int:
         """Calls and inputs that may still be sent ahead, 0 or less for none."""

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from pfw.graph import LANE_ASYNC
+from pfw.graph import LANE_ASYNC, LANE_CPU
 from pfw.lifecycle import RunLife
-from pfw_coordinator.ledger import FLOOR_US, LONG_US, MAX_HELD, TARGET_US, Run, Worker
+from pfw_coordinator.ledger import DEEP_TARGET_US, FLOOR_US, LONG_US, MAX_HELD, TARGET_US, Run, Worker
 
 #: (worker, run, steps of one function and spec, expected µs of each)
 Placement = tuple[Worker, Run, Sequence[int], int]
@@ -33,8 +33,9 @@ def plan_round(
 
     Idle slots come first: one step at a time in turn from each run, the least loaded worker first; a step that is
     tried again goes to another worker than the last one, if one has an idle slot. Then short steps
-    are sent ahead, to each worker its share, up to TARGET_US of expected work for every slot. Steps that are heavy,
-    long or of unknown duration are never sent ahead.
+    are sent ahead, to each worker its share, up to its target of expected work for every slot. Steps that are heavy,
+    long or of unknown duration are never sent ahead. While some of those wait, only a worker of which a slot idled just
+    now is sent more: else short steps of one run would keep every slot from the others until there are none left.
 
     The caller books each placement in the worker's ledger before it takes the next.
 
@@ -47,16 +48,33 @@ def plan_round(
     offers, runs = list(workers), list(runs)
     for priority in sorted({run.priority for run in runs}, reverse=True):
         equals = deque([run for run in runs if run.priority == priority])
-        yield from _fill_idle(lane, equals, offers, estimates_us)
+        idle = [worker for worker in offers if worker.out[lane] < worker.slots[lane]]
+        yield from _fill_idle(lane, equals, idle, estimates_us)
+        if waits_for_slots(lane, equals, estimates_us):
+            yield from _send_ahead(lane, equals, idle, estimates_us, TARGET_US)
+            return
         if equals:
-            yield from _send_ahead(lane, equals, offers, estimates_us)
+            target_us = _plan_target(lane, equals, offers, estimates_us)
+            yield from _send_ahead(lane, equals, offers, estimates_us, target_us)
+
+
+def waits_for_slots(lane: int, runs: Iterable[Run], estimates_us: Sequence[float]) -> bool:
+    """Whether the next step of one of these runs can start only on a slot that idles."""
+    queues = [(run, run.life.ready[lane]) for run in runs]
+    return any(queue.count and not _goes_ahead(run, queue.heads()[0], estimates_us) for run, queue in queues)
+
+
+def _goes_ahead(run: Run, step: int, estimates_us: Sequence[float]) -> bool:
+    """Whether a step may be sent to a worker of which every slot is taken."""
+    expected_us = estimates_us[run.functions[run.life.graph.function_of[step]]]
+    return 0 < expected_us < LONG_US and run.life.spec(step).may_go_ahead
 
 
 def _fill_idle(
     lane: int, rotation: deque[Run], workers: list[Worker], estimates_us: Sequence[float]
 ) -> Iterator[Placement]:
     """One step for each idle slot; afterwards `rotation` holds the runs that still have ready steps."""
-    heap = [(w.out[lane] / w.slots[lane], w.number, w) for w in workers if w.out[lane] < w.slots[lane]]
+    heap = [(w.out[lane] / w.slots[lane], w.number, w) for w in workers]
     heapq.heapify(heap)
     while heap and rotation:
         run = rotation.popleft()
@@ -80,12 +98,25 @@ def _fill_idle(
 
 
 def _send_ahead(
-    lane: int, rotation: deque[Run], workers: list[Worker], estimates_us: Sequence[float]
+    lane: int, rotation: deque[Run], workers: list[Worker], estimates_us: Sequence[float], target_us: int
 ) -> Iterator[Placement]:
     ready = sum(run.life.ready[lane].count for run in rotation)
-    share = math.ceil(ready / len(workers))
+    share = math.ceil(ready / (len(workers) or 1))
     for worker in sorted(workers, key=lambda w: w.queued_us[lane]):
+        worker.target_us[lane] = target_us
         yield from _fill_ahead(lane, rotation, worker, share, estimates_us)
+
+
+def _plan_target(lane: int, runs: Iterable[Run], workers: list[Worker], estimates_us: Sequence[float]) -> int:
+    """How much may be sent ahead to each slot: half of its share of what is ready, within bounds."""
+    ready_us = 0
+    for run in runs:
+        queue = run.life.ready[lane]
+        if queue.count:
+            function = run.functions[run.life.graph.function_of[queue.heads()[0]]]
+            ready_us += queue.count * max(FLOOR_US, int(estimates_us[function]))
+    slots = sum([worker.slots[lane] for worker in workers]) or 1
+    return max(TARGET_US, min(DEEP_TARGET_US, ready_us // (2 * slots)) if lane == LANE_CPU else 0)
 
 
 def _fill_ahead(
@@ -98,9 +129,9 @@ def _fill_ahead(
         turn = share if not rotation else 1 + share // (len(rotation) + 1)
         while turn and queue.count:
             step = queue.heads()[0]
-            expected = int(estimates_us[run.functions[life.graph.function_of[step]]])
-            if not 0 < expected < LONG_US or not life.spec(step).may_go_ahead:
+            if not _goes_ahead(run, step, estimates_us):
                 break
+            expected = int(estimates_us[run.functions[life.graph.function_of[step]]])
             room = worker.room_us(lane)
             if room <= 0:
                 rotation.appendleft(run)
@@ -168,6 +199,20 @@ def _expected_us(run: Run, step: int, estimates_us: Sequence[float]) -> int:
     graph = run.life.graph
     expected = int(estimates_us[run.functions[graph.function_of[step]]])
     return max(FLOOR_US, min(expected, TARGET_US)) if expected else TARGET_US
+
+
+def plan_return(lane: int, workers: Iterable[Worker]) -> list[tuple[Worker, list[int]]]:
+    """What to ask back where steps wait for an idle slot: the latest of what was sent ahead beyond TARGET_US a slot."""
+    requests = []
+    for worker in workers:
+        held = [number for number, attempt in worker.attempts.items() if attempt.lane == lane]
+        excess_us, wanted = worker.queued_us[lane] - worker.slots[lane] * TARGET_US, list[int]()
+        while held and excess_us > 0:
+            wanted.append(held.pop())
+            excess_us -= worker.attempts[wanted[-1]].estimate_us
+        if wanted:
+            requests.append((worker, wanted))
+    return requests
 
 
 class Recall(NamedTuple):

@@ -19,7 +19,7 @@ from helpers import wait_until
 from pfw import codec, host, outcome
 from pfw.context import current
 from pfw.failure import FAIL_MODULE, Failure, describe_crash
-from pfw_worker.page import STOP_INTERRUPT, STOP_TOKEN
+from pfw_worker.page import STOP_INTERRUPT, STOP_TOKEN, STOP_UNLOAD
 from pfw_worker.spawner import SlotHandle, SlotKind, Spawner
 
 TIMEOUT_S = 20.0
@@ -354,6 +354,23 @@ def repeat_stop(slot: Driver, attempt: int, level: int) -> dict[int, Any]:
 
     wait_until(is_stopped, TIMEOUT_S, what="the step has stopped")
     return slot.outcomes
+
+
+def test_a_step_that_lasts_keeps_nothing_from_others(slot: Driver) -> None:
+    """Outcomes that waited for it are told, what waits behind it is given back, and it goes on."""
+    functions = [(0, codec.dump_function(noop)), (1, codec.dump_function(wait_for_token))]
+    steps = [step_of(int(attempt == 2), attempt=attempt, short=1) for attempt in (1, 2, 3)]
+    slot.send([*steps, step_of(0, attempt=4, short=1, inputs=(None,))], functions)
+    slot.wait_executing(2)
+    while not slot.outcomes:
+        slot.handle.stop(2, STOP_UNLOAD)
+        if host.wait_readable(slot.handle.channel.fileno(), 0.1):
+            slot.collect(3)
+    codes = {attempt: code for attempt, (code, *_) in slot.outcomes.items()}
+    assert codes == {1: outcome.OK, 3: outcome.NOT_STARTED, 4: outcome.NOT_STARTED}
+    assert slot.handle.page.executing()[0] == 2
+    slot.handle.stop(2, STOP_TOKEN)
+    assert slot.result(2) == "stopped itself"
 
 
 def test_the_token_lets_a_step_stop_itself(slot: Driver) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pfw import outcome as oc
 from pfw.failure import FAIL_CANCELLED, FAIL_ERROR, Failure
+from pfw_worker.core import STOP_UNLOAD
 
 if TYPE_CHECKING:
     from sim.actors import SimWorker
@@ -146,6 +147,12 @@ class SimSlot:
     def on_stop(self, attempt: int, level: int) -> None:
         """The supervisor's signal: it concerns only the attempt that the page names."""
         if not self.is_alive or self._row is None or self.page[0] != attempt:
+            return
+        if level == STOP_UNLOAD:
+            rest = [(row[0], oc.NOT_STARTED, 0, 0, b"", 0, 0) for row in self._rows]
+            self._outcomes.extend(rest)
+            self._rows.clear()
+            self._flush()
             return
         if level >= self.worker.world.step_of(self._row).listens_to:
             self._era += 1

@@ -143,6 +143,6 @@ def test_async_steps_that_may_have_begun_go_down_with_their_process(worker: Work
     worker.turn()
     worker.core.on_slot_died(2, 0, 0, signal.SIGSEGV, 0, worker.now)
     worker.turn()
-    rows = worker.turn(at=worker.now + COMPANY_S)["messages"][-1].rows
+    rows = worker.turn(at=worker.now + 2 * COMPANY_S)["messages"][-1].rows
     assert [(row[0], row[1]) for row in rows] == [(2, oc.CRASHED)]
     assert list(worker.core.attempts) == [1, 3]

@@ -10,8 +10,18 @@ import pytest
 from helpers.samples import graph_of, spec
 from pfw.graph import LANE_CPU, LANE_IO, Spec
 from pfw.lifecycle import RunLife
-from pfw_coordinator.ledger import AHEAD_BYTES, FLOOR_US, LONG_US, MAX_HELD, TARGET_US, Attempt, Run, Worker
-from pfw_coordinator.placement import RECALL_AFTER_S, RECALL_EVERY_S, Recall, plan_recall, plan_round
+from pfw_coordinator.ledger import (
+    AHEAD_BYTES,
+    DEEP_TARGET_US,
+    FLOOR_US,
+    LONG_US,
+    MAX_HELD,
+    TARGET_US,
+    Attempt,
+    Run,
+    Worker,
+)
+from pfw_coordinator.placement import RECALL_AFTER_S, RECALL_EVERY_S, Recall, plan_recall, plan_return, plan_round
 
 LONG, UNKNOWN = float(LONG_US), 0.0
 
@@ -44,6 +54,12 @@ def place(
             worker.add([(held + len(placed), Attempt(run, step, 0, lane, expected_us, 10, 1))], lane)
             placed.append((worker, run, step, expected_us))
     return placed
+
+
+def free(worker: Worker, count: int) -> None:
+    """The worker is through with so many of its attempts."""
+    for number in list(worker.attempts)[:count]:
+        worker.free(number, 0.0)
 
 
 def counts(placed: Sequence[Placed]) -> dict[int, int]:
@@ -97,8 +113,10 @@ def test_a_worker_without_slots_in_the_lane_gets_nothing() -> None:
 
 
 def test_short_steps_are_sent_ahead_up_to_the_target_for_each_slot() -> None:
-    placed = place([run_of(1_000)], [worker_of(1, 2)], [100.0])
+    placed = place([run_of(500)], [worker_of(1, 2)], [100.0])
     assert counts(placed) == {1: 2 * TARGET_US // 100}
+    many = place([run_of(9_000)], [worker_of(1, 2)], [100.0])
+    assert counts(many) == {1: min(MAX_HELD, 2 * DEEP_TARGET_US // 100)}, "more where much more is ready"
     assert {expected for _, _, _, expected in placed} == {100}
 
 
@@ -112,10 +130,33 @@ def test_a_worker_that_is_full_leaves_the_rest_to_the_others() -> None:
     assert counts(place([run_of(1_000)], workers, [100.0])) == dict.fromkeys((1, 2, 3), TARGET_US // 100)
 
 
+def test_short_steps_of_one_run_do_not_keep_the_slots_from_another() -> None:
+    """While a step waits that cannot be sent ahead, a worker gets more only when a slot of it idles."""
+    short, other, worker = run_of(5_000), run_of(2, number=2, function=1), worker_of(1, 2)
+    assert len(place([short], [worker], [1_000.0, UNKNOWN])) == 2 * DEEP_TARGET_US // 1_000
+    free(worker, 100)
+    assert place([short, other], [worker], [1_000.0, UNKNOWN]) == []
+    ((returned_by, attempts),) = plan_return(LANE_CPU, [worker])
+    assert (returned_by, len(attempts)) == (worker, len(worker.attempts) - 2 * TARGET_US // 1_000)
+    assert attempts == sorted(attempts, reverse=True)
+    free(worker, len(worker.attempts) - 1)
+    placed = place([other, short], [worker], [1_000.0, UNKNOWN])
+    assert placed[0][1] is other
+    assert 1 < len(placed) <= 2 * TARGET_US // 1_000
+
+
+def test_of_a_lower_priority_nothing_is_sent_ahead_of_what_waits_for_a_slot() -> None:
+    short, other, worker = run_of(100), run_of(3, number=2, function=1, priority=1), worker_of(1, 2)
+    placed = place([short, other], [worker], [1_000.0, UNKNOWN])
+    assert [run for _, run, _, _ in placed] == [other, other]
+    free(worker, 1)
+    assert place([short, other], [worker], [1_000.0, UNKNOWN])[0][1] is other
+
+
 def test_nothing_is_free() -> None:
-    placed = place([run_of(10_000)], [worker_of(1)], [0.5 + FLOOR_US / 10])
+    placed = place([run_of(6_000)], [worker_of(1)], [0.5 + FLOOR_US / 10])
     assert {expected for _, _, _, expected in placed} == {FLOOR_US}
-    assert len(placed) == min(MAX_HELD, TARGET_US // FLOOR_US)
+    assert len(placed) == TARGET_US // FLOOR_US
 
 
 @pytest.mark.parametrize("estimate", [UNKNOWN, LONG, 10 * LONG])

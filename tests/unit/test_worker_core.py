@@ -12,7 +12,7 @@ from pfw import messages as m
 from pfw import outcome as oc
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
 from pfw.printed import PIECE_EVERY_S
-from pfw_worker.core import IDLE_S, MESSAGE_STEPS, MESSAGE_US, NOTE_AFTER_S, REPEAT_HEARTBEATS
+from pfw_worker.core import IDLE_S, MESSAGE_STEPS, MESSAGE_US, NOTE_AFTER_S, REPEAT_HEARTBEATS, STOP_UNLOAD
 
 FUNCTION = (0, b"fn 0")
 
@@ -354,3 +354,42 @@ def test_nothing_is_told_of_how_far_an_attempt_was_that_has_ended(rig: WorkerRig
     assert rig.turn()["messages"] == [rig.outcomes(outcome(1))]
     rig.look(slot1=2)
     assert rig.turn()["messages"] == [m.Notes(((2, 100_000_000),))]
+
+
+def test_what_shares_its_slot_with_a_step_that_lasts_is_told_and_goes_elsewhere(rig: WorkerRig) -> None:
+    rig.assign(row(1, us=10), row(2, us=10), row(3, us=10))
+    rig.turn()
+    rig.now += 2 * NOTE_AFTER_S
+    rig.look(slot1=2)
+    box = rig.turn()
+    assert (box["stops"], box["recalls"]) == ([(1, 2, STOP_UNLOAD)], [1])
+    rig.core.on_slot_outcomes(1, [outcome(1), outcome(3, oc.NOT_STARTED)], rig.now)
+    box = rig.turn()
+    assert box["messages"] == [rig.outcomes(outcome(1))]
+    assert "to_slots" not in box, "the slot gets nothing until its step has ended"
+    rig.now += 2 * NOTE_AFTER_S
+    rig.look(slot1=2)
+    assert "stops" not in rig.turn()
+    rig.end(1, 2)
+    assert [message[2] for _, message in rig.turn()["to_slots"]] == [[sent(3, short=1)]]
+
+
+def test_steps_of_a_few_ms_go_together_while_many_wait(rig: WorkerRig) -> None:
+    """Half of what is queued, at most LONG_MESSAGE_US of it; the outcomes of such a message come back together."""
+    rig.assign(*(row(attempt, us=5_000) for attempt in range(1, 31)))
+    assert [[step[0] for step in message[2]] for _, message in rig.turn()["to_slots"]] == [[1]]
+    rig.end(1)  # what the slot has of the function is known with its first outcome
+    rig.core.slots[1].functions.add(0)
+    ((_, message),) = rig.turn()["to_slots"]
+    assert [step[0] for step in message[2]] == list(range(2, 12))
+    assert {step[6] for step in message[2]} == {1}
+    assert "to_slots" not in rig.turn(), "one message ahead is enough"
+    rig.end(1, 1, *range(2, 12))
+    sizes = []
+    while rig.core.attempts:
+        rig.turn()
+        held = list(rig.core.slots[1].held)
+        sizes.append(len(held))
+        rig.end(1, *held)
+    assert sizes == sorted(sizes, reverse=True)
+    assert sum(sizes) == 19

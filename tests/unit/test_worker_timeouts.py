@@ -10,7 +10,7 @@ from pfw import outcome as oc
 from pfw.facts import UNMEASURED, Cost
 from pfw.failure import FAIL_ERROR, FAIL_TIMEOUT, Failure
 from pfw.graph import LANE_ASYNC
-from pfw_worker.core import LATE_S, NOTE_AFTER_S, STOP_EVERY_S, STOP_TIMEOUT, STOP_TOKEN
+from pfw_worker.core import LATE_S, NOTE_AFTER_S, STOP_EVERY_S, STOP_TIMEOUT, STOP_TOKEN, STOP_UNLOAD
 
 #: A slot's status page names 100.0 as the start of what it executes.
 START_US = 100_000_000
@@ -122,7 +122,7 @@ def test_the_time_before_a_step_begins_does_not_count(rig: WorkerRig) -> None:
     for _ in range(4):
         rig.now += 0.9
         rig.look(slot1=1)
-        assert "stops" not in rig.turn()
+        assert rig.turn()["stops"] == [(1, 1, STOP_UNLOAD)]
 
 
 def test_a_crash_after_the_timeout_is_a_timeout(rig: WorkerRig) -> None:

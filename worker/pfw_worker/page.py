@@ -27,6 +27,8 @@ STOP_TOKEN: Final = 1
 STOP_INTERRUPT: Final = 2
 #: As STOP_INTERRUPT, because the step's timeout is over.
 STOP_TIMEOUT: Final = 3
+#: No stop: the step goes on, and what its slot has beside it is wanted.
+STOP_UNLOAD: Final = 4
 
 _ATTEMPT: Final = 0
 _START: Final = 1

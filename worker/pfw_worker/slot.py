@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from pfw.context import Entry
 from pfw.errors import StepInterrupt
 from pfw.usage import Loads, Meter
 from pfw_worker.channel import Channel
-from pfw_worker.page import GENERATION, PRINTED, STOP_INTERRUPT, STOP_SIGNAL, STOP_TIMEOUT, StatusPage
+from pfw_worker.page import GENERATION, PRINTED, STOP_INTERRUPT, STOP_SIGNAL, STOP_TIMEOUT, STOP_UNLOAD, StatusPage
 from pfw_worker.streams import Streams
 
 #: Collected payloads of more bytes than this are sent at once.
@@ -135,6 +136,7 @@ class Slot:
         "_outcomes",
         "_page",
         "_pid",
+        "_rest",
         "_run_id",
         "_sink",
         "_streams",
@@ -152,6 +154,8 @@ class Slot:
         self._surroundings = Surroundings()
         self._streams = Streams()
         self._outcomes: list[SlotOutcome] = []
+        #: Steps of the message that have not begun.
+        self._rest: Iterator[Assignment] = iter(())
         #: (attempt, where the output then ended) of steps that have printed, sent before their outcomes.
         self._notes: list[tuple[int, int]] = []
         self._collected_bytes = 0
@@ -175,7 +179,8 @@ class Slot:
         self._meter.begin()
         self._functions.update(functions, forget)
         output = None
-        for step in steps:
+        self._rest = iter(steps)
+        for step in self._rest:
             if self._outcomes and (not step[_KNOWN_SHORT] or self._collected_bytes >= _COLLECT_BYTES):
                 self._send_outcomes()
             output = self._execute(step, output)
@@ -219,16 +224,27 @@ class Slot:
         self._collected_bytes += len(payload)
         return payload if code == outcome.OK else None
 
-    def _send_outcomes(self) -> None:
+    def _send_outcomes(self, running_us: int = 0, given_back: Sequence[tuple[Any, ...]] = ()) -> None:
+        """Send what has ended; `running_us` is not 0 while another step executes, and for how long it has."""
         # Until this has succeeded the last step is to blame: it may have closed the socket, or returned too much.
         if self._notes:
             self._channel.send(self._notes)
             self._notes = []
-        shares = self._meter.end([run_us for _, _, _, run_us, _ in self._outcomes])
-        self._channel.send([(*row, *share) for row, share in zip(self._outcomes, shares, strict=True)])
-        self._page.end()
+        shares = self._meter.end([run_us for _, _, _, run_us, _ in self._outcomes], running_us)
+        ended = [(*row, *share) for row, share in zip(self._outcomes, shares, strict=True)]
+        self._channel.send([*ended, *given_back])
         self._outcomes = []
         self._collected_bytes = 0
+        if not running_us:
+            self._page.end()
+
+    def _unload(self) -> None:
+        """Send what has ended before the executing step and give back what has not begun: others wait for both."""
+        given_back = [(attempt, outcome.NOT_STARTED, 0, 0, b"", 0, 0) for attempt, *_ in self._rest]
+        if given_back or self._outcomes:
+            running_us = max(1, time.monotonic_ns() // 1000 - self._page.executing()[1])
+            with contextlib.suppress(OSError):  # the supervisor is gone: the loop will find that out
+                self._send_outcomes(running_us, given_back)
 
     def _read_cancelled(self) -> None:
         self._generation = self._page.words[GENERATION]
@@ -241,7 +257,10 @@ class Slot:
     def _on_stop_signal(self, number: int, frame: object) -> None:
         """Stop the executing step if the page addresses it; the supervisor repeats the signal until the step ends."""
         level = self._page.stop_level()
-        if level:
+        if level == STOP_UNLOAD:
+            if execution.is_interruptible():  # else the slot itself is at work, and the supervisor asks again
+                self._unload()
+        elif level:
             why = "its timeout is over" if level == STOP_TIMEOUT else "it was cancelled"
             self._entry.need_token().cancel(why)
             if level >= STOP_INTERRUPT and execution.is_interruptible():
