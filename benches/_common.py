@@ -103,6 +103,7 @@ FORMATS: dict[str, Callable[[float], str]] = {
     "× bound": lambda x: f"{x:.3f} × bound",
     "× ideal": lambda x: f"{x:.3f} × ideal",
     "runs": lambda x: f"{x:.0f} runs",
+    "MB": lambda x: f"{x:.1f} MB",
     "%": lambda x: f"{x:.1f} %",
 }
 

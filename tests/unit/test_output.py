@@ -173,7 +173,7 @@ def test_what_nobody_prints_who_executes_is_skipped_and_freed(slot: Slot) -> Non
 
 def test_a_flood_is_looked_at_more_often(slot: Slot) -> None:
     outputs = Outputs()
-    handle = SlotHandle(1, "sync", None, slot.page, 0, slot.output)  # type: ignore[arg-type]
+    handle = SlotHandle(1, "sync", None, slot.page, 0, slot.output, 0)  # type: ignore[arg-type]
     slot.page.begin(7, 1)
     for text, told, wait_s in (
         (b"", [], QUIET_LOOK_S), (b"text", [(7, b"text")], LOOK_S), (b"more", [], LOOK_S), (b"", [], QUIET_LOOK_S),

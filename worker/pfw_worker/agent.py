@@ -89,8 +89,8 @@ class Agent:
         self._core = Core(registration, time.monotonic())
         self._slots: dict[int, SlotHandle] = {}
         self._number_of_pid, self._slot_of_fd = dict[int, int](), dict[int, int]()
-        self._outputs = Outputs()
-        self._oddities = 0
+        self._outputs, self._oddities = Outputs(), 0
+        self._memory_fd = host.open_memory(os.getpid())
         self._stop_at: float | None = None
         self._stats_at = self._wake_at = self._cpu_seconds = 0.0
         self._processes: dict[int, psutil.Process] = {}
@@ -170,8 +170,8 @@ class Agent:
             for slot in self._slots.values():
                 self._core.on_progress(slot.page.progress(), now)
             self._core.on_look({number: slot.page.executing() for number, slot in self._slots.items()}, now)
-            held = {number: host.private_bytes(slot.pid) for number, slot in self._slots.items()}
-            self._core.on_memory(held, host.private_bytes(os.getpid()), now)
+            held = {number: host.private_bytes(slot.memory_fd) for number, slot in self._slots.items()}
+            self._core.on_memory(held, host.private_bytes(self._memory_fd), now)
 
     def _review(self, now: float) -> int | None:
         """Whether the worker is to end: the exit code, or None."""

@@ -71,7 +71,7 @@ def main(
     try:
         check_number("--drain-s", drain_s)
         spawner = Spawner.start()  # before anything imports zmq: what it forks must not hold it
-        host.allow_descriptors()  # four for each slot
+        host.allow_descriptors()  # five for each slot
         offered = _offered(memory, gpu, heavy_io, resources)
         registration = _registration(name, cpu, io, offered)
         sys.exit(_serve(spawner, find_address(address), registration, drain_s, parent_pid))

@@ -30,7 +30,7 @@ from pfw_worker.guard import become_guard, watch
 from pfw_worker.outfit import Outfit, environment_of
 from pfw_worker.output import Output, open_output
 from pfw_worker.page import PAGE_BYTES, STOP_SIGNAL, StatusPage
-from pfw_worker.strays import end_strays, kill_group, kill_strays, mark
+from pfw_worker.strays import end_strays, kill_group, kill_strays, make_group, mark
 
 #: "sync" executes one step at a time, CPU or IO; "async" is the process of all `async def` steps.
 SlotKind = Literal["sync", "async"]
@@ -63,6 +63,8 @@ class SlotHandle(NamedTuple):
     pidfd: int
     #: What it prints.
     output: Output
+    #: For `host.private_bytes`.
+    memory_fd: int
 
     def stop(self, attempt: int, level: int) -> None:
         """Ask the step of this attempt to stop (one of the page's STOP_ levels), if it is the one executing."""
@@ -74,11 +76,12 @@ class SlotHandle(NamedTuple):
         host.pidfd_signal(self.pidfd, signal.SIGKILL)
 
     def close(self) -> None:
-        """Give channel, page, output and descriptor back; a slot that idles ends by that."""
+        """Give channel, page, output and descriptors back; a slot that idles ends by that."""
         self.channel.close()
         self.page.close()
         self.output.close()
         os.close(self.pidfd)
+        os.close(self.memory_fd)
 
 
 class Ended(NamedTuple):
@@ -149,7 +152,7 @@ class Spawner:
         finally:
             their_socket.close()
             os.close(page_fd)
-        return SlotHandle(pid, kind, channel, page, pidfd, Output(output_fd))
+        return SlotHandle(pid, kind, channel, page, pidfd, Output(output_fd), host.open_memory(pid))
 
     @property
     def has_ended_slots(self) -> bool:
@@ -259,7 +262,7 @@ class _Nursery:
         if pid == 0:
             os.environ.update(environment)
             _run_and_exit(lambda: _become_slot(kind, parent, self._folder, *fds))
-        _make_group(pid)
+        make_group(pid)
         self._slots.add(pid)
         return pid
 
@@ -322,7 +325,7 @@ def _spawn_and_reap(control: socket.socket, folder: Path) -> None:
 
 def _become_slot(kind: str, parent: int, folder: Path, socket_fd: int, page_fd: int, output_fd: int) -> None:
     """Turn this new child of the spawner into a slot."""
-    _make_group(0)
+    make_group(0)
     host.set_pdeathsig(signal.SIGKILL)
     if os.getppid() != parent:  # the spawner ended before it could be noticed
         return
@@ -388,12 +391,6 @@ def _close_other_fds(kept: int) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-
-
-def _make_group(pid: int) -> None:
-    """Give a child (0: this process) a process group of its own; parent and child both do, whoever comes first."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.setpgid(pid, pid)
 
 
 def _on_child_signal(number: int, frame: object) -> None:

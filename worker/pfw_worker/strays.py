@@ -40,6 +40,12 @@ def _number(text: str) -> int:
     return int(text) if text.isdecimal() else 0
 
 
+def make_group(pid: int) -> None:
+    """Give a child (0: this process) a process group of its own; parent and child both do, whoever comes first."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.setpgid(pid, pid)
+
+
 def kill_group(pid: int) -> None:
     """Kill the process group that this process leads, if there is one."""
     with suppress(ProcessLookupError, PermissionError):
