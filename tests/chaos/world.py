@@ -121,13 +121,18 @@ class World:
     def lose_coordinator(self) -> None:
         """Lives until some attempts have begun, then kills the coordinator and starts another in its place."""
         after = Random(self.seed).randint(1, 30)
-        wait_until(lambda: self.read_journal() or self.begun >= after, what=f"{after} begun", detail=self.tell_all)
+        wait_until(lambda: self._have_begun(after), 20.0, what=f"{after} begun", detail=self.tell_all)
         self.tell(f"the coordinator is killed (after {after})")
         self.daemons.coordinator.signal(signal.SIGKILL)
         self.daemons.coordinator.wait()
         self.observer.close()
         self.daemons.start_coordinator(bind=self.daemons.address, env=self._env())
         self.observer = Client(self.daemons.address, timeout=READY_S)
+
+    def _have_begun(self, count: int) -> bool:
+        self.read_journal()
+        self._cancel_what_holds()
+        return self.begun >= count
 
     @property
     def begun(self) -> int:
@@ -280,7 +285,9 @@ class World:
 
     def _spawner_killed(self, harm: Harm) -> str:
         worker = self._chosen_worker(harm)
-        os.kill(self._spawner(worker), signal.SIGKILL)
+        if not (spawner := self._spawner(worker)):
+            return "nobody"
+        os.kill(spawner[0], signal.SIGKILL)
         self._replace(worker)
         return worker.daemon.name
 
@@ -293,17 +300,16 @@ class World:
     def _worker_and_spawner_killed(self, harm: Harm) -> str:
         """Both are stopped before, so that neither sees to anything."""
         worker = self._chosen_worker(harm)
-        pids = [worker.daemon.pid, self._spawner(worker)]
+        pids = [worker.daemon.pid, *self._spawner(worker)]
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for pid in pids:
                 os.kill(pid, number)
         self._replace(worker)
         return worker.daemon.name
 
-    def _spawner(self, worker: Worker) -> int:
-        (guard,) = psutil.Process(worker.daemon.pid).children()
-        (spawner,) = guard.children()
-        return int(spawner.pid)
+    def _spawner(self, worker: Worker) -> list[int]:
+        """The one process, none yet in a worker that has just been started."""
+        return [spawner.pid for guard in psutil.Process(worker.daemon.pid).children() for spawner in guard.children()]
 
     def _worker_drained(self, harm: Harm) -> str:
         worker = self._chosen_worker(harm)
