@@ -78,9 +78,14 @@ class Loads:
 
     def take(self, meter: Meter) -> int:
         """The time since this was last asked, ns; the meter leaves out the CPU time of it."""
-        meter.leave_out(self._cpu_ns)
-        spent_ns, self.ns, self._cpu_ns = self.ns, 0, 0
+        self.leave_out(meter)
+        spent_ns, self.ns = self.ns, 0
         return spent_ns
+
+    def leave_out(self, meter: Meter) -> None:
+        """The meter leaves out the CPU time that was not left out yet."""
+        meter.leave_out(self._cpu_ns)
+        self._cpu_ns = 0
 
 
 class Turns:

@@ -327,7 +327,7 @@ class Core:
             return
         for number, start_us in msg.rows:
             attempt = worker.attempts.get(number)
-            if attempt is not None:
+            if attempt is not None and number not in worker.ahead:  # else told before what it was given
                 started = min(now, (start_us + worker.clock_offset_us) * 1e-6)
                 attempt.run.life.on_started(attempt.step, worker.number, started, now)
                 self._touched[attempt.run] = None

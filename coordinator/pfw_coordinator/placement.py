@@ -138,6 +138,8 @@ def _fill_ahead(
                 return
             expected = max(expected, FLOOR_US)
             most = min(turn, math.ceil(room / expected), MAX_HELD - len(worker.attempts))
+            if has_chains(run, step, expected) and life.follower(step) is not None:
+                most = 1  # what goes along takes room too
             steps = queue.take(_count_alike(life, islice(queue.heads(), most), worker.room_bytes(lane)))
             yield worker, run, steps, expected
             turn -= len(steps)
@@ -205,7 +207,7 @@ def plan_return(lane: int, workers: Iterable[Worker]) -> list[tuple[Worker, list
     """What to ask back where steps wait for an idle slot: the latest of what was sent ahead beyond TARGET_US a slot."""
     requests = []
     for worker in workers:
-        held = [number for number, attempt in worker.attempts.items() if attempt.lane == lane]
+        held = _heads(worker, lane)
         excess_us, wanted = worker.queued_us[lane] - worker.slots[lane] * TARGET_US, list[int]()
         while held and excess_us > 0:
             wanted.append(held.pop())
@@ -213,6 +215,11 @@ def plan_return(lane: int, workers: Iterable[Worker]) -> list[tuple[Worker, list
         if wanted:
             requests.append((worker, wanted))
     return requests
+
+
+def _heads(worker: Worker, lane: int) -> list[int]:
+    """What may be asked back, oldest first: what follows an attempt goes with that, and is never given back alone."""
+    return [n for n, attempt in worker.attempts.items() if attempt.lane == lane and n not in worker.ahead]
 
 
 class Recall(NamedTuple):
@@ -239,5 +246,5 @@ def plan_recall(lane: int, workers: Iterable[Worker], now: float) -> Recall:
     if now < due:
         return Recall([], due)
     donor.recalled_at = now
-    held = [number for number, attempt in donor.attempts.items() if attempt.lane == lane]
+    held = _heads(donor, lane)
     return Recall([(donor, held[-math.ceil(excess / 2) :])], now + RECALL_EVERY_S)

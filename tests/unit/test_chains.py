@@ -15,6 +15,7 @@ from pfw.facts import (
     ASSIGNED,
     CANCELLED,
     FACT_RETRYING,
+    FACT_STARTED,
     FACT_SUCCEEDED,
     FAILED,
     READY,
@@ -24,8 +25,8 @@ from pfw.facts import (
     WAITING,
 )
 from pfw.graph import Graph
-from pfw_coordinator.ledger import Run
-from pfw_coordinator.placement import CHAIN_STEPS, CHAIN_US
+from pfw_coordinator.ledger import MAX_HELD, Run
+from pfw_coordinator.placement import CHAIN_STEPS, CHAIN_US, plan_recall
 
 CHAIN = graph_of([(), (0,), (1,)])
 
@@ -189,6 +190,38 @@ def test_a_lost_batch_is_sent_again_with_what_is_known_by_then(rig: CoordinatorR
     assert [(row[0], row[9]) for row in again.rows] == [(2, ()), (3, (None,)), (4, (None,))]
 
 
+def lines(count: int, length: int) -> Graph:
+    """So many chains side by side."""
+    return graph_of([(step - count,) if step >= count else () for step in range(count * length)])
+
+
+def test_chains_side_by_side_keep_to_what_a_worker_may_hold(rig: CoordinatorRig) -> None:
+    begin(rig, lines(2_000, 10))
+    worker = rig.core.workers[b"a"]
+    assert worker.ahead
+    assert len(worker.attempts) <= MAX_HELD
+    assert worker.queued_us[0] <= 2 * worker.target_us[0] + CHAIN_US
+
+
+def test_of_chains_the_first_steps_are_asked_back(rig: CoordinatorRig) -> None:
+    begin(rig, lines(6, 20))
+    worker = rig.core.workers[b"a"]
+    rig.join("b", cpu=2)
+    rig.turn(rig.now + 1.0)
+    asked = [
+        number for _, attempts in plan_recall(0, rig.core.workers.values(), rig.now + 1.0).requests
+        for number in attempts
+    ]  # fmt: skip
+    assert asked
+    assert not worker.ahead.intersection(asked)
+
+
+def test_of_what_follows_nothing_is_heard_before_its_input(rig: CoordinatorRig) -> None:
+    run, _ = begin(rig)
+    rig.core.on_notes(b"a", m.Notes(((3, int(rig.now * 1e6)),)), rig.now)
+    assert FACT_STARTED not in [fact.kind for fact in run.life.facts]
+
+
 # -- at a worker -------------------------------------------------------------------------------------------------------
 
 
@@ -275,3 +308,17 @@ def test_a_chain_of_a_cancelled_run_goes_back_whole(worker: WorkerRig) -> None:
     worker.core.on_cancels(m.Cancels(0, 1, (2,)), worker.now)
     (message,) = worker.turn()["messages"]
     assert {(row[0], row[1]) for row in message.rows} == {(2, oc.NOT_STARTED), (3, oc.NOT_STARTED)}
+
+
+def test_a_follower_that_lasts_is_told_of_after_the_outcome_that_it_was_given(worker: WorkerRig) -> None:
+    rest = [plain(number, us=9_000) for number in range(20, 60)]  # so that outcomes wait for company
+    worker.assign(plain(7, us=100), link(8), plain(9, us=100), *rest)
+    worker.turn()
+    worker.now += 0.06
+    worker.end(1, 7)
+    worker.look(slot1=8)
+    assert not any(isinstance(message, m.Notes) for message in worker.turn().get("messages", []))
+    worker.now += 0.06
+    worker.turn()
+    worker.look(slot1=8)
+    assert worker.turn()["messages"] == [m.Notes(((8, 100_000_000),))]

@@ -368,3 +368,13 @@ def test_a_drain_hands_back_what_waits_and_finishes_what_runs(rig: WorkerRig) ->
     assert not rig.core.is_drained, "its outcome is not acknowledged"
     rig.core.on_reply(m.Reply(3, 0, ()), rig.now)
     assert rig.core.is_drained
+
+
+def test_a_stopped_step_with_a_long_grace_holds_up_no_other_run(rig: WorkerRig) -> None:
+    """The slot unloads as it is told to stop; what it has not read is taken back."""
+    rig.assign(row(1, us=100, grace_s=30.0), row(2, run=2, us=100))
+    rig.turn()
+    rig.core.on_cancels(m.Cancels(0, 1, (1,)), rig.now)
+    rig.now += 0.06
+    rig.look(slot1=1)
+    assert rig.turn()["recalls"] == [1]

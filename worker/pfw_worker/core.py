@@ -307,10 +307,16 @@ class Core:
 
     def on_give_back(self, msg: m.GiveBack, now: float) -> None:
         """Attempts wanted elsewhere or no more: those not yet given to a slot are handed back."""
+        wanted, queued = set(msg.attempts), set[int]()
+        for queue in (*self._queues, self._choosy):
+            if found := wanted.intersection(queue):
+                queued |= found
+                kept = [number for number in queue if number not in found]
+                queue.clear()
+                queue.extend(kept)
         for number in msg.attempts:
             held = self.attempts.get(number)
-            if held is not None and number in self._queue_of(held):
-                self._queue_of(held).remove(number)
+            if number in queued:
                 self._hand_back(number)
             elif held is not None and msg.is_final:
                 self._stops.setdefault(number, Stop(now, held.grace_s))
@@ -598,14 +604,19 @@ class Core:
 
     def _may_note(self, slot: Slot, number: int) -> bool:
         """Whether it is time to tell that an attempt executes: once, and not before the outcome that it was given."""
-        is_behind = None in self.attempts[number].row[8] and number != next(iter(slot.held), number)
-        return number not in self._noted and not is_behind
+        if number in self._noted:
+            return False
+        if None not in self.attempts[number].row[8]:
+            return True
+        # Also an outcome that waits for company leaves after the notes.
+        return number == next(iter(slot.held)) and all(row[0] != number - 1 for row in self._outcome_rows)
 
     def _unload(self, slot: Slot, number: int) -> None:
         """An attempt lasts: outcomes that wait for it in its slot are told, and what waits behind it goes elsewhere."""
-        if slot.lane == LANE_ASYNC or len(slot.held) < 2 or number in self._stops:
+        if slot.lane == LANE_ASYNC or len(slot.held) < 2:
             return
-        self._to_stop.append((slot.number, number, STOP_UNLOAD))
+        if number not in self._stops:  # else the slot does so as it is told to stop
+            self._to_stop.append((slot.number, number, STOP_UNLOAD))
         slot.expected_us = max(slot.expected_us, UNLOADED_US)
         if not (slot.is_recalled or slot.has_large):
             slot.is_recalled = True

@@ -12,7 +12,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -155,7 +156,7 @@ class Slot:
         self._streams = Streams()
         self._outcomes: list[SlotOutcome] = []
         #: Steps of the message that have not begun.
-        self._rest: Iterator[Assignment] = iter(())
+        self._rest = deque[Assignment]()
         #: (attempt, where the output then ended) of steps that have printed, sent before their outcomes.
         self._notes: list[tuple[int, int]] = []
         self._collected_bytes = 0
@@ -179,8 +180,9 @@ class Slot:
         self._meter.begin()
         self._functions.update(functions, forget)
         output = None
-        self._rest = iter(steps)
-        for step in self._rest:
+        self._rest.extend(steps)
+        while self._rest:
+            step = self._rest.popleft()
             if self._outcomes and (not step[_KNOWN_SHORT] or self._collected_bytes >= _COLLECT_BYTES):
                 self._send_outcomes()
             output = self._execute(step, output)
@@ -242,9 +244,14 @@ class Slot:
         """Send what has ended before the executing step and give back what has not begun: others wait for both."""
         given_back = [(attempt, outcome.NOT_STARTED, 0, 0, b"", 0, 0) for attempt, *_ in self._rest]
         if given_back or self._outcomes:
-            running_us = max(1, time.monotonic_ns() // 1000 - self._page.executing()[1])
-            with contextlib.suppress(OSError):  # the supervisor is gone: the loop will find that out
+            loads = self._functions.loads
+            loads.leave_out(self._meter)
+            running_us = max(1, time.monotonic_ns() // 1000 - self._page.executing()[1] - loads.ns // 1000)
+            # An interrupt in here would lose what is given back. Where this fails nothing is: the supervisor is gone,
+            # which the loop will find out, or the step has used up the stack, and its slot goes on as if never asked.
+            with contextlib.suppress(OSError, RecursionError), execution.uninterrupted():
                 self._send_outcomes(running_us, given_back)
+                self._rest.clear()
 
     def _read_cancelled(self) -> None:
         self._generation = self._page.words[GENERATION]
@@ -257,10 +264,9 @@ class Slot:
     def _on_stop_signal(self, number: int, frame: object) -> None:
         """Stop the executing step if the page addresses it; the supervisor repeats the signal until the step ends."""
         level = self._page.stop_level()
-        if level == STOP_UNLOAD:
-            if execution.is_interruptible():  # else the slot itself is at work, and the supervisor asks again
-                self._unload()
-        elif level:
+        if level and execution.is_interruptible():  # else the slot itself is at work, and the supervisor asks again
+            self._unload()
+        if level and level != STOP_UNLOAD:
             why = "its timeout is over" if level == STOP_TIMEOUT else "it was cancelled"
             self._entry.need_token().cancel(why)
             if level >= STOP_INTERRUPT and execution.is_interruptible():
