@@ -214,12 +214,15 @@ class BranchNode(Node):
 
         Raises:
             GraphError: it was set before.
+            TypeError: `fn` does not take one argument.
         """
         from pfw.workflow import as_step
 
         if self._sides.otherwise is not None:
             raise GraphError(f"{self!r} has an otherwise(...) already: branch again on its output")
-        self._sides.otherwise = as_step(fn)
+        step = as_step(fn)
+        step.check_call(1, ())
+        self._sides.otherwise = step
         self.workflow.changed()
         return self
 

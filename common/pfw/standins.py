@@ -133,6 +133,6 @@ def _choose(sides: Sides, value: Any) -> Any:
         taken, left = sides.otherwise or StepFunction(give, name=PASSED), sides.then
     workflow = Replacement(sides.then.name)
     if left is not None:
-        workflow.skip(workflow.add(left))  # without arguments: it is never called
+        workflow.skip(workflow.add(left, None))  # it is never called
     workflow.returns(workflow.add(taken, value))
     return workflow

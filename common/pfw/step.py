@@ -31,6 +31,7 @@ from pfw.options import (
     name_of,
 )
 from pfw.retry import Retry, Selector
+from pfw.signature import Form, check_call, known_forms
 
 if TYPE_CHECKING:
     from pfw.workflow import Workflow
@@ -82,6 +83,8 @@ class StepFunction:
     after: tuple[Deferred | str, ...]
     #: Options that were not given, of those that StepDefaults has.
     unset: frozenset[str]
+    #: Forms of calls that are known to fit the function.
+    forms: set[Form]
     #: Name of the function, where it has one.
     __name__: str
 
@@ -107,7 +110,7 @@ class StepFunction:
         check_function(fn)
         # First, because it copies attributes of the function.
         functools.update_wrapper(self, fn)
-        self.fn = fn
+        self.fn, self.forms = fn, known_forms(fn)
         self.name = checked_name("name", name_of(fn) if name is None else name)
         self.hint = checked_hint(hint, fn)
         options = {"retry": retry, "grace": grace, "timeout": timeout}
@@ -140,7 +143,7 @@ class StepFunction:
                 )
         return self.fn(*args, **kwargs)
 
-    def options(
+    def options(  # noqa: D417 - what they mean is said once, at `step`
         self,
         *,
         id: str | None = None,
@@ -161,16 +164,7 @@ class StepFunction:
         Args:
             id: id of the use, any str without `/`; for a map the name of the map.
             after: Nodes, or ids of steps or maps, that must have ended first; no data is passed.
-            name: as in `step`.
-            hint: as in `step`.
-            retry: as in `step`.
-            grace: as in `step`.
-            timeout: as in `step`.
-            rerun_on_loss: as in `step`.
-            run_if: as in `step`.
-            keep: as in `step`.
-            priority: as in `step`.
-            tags: as in `step`.
+            name: as in `step`; so are all that follow.
 
         Raises:
             ConfigError: as `step`.
@@ -190,6 +184,13 @@ class StepFunction:
             priority=self.priority if priority is None else priority,
             tags=self.tags if tags is None else tags,
         )
+
+    def check_call(self, count: int, keywords: Iterable[str]) -> None:
+        """Raises a TypeError if the function does not take `count` positional arguments and these keywords."""
+        form = (count, tuple(keywords))
+        if form not in self.forms:
+            check_call(self.fn, form, self.id or self.name)
+            self.forms.add(form)
 
     def _given(self, option: str) -> Any:
         return None if option in self.unset else getattr(self, option)
@@ -237,6 +238,7 @@ class StepFunction:
         """
         from pfw.standins import make_loop
 
+        self.check_call(1, constants)
         return self._workflow_for("loop").add(make_loop(self, until, limit, constants), value)
 
     def _workflow_for(self, method: str) -> Workflow:

@@ -91,11 +91,12 @@ class Workflow:
         Raises:
             GraphError: a Node of another workflow is among the arguments.
             DuplicateStepError: the step's explicit id is taken.
-            TypeError: `fn` is nothing that can be a step.
+            TypeError: `fn` is nothing that can be a step, or does not take these arguments.
         """
         if isinstance(fn, Step):
             return self._add_instance(fn, args, kwargs)
         step = as_step(fn)
+        step.check_call(len(args), kwargs)
         found = self._scan(args, kwargs)
         return self._added(self._draft.add(step, found.args, found.kwargs, found.sources), step)
 
@@ -123,8 +124,11 @@ class Workflow:
         Raises:
             GraphError: as `add`.
             DuplicateStepError: as `add`.
+            TypeError: as `add`.
         """
         step = as_step(fn)
+        for count in set(map(len, rows)):
+            step.check_call(count, constants)
         if is_plain(chain.from_iterable(rows)) and is_plain(constants.values()):
             count = len(rows)
             name = self._draft.add_map(step, rows, repeat(constants or None, count), repeat((), count))
@@ -142,7 +146,9 @@ class Workflow:
         """Adds a use of `fn` for each item of an output; `Node.map` is the usual way to here. Raises as `add`."""
         from pfw.standins import make_map
 
-        stand_in, stages = make_map(as_step(fn))
+        step = as_step(fn)
+        step.check_call(1, constants)
+        stand_in, stages = make_map(step)
         node = self.add(stand_in, items, **constants)
         found = self._nodes[node.index] = LateMapNode(self, node.index, stages)
         return found
@@ -151,7 +157,9 @@ class Workflow:
         """Adds the choice between two steps; `Node.when` is the usual way to here. Raises as `add`."""
         from pfw.standins import make_branch
 
-        stand_in, sides = make_branch(is_taken, as_step(then))
+        step = as_step(then)
+        step.check_call(1, ())
+        stand_in, sides = make_branch(is_taken, step)
         return BranchNode(self, self.add(stand_in, value).index, sides)
 
     def changed(self) -> None:

@@ -161,8 +161,8 @@ def test_an_exit_or_interrupt_in_a_step_is_its_failure(
     assert type(error.__cause__) is cause
 
 
-def test_a_call_that_does_not_fit_its_function_is_a_failure(cluster: LocalCluster) -> None:
-    assert "positional argument" in str(failure_of(cluster, steps.double, 1, 2, 3))
+def test_a_call_that_does_not_fit_a_function_without_a_signature_is_a_failure(cluster: LocalCluster) -> None:
+    assert "at least 2 arguments" in str(failure_of(cluster, getattr, 1))
 
 
 # ---------------------------------------------------------------- retries
