@@ -31,7 +31,7 @@ class BarProgress(Tracker):
 
     Below it are the steps that say how far they are, a few at a time.
 
-    Where there is neither a terminal nor a notebook, and where rich is missing (`pip install pfw-cluster[ui]`), it
+    Where there is neither a terminal nor a notebook, and where rich is missing (`pip install 'pfw-cluster[ui]'`), it
     writes lines as ConsoleProgress does, and says so once.
     """
 
@@ -53,7 +53,7 @@ class BarProgress(Tracker):
                 try:
                     self._progress = _make_progress(self._console)
                 except ImportError:
-                    self._fall_back("rich is not installed")
+                    self._fall_back("rich is not installed (pip install 'pfw-cluster[ui]')")
                 else:
                     console = self._progress.console
                     if console.is_terminal or console.is_jupyter:

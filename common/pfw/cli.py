@@ -151,7 +151,8 @@ def run(
     or the only one. -p values are converted by the annotations of its parameters; lists and dicts are written in JSON.
 
     FILE.json is a recorded workflow in WfFormat (WfCommons 1.0 to 1.5). Each task waits (if it used less than half a
-    core, or with --lane io) or burns CPU for its recorded time, and passes on as many bytes as it wrote.
+    core, or with --lane io) or burns CPU for its recorded time, and with --bytes-scale passes on the bytes it wrote
+    times that.
 
     Defaults can be set in the environment (PFW_MODE, PFW_CPU, ...) and in the TOML file that PFW_CONFIG names.
     """
@@ -196,7 +197,7 @@ def _check_place(mode: str, on: str | None, sizes: Sequence[str], detach: bool) 
 @_progress
 @_json
 def attach(run_id: str, on: str | None, progress: str | None, events: str | None, as_json: bool) -> int:
-    """Follow a run to its end, then say how it went; the exit code is the run's. Ctrl-C leaves it running."""
+    """Follow a run to its end. Then say how it went; the exit code is the run's. Ctrl-C leaves it running."""
     from pfw.client import Client
     from pfw.config import settle
     from pfw.launch import attach_to, trackers_for, wants_counter
@@ -230,7 +231,7 @@ def output(run_id: str, step: str, on: str | None, as_json: bool) -> None:
 @_on
 @_json
 def logs(run_id: str, step: str, on: str | None, as_json: bool) -> None:
-    """Print what a step has printed and logged so far, also while it runs."""
+    """Print what a step has printed and logged. Also while it runs: what it has so far."""
     from pfw.client import Client
 
     with Client(on) as client:
@@ -247,7 +248,7 @@ def logs(run_id: str, step: str, on: str | None, as_json: bool) -> None:
 @_on
 @_json
 def explain(run_id: str, step: str | None, on: str | None, as_json: bool) -> None:
-    """Say why a step has not started, what it waits for, or how it ended. Without STEP: of those that hold up the run.
+    """Say what a step waits for, or how it ended. Without STEP: of those that hold up the run.
 
     These are the steps that have failed, and those that have not ended although all they depend on has.
     """
@@ -268,7 +269,7 @@ def explain(run_id: str, step: str | None, on: str | None, as_json: bool) -> Non
 @_on
 @_json
 def replay(run_id: str, step: str, debug: bool, on: str | None, as_json: bool) -> int:
-    """Call a step again here, with what it was called with; the exit code says whether it fails here too.
+    """Call a step again here, with the same arguments. The exit code says whether it fails here too.
 
     Code that the run was sent by value comes with it; other modules must be importable here.
     """
@@ -286,7 +287,7 @@ def replay(run_id: str, step: str, debug: bool, on: str | None, as_json: bool) -
 @_on
 @_json
 def cancel(run_id: str, reason: str, on: str | None, as_json: bool) -> None:
-    """End a run and wait for its end: nothing starts any more, and what runs is stopped. Says how each step ended."""
+    """End a run and wait for its end. Nothing starts any more, what runs is stopped. Says how each step ended."""
     from pfw.client import Client
     from pfw.launch import tell_receipt
 
@@ -320,7 +321,7 @@ def runs(on: str | None, as_json: bool) -> None:
 def _states_text(run: dict[str, Any]) -> str:
     states = (name.lower() for name in STATE_NAMES)
     text = ", ".join(f"{run[state]:,} {state}" for state in states if run.get(state))
-    return text + (f"; one waits: {run['waits_for']}" if run["waits_for"] else "")
+    return text + (f"; a step cannot start: {run['waits_for']}" if run["waits_for"] else "")
 
 
 # ---------------------------------------------------------------------------------------------------- the cluster
@@ -379,7 +380,7 @@ def status(on: str | None, as_json: bool) -> None:
 @cli.command(epilog=_example("pfw version --json"))
 @_json
 def version(as_json: bool) -> None:
-    """Say which versions of pfw, its protocol, Python and ZeroMQ these are."""
+    """Say which versions these are. Of pfw, its protocol, Python and ZeroMQ."""
     import zmq
 
     from pfw.messages import PROTOCOL

@@ -7,7 +7,7 @@ their attributes. This module must know nothing of the rest of pfw.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
@@ -277,6 +277,18 @@ class StepInterrupt(BaseException):
 
 #: So many known names are compared at most; comparing costs microseconds each.
 _NAMES_COMPARED = 5_000
+
+
+def members_of(name: str, known: Container[str]) -> str:
+    """Returns which steps can be named instead of the map `name`, or "" if no map of this name is known.
+
+    >>> members_of("work", {"work[0]", "work[1]"}), members_of("other", {"work[0]"})
+    ("; it is a map of 2: name one, 'work[0]' to 'work[1]'", '')
+    """
+    from itertools import count
+
+    size = next(number for number in count() if f"{name}[{number}]" not in known)
+    return f"; it is a map of {size:,}: name one, '{name}[0]' to '{name}[{size - 1}]'" if size else ""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

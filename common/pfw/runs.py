@@ -17,6 +17,7 @@ from pfw.errors import (
     StepFailedError,
     UnknownDependencyError,
     did_you_mean,
+    members_of,
 )
 from pfw.facts import FACT_SUCCEEDED, FAILURES, RUN_CANCELLED, RUN_STATE_NAMES, RUN_TIMED_OUT, STATE_NAMES, SUCCEEDED
 from pfw.node import MapNode, Node
@@ -239,7 +240,8 @@ class Run:
         if self._index is None or len(self._index) < len(self._record.states):
             self._index = {name: index for index, name in enumerate(self._record.graph.ids)}
         if step_id not in self._index:
-            raise UnknownDependencyError(f"run {self.id} has no step {step_id!r}{did_you_mean(step_id, self._index)}")
+            instead = members_of(step_id, self._index) or did_you_mean(step_id, self._index)
+            raise UnknownDependencyError(f"run {self.id} has no step {step_id!r}{instead}")
         return self._index[step_id]
 
     def logs(self, step: str | Node, attempt: int | None = None) -> str:

@@ -295,7 +295,10 @@ class Session:
             return
         if self._was_welcome and now - self._heard_at > LOST_S:
             self._fail(
-                CoordinatorLostError(f"nothing was heard of the coordinator at {self.address} for {LOST_S:.0f} s")
+                CoordinatorLostError(
+                    f"nothing was heard of the coordinator at {self.address} for {LOST_S:.0f} s; "
+                    f"if it has ended, its runs are lost with it"
+                )
             )
         elif not self.is_welcome:
             if now >= self._next_hello or self._is_unsent:

@@ -6,6 +6,7 @@ The one place that knows zmq's errors. Why each option: docs/reliability.md.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 
 import zmq
@@ -88,11 +89,10 @@ def _connect(socket: zmq.Socket[bytes], address: str) -> None:
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, 0)
     try:
         socket.connect(address)
-    except zmq.ZMQError as error:
+    except zmq.ZMQError:
         socket.close()
-        raise ConfigError(
-            f"{address!r} is no address to connect to (tcp://HOST:PORT or ipc://PATH): {error.strerror}"
-        ) from None
+        meant = f"; did you mean tcp://{address}?" if re.fullmatch(r"[^:/\s]+:\d+", address) else ""
+        raise ConfigError(f"{address!r} is no address to connect to (tcp://HOST:PORT or ipc://PATH){meant}") from None
 
 
 def receive(socket: zmq.Socket[bytes]) -> list[list[bytes]]:

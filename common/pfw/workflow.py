@@ -198,8 +198,9 @@ class Workflow:
 
     def _own(self, node: D) -> D:
         if node.workflow is not self:
+            other = "this one" if node.workflow.name == self.name else f'"{self.name}"'
             raise GraphError(
-                f'{node!r} belongs to workflow "{node.workflow.name}", not to "{self.name}": '
+                f'{node!r} belongs to workflow "{node.workflow.name}", not to {other}: '
                 f"a Node can only be used in its own workflow; run that one first and pass its value"
             )
         return node

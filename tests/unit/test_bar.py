@@ -102,4 +102,4 @@ def test_without_rich_there_are_lines(
     monkeypatch.setitem(sys.modules, "rich.progress", None)
     show(BarProgress(), [Completed("r", "a", 0.0)])
     assert capsys.readouterr().err.endswith("[WORKFLOW] Completed: a\n")
-    assert "rich is not installed" in caplog.text
+    assert "rich is not installed (pip install 'pfw-cluster[ui]')" in caplog.text

@@ -22,6 +22,7 @@ from pfw.errors import (
     UnknownDependencyError,
     WorkerLostError,
     did_you_mean,
+    members_of,
 )
 
 ALL_ERRORS = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, PfwError)]
@@ -72,6 +73,12 @@ def test_errors_are_caught_as_the_builtin_ones() -> None:
     assert issubclass(MissingModuleError, ImportError)
     assert issubclass(ClusterError, ConnectionError)
     assert not issubclass(StepInterrupt, Exception)
+
+
+def test_the_steps_of_a_map_are_named_instead_of_it() -> None:
+    known = {"work[0]": 0, "work[1]": 1, "work[9]": 2}
+    assert members_of("work", known) == "; it is a map of 2: name one, 'work[0]' to 'work[1]'"
+    assert members_of("other", known) == ""
 
 
 def test_did_you_mean() -> None:

@@ -348,6 +348,8 @@ def test_a_node_of_another_workflow_is_refused() -> None:
     for use in uses:
         with pytest.raises(GraphError, match='belongs to workflow "first"'):
             use()
+    with pytest.raises(GraphError, match='belongs to workflow "first", not to this one'):
+        Workflow("first").add(one).after(foreign)
 
 
 def test_a_node_where_it_cannot_be_filled_is_named_before_anything_runs() -> None:
