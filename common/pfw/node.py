@@ -44,7 +44,8 @@ class Deferred:
         self._refuse("has no length", "take it in a step that gets it as an argument")
 
     def __iter__(self) -> Iterator[Any]:
-        self._refuse("cannot be iterated over", "pass it to a step that does; if it has n items, use .unpack(n)")
+        remedy = "pass it to a step that does; to call one for each item use node.map(fn); for n items use .unpack(n)"
+        self._refuse("cannot be iterated over", remedy)
 
     def __format__(self, format_spec: str) -> str:
         self._refuse("cannot be put into a string", "do that in a step that gets it; for its id use .id")

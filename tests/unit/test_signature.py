@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pfw import Step, Workflow, run, step
+from pfw import GraphError, Step, Workflow, run, step
 
 
 @step
@@ -127,3 +127,8 @@ def test_each_form_is_looked_at_once() -> None:
         wf.add(fn, 1)
         wf.add(fn, x=1)
     assert step(fn).forms == {(0, ()), (1, ()), (0, ("x",))}
+
+
+def test_a_map_over_a_node_names_the_map_that_is_meant() -> None:
+    with Workflow(), pytest.raises(GraphError, match=r"for each item use node\.map\(fn\)"):
+        add.map(add(1, 2))
