@@ -2,7 +2,7 @@
 
 The same sockets, as many processes and hops as in pfw, msgpack at each, one wait at a time: no graph, no checks, no
 credit, no heartbeats, nothing that survives a loss. What it needs for a step is what this machine charges for waking
-processes, and pfw could be faster on it only with fewer hops.
+processes, and pfw can be faster on it only with fewer hops: a chain goes to its slot whole.
 """
 
 from __future__ import annotations

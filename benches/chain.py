@@ -67,7 +67,7 @@ def measure(bench: Bench) -> None:
             reference=f"ProcessPoolExecutor({CPU}), resubmitting",
             reference_figures=found["executor"],
         ),
-        Line("    a bare relay with as many processes and hops", "steps/s", found["relay"], is_rate=True),
+        Line("    a bare relay, with a round trip for each step", "steps/s", found["relay"], is_rate=True),
     )
 
 
