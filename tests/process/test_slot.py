@@ -135,6 +135,23 @@ def spin() -> None:
         pass
 
 
+def wait_deep(frames: int, there: str, go: str) -> None:
+    """Waits for the file `go` where only so many frames are left, without a call of Python code."""
+    frame, used = sys._getframe(), 0
+    while frame is not None:
+        frame, used = frame.f_back, used + 1  # type: ignore[assignment]
+    access = os.access
+    os.close(os.open(there, os.O_CREAT | os.O_WRONLY))
+
+    def down(left: int) -> None:
+        if left:
+            down(left - 1)
+        while not left and not access(go, os.F_OK):
+            pass
+
+    down(sys.getrecursionlimit() - used - frames)
+
+
 def wait_for_token() -> str:
     while not current().token.cancelled:
         os.sched_yield()
@@ -371,6 +388,21 @@ def test_a_step_that_lasts_keeps_nothing_from_others(slot: Driver) -> None:
     assert slot.handle.page.executing()[0] == 2
     slot.handle.stop(2, STOP_TOKEN)
     assert slot.result(2) == "stopped itself"
+
+
+@pytest.mark.parametrize("frames", [4, 5, 6, 7, 9, 12, 20])
+def test_a_slot_keeps_its_word_where_the_stack_is_used_up(slot: Driver, tmp_path: Path, frames: int) -> None:
+    """The request comes while its step has so many frames left: every attempt is heard of all the same."""
+    functions = [(0, codec.dump_function(noop)), (1, codec.dump_function(wait_deep))]
+    go = tmp_path / "go"
+    deep = step_of(1, frames, str(tmp_path / "there"), str(go), attempt=2, short=1)
+    slot.send([step_of(0, attempt=1, short=1), deep, *(step_of(0, attempt=n, short=1) for n in (3, 4))], functions)
+    wait_until((tmp_path / "there").exists, TIMEOUT_S, what="the step is there")
+    slot.handle.stop(2, STOP_UNLOAD)
+    go.touch()
+    codes = {attempt: code for attempt, (code, *_) in slot.collect(4).items()}
+    assert codes[1] == outcome.OK
+    assert {codes[3], codes[4]} in ({outcome.OK}, {outcome.NOT_STARTED})
 
 
 def test_the_token_lets_a_step_stop_itself(slot: Driver) -> None:

@@ -44,6 +44,19 @@ def test_loading_is_no_part_of_what_steps_cost() -> None:
     assert meter.end([1_000])[0][0] < 40_000
 
 
+def test_a_load_is_left_out_once_also_where_others_are_told_before_its_step_has_ended() -> None:
+    meter, loads = Meter(), Loads()
+    meter.begin()
+    with loads.measured():
+        burn(0.02)
+    loads.leave_out(meter)
+    ((before_us, _),) = meter.end([100], 100)
+    loads.take(meter)
+    ((cpu_us, _),) = meter.end([1_000])
+    assert 0 <= before_us < 20_000
+    assert 0 <= cpu_us < 20_000
+
+
 def test_a_load_that_fails_is_measured_too() -> None:
     loads = Loads()
     with pytest.raises(TypeError), loads.measured():
