@@ -13,9 +13,10 @@ import pickle
 import re
 import sys
 import sysconfig
+from collections import ChainMap
 from collections.abc import Callable
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from types import CodeType, ModuleType
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from pfw.errors import MissingModuleError, UnpicklableError
 from pfw.graph import IF_ALL
@@ -250,6 +251,9 @@ def _by_value_pickler() -> type[pickle.Pickler]:
     import cloudpickle
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
+        # Code keeps the name of its file, which cloudpickle 3.1.3 leaves out: tracebacks tell where a step failed.
+        dispatch_table: ClassVar = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
+
         def reducer_override(self, value: Any) -> Any:
             # Cached functions pickle themselves by name, wherever they are: cloudpickle does not know them.
             if isinstance(value, functools._lru_cache_wrapper) and not _is_importable(value):
@@ -257,6 +261,17 @@ def _by_value_pickler() -> type[pickle.Pickler]:
             return super().reducer_override(value)
 
     return Pickler
+
+
+def _reduce_code(code: CodeType) -> Any:
+    import cloudpickle
+
+    _, cells = cloudpickle.Pickler.dispatch_table[CodeType](code)
+    return _code, (code.co_filename, *cells)
+
+
+def _code(file: str, *cells: Any) -> CodeType:
+    return CodeType(*cells).replace(co_filename=file)
 
 
 def _is_importable(function: Any) -> bool:

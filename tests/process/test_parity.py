@@ -148,18 +148,21 @@ def test_parallel_data_ingestion(place: Place, tmp_path: Path) -> None:
 
 
 def test_multi_level_dag(place: Place, tmp_path: Path) -> None:
-    # In parallel mode what lingers ends when the level below it has begun; in the others that waits for it.
+    # In parallel mode what lingers ends when the level below it has ended; in the others that waits for it.
     file, pause_s = str(tmp_path / "signed"), 20.0 if place.mode == "parallel" else 0.1
     with Workflow("levels") as wf:
         root = join.options(id="root")("r")
         left, middle = (join.options(id=name)(root) for name in ("left", "middle"))
         right = step(parity.linger, hint="light_io").options(id="right")(file, pause_s, root)
-        low = step(parity.sign).options(id="low")(file, left, middle)
+        low = join.options(id="low")(left, middle)
         high = join.options(id="high")(middle, right, root)
-        join.options(id="top")(low, high, left)
-    assert [sorted(wave) for wave in wf.waves()] == [["root"], ["left", "middle", "right"], ["high", "low"], ["top"]]
+        # A step of its own: once it has begun, the end of the one before it is known.
+        signed = step(parity.sign).options(id="signed")(file, low)
+        join.options(id="top")(signed, high, left)
+    levels = [["root"], ["left", "middle", "right"], ["high", "low"], ["signed"], ["top"]]
+    assert [sorted(wave) for wave in wf.waves()] == levels
     found = place.run(wf, keep="all")
-    assert found.value == "((((r)) ((r))) (((r)) ((r)) (r)) ((r)))"
+    assert found.value == "(((((r)) ((r)))) (((r)) ((r)) (r)) ((r)))"
     assert found.outputs["low"] == "(((r)) ((r)))"
     ends = story(found, "Completed")
     is_early = ends.index(("Completed", "low")) < ends.index(("Completed", "right"))

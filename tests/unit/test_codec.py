@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,15 @@ def test_values_come_back_as_they_were(value: object) -> None:
 def test_closures_and_lambdas_go_by_value() -> None:
     offset = 5
     assert codec.load(codec.dump(lambda x: x + offset))(1) == 6
+
+
+def test_code_that_goes_by_value_keeps_the_name_of_its_file() -> None:
+    # Without it a traceback says nowhere where the step failed.
+    def outer() -> Callable[[], int]:
+        return lambda: 1
+
+    loaded = codec.load(codec.dump(outer))
+    assert [loaded.__code__.co_filename, loaded().__code__.co_filename] == [__file__, __file__]
 
 
 def test_cached_functions_go_by_value_with_an_empty_cache() -> None:
