@@ -137,9 +137,11 @@ class Loop:
             box = meter.time("worker", worker.drain, self.now)
             for slot, _ in box.starts:
                 worker.on_slot_ready(slot, self.now)
-            for slot, (_, _, rows) in box.to_slots:
-                outcomes = [(row[0], 0, int(self.now * 1e6), 5, OUTPUT, 6, 0) for row in rows]
-                meter.time("worker", worker.on_slot_outcomes, slot, outcomes, self.now)
+            for slot, (_, _, blocks) in box.to_slots:
+                numbers = tuple(number for first, *_, calls, _ in blocks for number in range(first, first + len(calls)))
+                alike = [(cell,) * len(numbers) for cell in (int(self.now * 1e6), 5, OUTPUT, 6, 0)]
+                columns = (numbers, bytes(len(numbers)), *alike)
+                meter.time("worker", worker.on_slot_outcomes, slot, columns, self.now)
             self._to_coordinator("worker", b"w", box.messages)
             if not (box.messages or box.to_slots or box.starts):
                 return

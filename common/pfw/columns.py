@@ -1,11 +1,15 @@
-"""Columns of cells that a peer sent: whether they have the type and the range they should have. For `wire` alone."""
+"""Columns of cells that a peer or a slot has sent: whether they have the type and the range they should have."""
 
 from __future__ import annotations
 
 import sys
 from array import array
 from collections.abc import Sequence
+from itertools import chain
+from types import NoneType
 from typing import Any
+
+from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
 
 #: Ints are counters and µs; arithmetic on them must stay what msgpack can carry.
 INT_LIMIT = 1 << 62
@@ -30,3 +34,43 @@ def are_in_range(ints: Sequence[int]) -> bool:
 def are_bytes(column: Sequence[Any]) -> bool:
     """Whether each cell is bytes."""
     return set(map(type, column)) <= {bytes}
+
+
+#: Of outcomes: attempts, codes, starts_us, runs_us, payloads, cpus_us, peaks_bytes.
+_OUTCOMES = (tuple, bytes, tuple, tuple, tuple, tuple, tuple)
+
+
+def are_outcomes(columns: Any) -> bool:
+    """Whether these are columns of outcomes, of one row or more (`messages.Outcomes`)."""
+    if type(columns) is not tuple or tuple(map(type, columns)) != _OUTCOMES:
+        return False
+    attempts, codes, starts_us, runs_us, payloads, cpus_us, peaks_bytes = columns
+    if not codes or set(map(len, columns)) != {len(codes)}:
+        return False
+    # As one column: row by row only a single one would take less, 2.0 µs instead of 2.7, and 64 twice as much.
+    return are_ints(attempts + starts_us + runs_us + cpus_us + peaks_bytes) and are_bytes(payloads)
+
+
+_INPUTS = frozenset({bytes, NoneType})
+_LANES = (LANE_CPU, LANE_IO, LANE_ASYNC)
+
+
+def are_blocks(blocks: Any) -> bool:
+    """Whether these are blocks of attempts (`messages.Assign`)."""
+    return type(blocks) is tuple and all(map(_is_block, blocks))
+
+
+def _is_block(block: Any) -> bool:
+    if type(block) is not tuple or len(block) != 12:
+        return False
+    *numbers, need, calls, inputs = block
+    if not (
+        are_ints(numbers) and block[4] in _LANES and type(need) is tuple and len(need) in (0, 3) and are_ints(need)
+    ):
+        return False
+    if type(calls) is not tuple or not calls or not are_bytes(calls) or type(inputs) is not tuple:
+        return False
+    if not inputs:
+        return True
+    are_lists = len(inputs) == len(calls) and set(map(type, inputs)) == {tuple}
+    return are_lists and _INPUTS.issuperset(map(type, chain.from_iterable(inputs)))

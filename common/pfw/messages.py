@@ -12,10 +12,11 @@ again by level: heartbeats list what is held, cursors say what was read, numbers
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 #: Raised whenever a message changes its form; peers of another version are refused.
-PROTOCOL = 1
+PROTOCOL = 2
 
 HEARTBEAT_S = 1.0
 
@@ -26,10 +27,16 @@ BYTES_PER_S = 16 << 20
 REFUSED_VERSION, REFUSED_PROTOCOL, REFUSED_GRAPH, REFUSED_UNKNOWN_RUN, REFUSED_KEY = range(5)
 
 
-AssignRow: TypeAlias = tuple[int, int, int, int, int, int, int, int, bytes, tuple[bytes | None, ...]]
+Inputs: TypeAlias = tuple[bytes | None, ...]
+AssignBlock: TypeAlias = tuple[
+    int, int, int, int, int, int, int, int, int, tuple[int, ...], tuple[bytes, ...], tuple[Inputs, ...]
+]
 FactRow: TypeAlias = tuple[int, int, float, int, int, float, float, float, bytes, int, int]
 ProgressRow: TypeAlias = tuple[int, float, float, str]
 OutcomeRow: TypeAlias = tuple[int, int, int, int, bytes, int, int]
+OutcomeColumns: TypeAlias = tuple[
+    Sequence[int], bytes, Sequence[int], Sequence[int], Sequence[bytes], Sequence[int], Sequence[int]
+]
 
 
 class Register(NamedTuple):
@@ -68,8 +75,9 @@ class Outcomes(NamedTuple):
     """How attempts ended; numbered, and repeated until acknowledged."""
 
     number: int
-    #: (attempt, code, start_us, run_us, payload, cpu_us, peak_bytes), the last two 0 where nothing was measured
-    rows: tuple[OutcomeRow, ...]
+    #: Seven of one length: attempts, codes, starts_us, runs_us, payloads, cpus_us, peaks_bytes, the last two 0 where
+    #: nothing was measured. Columns, because most are alike and are looked at, sent and read together.
+    columns: OutcomeColumns
 
 
 class Notes(NamedTuple):
@@ -138,13 +146,12 @@ class Assign(NamedTuple):
     functions: tuple[tuple[int, bytes], ...]
     #: (run, run id), those new to this worker
     runs: tuple[tuple[int, str], ...]
-    #: (attempt, run, step, try, function, lane, estimate_us, grace_ms, call, inputs); estimate 0: not known;
-    #: an input that is None is the output of the row before, whose attempt has the number before
-    rows: tuple[AssignRow, ...]
-    #: (attempt, timeout_ms or 0, 1: begin it only once), those that have a timeout or may be begun only once
-    limits: tuple[tuple[int, int, int], ...] = ()
-    #: (attempt, slots, GPUs, bytes of memory or 0) of the rows that take more than one slot
-    needs: tuple[tuple[int, int, int, int], ...] = ()
+    #: Attempts that are alike, with consecutive numbers: (first, run, try, function, lane, estimate_us, grace_ms,
+    #: timeout_ms, is_once, need, calls, inputs). Estimate 0: not known; timeout 0: none; is_once 1: begin them only
+    #: once; need: (slots, GPUs, bytes of memory or 0) of each if it takes more than one slot, else (). One call for
+    #: each attempt; inputs: for each the tuple of its inputs, or () if none has any; an input that is None is the
+    #: output of the attempt with the number before.
+    blocks: tuple[AssignBlock, ...]
 
 
 class GiveBack(NamedTuple):

@@ -37,8 +37,8 @@ class Meter:
         cpu_us, self._cpu_ns = (cpu_ns - self._cpu_ns) // 1000, cpu_ns
         return cpu_us, host.take_peak_memory() if run_us >= LOOK_US else 0
 
-    def end(self, runs_us: Sequence[int], running_us: int = 0) -> list[Cost]:
-        """What the work has cost, for each step in it; the next one begins.
+    def end(self, runs_us: Sequence[int], running_us: int = 0) -> tuple[list[int], list[int]]:
+        """What the work has cost, for each step in it: CPU times and peaks of memory; the next one begins.
 
         Steps that were executed together share their CPU time as they share their run time (reading that clock takes
         0.6 µs, too much for each short one), and have one peak of memory.
@@ -48,12 +48,12 @@ class Meter:
             running_us: How long another one has run that goes on: its share, and the peak, are left to it.
         """
         total_us = sum(runs_us) + running_us
-        cpu_us, peak_bytes = whole = self.end_one(0 if running_us else total_us)
+        cpu_us, peak_bytes = self.end_one(0 if running_us else total_us)
         if running_us:
             self._cpu_ns -= cpu_us * running_us // total_us * 1000
         elif len(runs_us) == 1:
-            return [whole]
-        return [(cpu_us * run_us // (total_us or 1), peak_bytes) for run_us in runs_us]
+            return [cpu_us], [peak_bytes]
+        return [cpu_us * run_us // (total_us or 1) for run_us in runs_us], [peak_bytes] * len(runs_us)
 
 
 class Loads:

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import chain
 from math import isfinite
-from types import NoneType
 from typing import Any, TypeVar
 
 import msgpack
 
-from pfw.columns import INT_LIMIT, are_bytes, are_in_range, are_ints
+from pfw.columns import INT_LIMIT, are_blocks, are_bytes, are_in_range, are_ints, are_outcomes
 from pfw.errors import ProtocolError
 from pfw.expansion import Fragment
 from pfw.graph import IF_ALWAYS, PRIORITY_LIMIT, Graph, Spec
@@ -229,20 +228,14 @@ def _rows(*types: type) -> Check:
 
 #: Up to so many rows are checked one by one.
 _FEW_ROWS = 8
-_INPUT_TYPES = frozenset({bytes, NoneType})
 
-_CELL_CHECKS: dict[type, Check] = {
-    float: isfinite,
-    str: _is_str,
-    tuple: lambda inputs: _INPUT_TYPES.issuperset(map(type, inputs)),
-}
+_CELL_CHECKS: dict[type, Check] = {float: isfinite, str: _is_str}
 
 _COLUMN_CHECKS: dict[type, Callable[[Sequence[Any]], bool]] = {
     int: are_in_range,
     # A sum is finite only if every part of it is (and times do not add up to 1e308): half of the time of asking each.
     float: lambda column: isfinite(sum(column)),
     str: lambda column: all(map(_is_str, column)),
-    tuple: lambda column: _INPUT_TYPES.issuperset(map(type, chain.from_iterable(column))),
 }
 
 _are_amounts = _rows(str, int)
@@ -253,7 +246,7 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
         _are_amounts,
     ),
     "Heartbeat": (_is_int, _is_int, _is_ints, _is_int, _is_number, _is_number, _is_int),
-    "Outcomes": (_is_int, _rows(int, int, int, int, bytes, int, int)),
+    "Outcomes": (_is_int, are_outcomes),
     "Notes": (_rows(int, int),),
     "CancelsAsked": (_is_int,),
     "Leaving": (_is_int,),
@@ -261,7 +254,7 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
     "Refused": (_is_int, _is_str, _is_int),
     "Assign": (
         _is_int, _is_int, _is_int, _rows(int, bytes), _rows(int, str),
-        _rows(int, int, int, int, int, int, int, int, bytes, tuple), _rows(int, int, int), _rows(int, int, int, int),
+        are_blocks,
     ),
     "GiveBack": (_is_ints, _is_int),
     "Reply": (_is_int, _is_int, _is_ints),
@@ -361,6 +354,8 @@ def _are_indices(column: Sequence[Any], limit: int) -> bool:
 def _check_dependencies(column: Sequence[Any], first: int) -> None:
     if not set(map(type, column)) <= {tuple}:
         raise ProtocolError("dependencies are lists")
+    if not any(column):
+        return
     if not are_ints(tuple(chain.from_iterable(column))):
         raise ProtocolError("a dependency is the index of a step")
     for step, dependencies in enumerate(column, first):

@@ -36,14 +36,25 @@ from pfw.errors import ProtocolError
 from pfw.facts import ENDED_INTERRUPTED, ENDED_ITSELF, ENDED_KILLED, Cost, pack_capacity, pack_progress
 from pfw.failure import FAIL_ERROR, FAIL_LOST, FAIL_UNPICKLABLE, FAIL_UNSCHEDULABLE, Failure
 from pfw.graph import LANE_CPU
-from pfw.lifecycle import ON_FAILURE, ReadyQueue, RunLife
+from pfw.lifecycle import ON_FAILURE, ReadyQueue, RunLife, Success
 from pfw.messages import Message
 from pfw.wire import MESSAGE_BYTES, pack, parts, unpack_fragment, unpack_graph
 from pfw_coordinator.catalogue import Catalogue
 from pfw_coordinator.demands import plan_demands, plan_reservations, release
 from pfw_coordinator.feed import Feed
 from pfw_coordinator.inner import CALL, make_inner, relay
-from pfw_coordinator.ledger import LANES, TARGET_US, Attempt, Client, Run, Subscription, Worker, new_attempt
+from pfw_coordinator.ledger import (
+    LANES,
+    TARGET_US,
+    Attempt,
+    Booking,
+    Client,
+    Run,
+    Subscription,
+    Worker,
+    bookings_of,
+    new_attempt,
+)
 from pfw_coordinator.outlook import CAP, review
 from pfw_coordinator.placement import (
     Placement,
@@ -69,6 +80,8 @@ INPUT_BYTES = MESSAGE_BYTES - (1 << 20)
 #: Facts of ended runs that are kept for clients that attach later; the oldest run goes first.
 KEPT_FACTS = 1_000_000
 KEPT_BYTES = 1 << 30
+#: What `own_needs` says of an attempt that any slot of its lane can execute.
+PLAIN_NEED = (1, 0, 0)
 #: How an attempt that was told to stop did so.
 ENDED_OF_CODE = {oc.STOPPED: ENDED_ITSELF, oc.INTERRUPTED: ENDED_INTERRUPTED, oc.KILLED: ENDED_KILLED}
 
@@ -199,41 +212,62 @@ class Core:
                 # What went along with the lost batch may be lost too.
                 worker.known_functions.discard(attempt.function)
                 attempt.run.workers.pop(worker, None)
-            for part in parts(lost, [attempt.size for _, attempt in lost]):
-                self._assign(worker, part)
+            self._assign_parts(worker, bookings_of(lost))
         stop = tuple(number for number in msg.held if number not in worker.attempts)
         self._send(peer, m.Reply(worker.last_outcomes, self._numbers["cancel"], stop))
         self._to_acknowledge.pop(worker, None)
 
     def on_outcomes(self, peer: bytes, msg: m.Outcomes, now: float) -> None:
-        """Commits what attempts returned. 2.4 µs a step with a fact and one dependant."""
+        """Commits what attempts returned."""
         worker = self._worker(peer, now)
         if worker is None:
             return
         if msg.number == worker.last_outcomes + 1:
             worker.last_outcomes = msg.number
         self._to_acknowledge[worker] = None
-        offset_us, free, estimates = worker.clock_offset_us, worker.free, self._functions.estimates_us
-        number_of_worker, ahead = worker.number, worker.ahead
-        for number, code, start_us, run_us, payload, cpu_us, peak_bytes in msg.rows:
-            if ahead and not self._is_in_order(worker, number, code, now):
-                continue
-            attempt = free(number, now)
+        numbers, codes, *others = msg.columns
+        if any(codes) or worker.ahead:
+            for row in zip(*msg.columns, strict=True):
+                self._on_outcome(worker, row, now)
+        else:
+            self._on_all_ok(worker, zip(worker.free_all(numbers, now), *others, strict=True), now)
+        self._settle(worker)
+
+    def _on_all_ok(
+        self, worker: Worker, rows: Iterable[tuple[Attempt | None, int, int, bytes, int, int]], now: float
+    ) -> None:
+        """Commits attempts that have returned. 1.6 µs a step with a fact and one dependant."""
+        estimates, offset_us, latest_us = self._functions.estimates_us, worker.clock_offset_us, int(now * 1e6)
+        ended: dict[Run, list[Success]] = {}
+        run_before = None
+        for attempt, start_us, run_us, payload, cpu_us, peak_bytes in rows:
             if attempt is None:
                 continue
-            run, step, function, *_ = attempt
+            run, step, function = attempt[0], attempt[1], attempt[2]
+            if run is not run_before:
+                run_before, add = run, ended.setdefault(run, []).append
+            known = estimates[function]
+            estimates[function] = known + (run_us - known) * 0.25 if known else run_us + 1.0
+            started = min(latest_us, start_us + offset_us) * 1e-6
+            add((step, started, run_us * 1e-6, payload, cpu_us, peak_bytes))
+        for run, successes in ended.items():
             self._touched[run] = None
-            if code == oc.OK:
-                known = estimates[function]
-                estimates[function] = known + (run_us - known) * 0.25 if known else run_us + 1.0
-                started = min(now, (start_us + offset_us) * 1e-6)
-                cost = cpu_us, peak_bytes
-                run.life.on_succeeded(step, number_of_worker, started, run_us * 1e-6, payload, now, cost)
-            else:
-                started = min(now, (start_us + offset_us) * 1e-6)
-                cost = cpu_us, peak_bytes
-                self._on_other_outcome(worker, attempt, code, started, run_us * 1e-6, payload, now, cost)
-        self._settle(worker)
+            run.life.on_all_succeeded(worker.number, successes, now)
+
+    def _on_outcome(self, worker: Worker, row: m.OutcomeRow, now: float) -> None:
+        """Commits how one attempt ended."""
+        number, code, start_us, run_us, payload, cpu_us, peak_bytes = row
+        if worker.ahead and not self._is_in_order(worker, number, code, now):
+            return
+        if code == oc.OK:
+            self._on_all_ok(worker, [(worker.free(number, now), start_us, run_us, payload, cpu_us, peak_bytes)], now)
+            return
+        attempt = worker.free(number, now)
+        if attempt is not None:
+            self._touched[attempt.run] = None
+            started = min(now, (start_us + worker.clock_offset_us) * 1e-6)
+            cost = cpu_us, peak_bytes
+            self._on_other_outcome(worker, attempt, code, started, run_us * 1e-6, payload, now, cost)
 
     def _is_in_order(self, worker: Worker, number: int, code: int, now: float) -> bool:
         """Whether an outcome counts: what came of an input counts only if that input does.
@@ -859,7 +893,7 @@ class Core:
 
     def _place_demands(self, floor: int, now: float) -> None:
         """Places steps that take more than one slot, of runs with this priority or a higher one."""
-        batches: dict[Worker, list[tuple[int, Attempt]]] = {}
+        batches: dict[Worker, list[Booking]] = {}
         for demand, placement in plan_demands(
             self._demanding, self._credit, self._in_use, self._functions.estimates_us, floor
         ):
@@ -887,7 +921,7 @@ class Core:
 
     def _place(self, lane: int, now: float) -> None:
         waiting = self._waiting[lane]
-        batches: dict[Worker, list[tuple[int, Attempt]]] = {}
+        batches: dict[Worker, list[Booking]] = {}
         self._book(
             lane, plan_round(lane, waiting, self._credit[lane], self._functions.estimates_us), None, batches, now
         )
@@ -912,51 +946,72 @@ class Core:
         lane: int,
         placements: Iterable[Placement],
         demand: Demand | None,
-        batches: dict[Worker, list[tuple[int, Attempt]]],
+        batches: dict[Worker, list[Booking]],
         now: float,
     ) -> None:
-        """Books placements in the ledgers as they are made."""
-        number = self._numbers["attempt"]
-        for worker, run, steps, expected_us in placements:
-            life, booked, ahead = run.life, list[tuple[int, Attempt]](), list[int]()
-            function, batch = run.functions[life.graph.function_of[steps[0]]], worker.batch + 1
-            has_chain = demand is None and has_chains(run, steps[0], expected_us)
-            for step in steps:
-                life.on_assigned(step)
-                size = life.input_bytes(step)
+        """Books placements in the ledgers as they are made. 0.4 µs a step where many are alike."""
+        number = self._numbers["attempt"] + 1
+        for worker, run, placed, expected_us in placements:
+            life, function = run.life, run.functions[run.life.graph.function_of[placed[0]]]
+            life.on_all_assigned(placed)
+            steps, sizes = self._sendable(run, placed, now)
+            shared = function, lane, expected_us
+            attempts = [
+                new_attempt((run, step, *shared, size, worker.batch + 1, demand))
+                for step, size in zip(steps, sizes, strict=True)
+            ]
+            if not attempts:
+                continue
+            followers = list[int]()
+            has_chain = demand is None and has_chains(run, placed[0], expected_us)
+            if has_chain and any(life.follower(step) is not None for step in steps):
+                bookings, followers = self._book_chains(attempts, number)
+            elif len({life.attempts[step] for step in steps}) > 1:
+                bookings = [(number + place, [attempt]) for place, attempt in enumerate(attempts)]
+            else:
+                bookings = [(number, attempts)]
+            for first, booked in bookings:
+                worker.add(first, booked, lane, demand)
+                number = first + len(booked)
+            worker.add_ahead(followers)
+            batches.setdefault(worker, []).extend(bookings)
+        self._numbers["attempt"] = number - 1
+
+    def _sendable(self, run: Run, steps: Sequence[int], now: float) -> tuple[Sequence[int], Sequence[int]]:
+        """Those of the steps whose inputs fit into a message, and their sizes; the others have failed."""
+        sizes = run.life.all_input_bytes(steps)
+        if max(sizes) > INPUT_BYTES:
+            for step, size in zip(steps, sizes, strict=True):
                 if size > INPUT_BYTES:
                     self._refuse_inputs(run, step, size, now)
-                    continue
+            steps = [step for step, size in zip(steps, sizes, strict=True) if size <= INPUT_BYTES]
+            sizes = [size for size in sizes if size <= INPUT_BYTES]
+        return steps, sizes
+
+    def _book_chains(self, heads: Sequence[Attempt], number: int) -> tuple[list[Booking], list[int]]:
+        """Each attempt, numbered from `number`, with those sent along with it behind it; and the numbers of these."""
+        numbered, followers = list[tuple[int, Attempt]](), list[int]()
+        for head in heads:
+            run, life = head.run, head.run.life
+            numbered.append((number, head))
+            for other, other_us in plan_chain(run, head.step, head.estimate_us, self._functions.estimates_us):
+                life.on_assigned(other)
                 number += 1
-                booked.append((number, new_attempt((run, step, function, lane, expected_us, size, batch, demand))))
-                if has_chain:
-                    chain = self._book_chain(run, step, expected_us, lane, batch, number)
-                    ahead += [follower for follower, _ in chain]
-                    booked += chain
-                    number += len(chain)
-            worker.add(booked, lane, demand)
-            if ahead:
-                worker.add_ahead(ahead, lane)
-            batches.setdefault(worker, []).extend(booked)
-        self._numbers["attempt"] = number
+                function = run.functions[life.graph.function_of[other]]
+                attempt = Attempt(run, other, function, head.lane, other_us, life.input_bytes(other), head.batch)
+                numbered.append((number, attempt))
+                followers.append(number)
+            number += 1
+        return bookings_of(numbered), followers
 
-    def _book_chain(
-        self, run: Run, step: int, expected_us: int, lane: int, batch: int, number: int
-    ) -> list[tuple[int, Attempt]]:
-        """The attempts sent along with the one of this number, each with the number after the one it follows."""
-        life, chain = run.life, list[tuple[int, Attempt]]()
-        for other, other_us in plan_chain(run, step, expected_us, self._functions.estimates_us):
-            life.on_assigned(other)
-            function = run.functions[life.graph.function_of[other]]
-            attempt = Attempt(run, other, function, lane, other_us, life.input_bytes(other), batch)
-            chain.append((number + len(chain) + 1, attempt))
-        return chain
-
-    def _assign_all(self, batches: dict[Worker, list[tuple[int, Attempt]]], lanes: Iterable[int]) -> None:
-        for worker, attempts in batches.items():
-            for part in parts(attempts, [attempt[5] for _, attempt in attempts]):
-                self._assign(worker, part)
+    def _assign_all(self, batches: dict[Worker, list[Booking]], lanes: Iterable[int]) -> None:
+        for worker, bookings in batches.items():
+            self._assign_parts(worker, bookings)
             self._settle(worker, lanes)
+
+    def _assign_parts(self, worker: Worker, bookings: Sequence[Booking]) -> None:
+        for part in parts(bookings, [sum([attempt[5] for attempt in attempts]) for _, attempts in bookings]):
+            self._assign(worker, part)
 
     def _refuse_inputs(self, run: Run, step: int, size: int, now: float) -> None:
         text = f"its inputs have {size:,} bytes together, and a step can be sent {INPUT_BYTES:,}: pass paths instead"
@@ -964,57 +1019,45 @@ class Core:
         run.life.on_failed(step, 0, now, 0.0, failure.pack(), False, now)
         self._touched[run] = None
 
-    def _assign(self, worker: Worker, attempts: Sequence[tuple[int, Attempt]]) -> None:
+    def _assign(self, worker: Worker, bookings: Sequence[Booking]) -> None:
         """One numbered batch; functions and runs go along the first time this worker meets them."""
         worker.batch += 1
-        rows: list[m.AssignRow] = []
         functions, runs = dict[int, bytes](), dict[int, str]()
-        limits, needs = list[tuple[int, int, int]](), list[tuple[int, int, int, int]]()
-        run_before = spec_before = function_before = None
-        for number, attempt in attempts:
-            run, step, function, lane, _, _, batch, demand = attempt
-            if run is not run_before:
-                run_before, graph, life, outputs = run, run.life.graph, run.life, run.life.outputs
-                if worker not in run.workers:
-                    run.workers[worker] = None
-                    runs[run.number] = run.id
-            # Neighbours mostly share these.
-            spec = graph.specs[graph.spec_of[step]]
-            if spec is not spec_before or function != function_before:
-                spec_before, function_before = spec, function
-                if function not in worker.known_functions:
-                    worker.known_functions.add(function)
-                    functions[function] = self._functions.pickles[function]
-                estimate_us = int(self._functions.estimates_us[function]) if spec.may_go_ahead else 0
-                grace_ms, timeout_ms = int(spec.grace * 1000), math.ceil(spec.timeout * 1000)
-                is_once = 1 - spec.reruns
-            inputs = graph.inputs[step]
-            rows.append(
-                (
-                    number,
-                    run.number,
-                    step,
-                    life.attempts[step],
-                    function,
-                    lane,
-                    estimate_us,
-                    grace_ms,
-                    graph.calls[step],
-                    tuple([outputs[d] for d in inputs]) if inputs else (),
-                )
-            )
-            if timeout_ms or is_once:
-                limits.append((number, timeout_ms, is_once))
-            if demand is not None and (own := own_needs(demand)) != (1, 0, 0):
-                needs.append((number, *own))
+        blocks = list[m.AssignBlock]()
+        for first, attempts in bookings:
+            run, _, function, *_, batch, demand = attempts[0]
+            if worker not in run.workers:
+                run.workers[worker] = None
+                runs[run.number] = run.id
+            if function not in worker.known_functions:
+                worker.known_functions.add(function)
+                functions[function] = self._functions.pickles[function]
+            need = own_needs(demand) if demand is not None else PLAIN_NEED
+            blocks.append(self._block(first, attempts, () if need == PLAIN_NEED else need))
             if batch != worker.batch:
-                worker.attempts[number] = attempt._replace(batch=worker.batch)
+                again = [attempt._replace(batch=worker.batch) for attempt in attempts]
+                worker.attempts.update(zip(range(first, first + len(again)), again, strict=True))
         self._to_acknowledge.pop(worker, None)
         message = m.Assign(
             worker.batch, self._numbers["cancel"], worker.last_outcomes,
-            tuple(functions.items()), tuple(runs.items()), tuple(rows), tuple(limits), tuple(needs),
+            tuple(functions.items()), tuple(runs.items()), tuple(blocks),
         )  # fmt: skip
         self._send(worker.peer, message)
+
+    def _block(self, first: int, attempts: Sequence[Attempt], need: tuple[int, ...]) -> m.AssignBlock:
+        """Attempts that are alike as they travel. 0.1 µs each without inputs."""
+        run, step, function, lane, *_ = attempts[0]
+        life, graph = run.life, run.life.graph
+        spec, calls, inputs, outputs = life.spec(step), graph.calls, graph.inputs, life.outputs
+        estimate_us = int(self._functions.estimates_us[function]) if spec.may_go_ahead else 0
+        given: tuple[m.Inputs, ...] = ()
+        if life.has_inputs and any(inputs[attempt[1]] for attempt in attempts):
+            given = tuple([tuple([outputs[d] for d in inputs[attempt[1]]]) for attempt in attempts])
+        return (
+            first, run.number, life.attempts[step], function, lane, estimate_us, int(spec.grace * 1000),
+            math.ceil(spec.timeout * 1000), 1 - spec.reruns, need, tuple([calls[attempt[1]] for attempt in attempts]),
+            given,
+        )  # fmt: skip
 
     def _recall(self, now: float) -> float | None:
         """Asks for work back where another worker idles; returns when there may be a reason to, None for never."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -122,6 +122,25 @@ class Attempt(NamedTuple):
 
 #: Builds an Attempt from one tuple; `Attempt(...)` takes 0.2 µs more, once a step.
 new_attempt = partial(tuple.__new__, Attempt)
+
+
+#: Attempts that are alike, of one run, function, spec and try, and the number of the first; the others follow it.
+Booking = tuple[int, Sequence[Attempt]]
+
+
+def bookings_of(numbered: Sequence[tuple[int, Attempt]]) -> list[Booking]:
+    """Groups attempts, each with its number, in which neighbours are alike; rising numbers."""
+    bookings: list[tuple[int, list[Attempt]]] = []
+    kind_before: tuple[object, ...] | None = None
+    for number, attempt in numbered:
+        life, step = attempt.run.life, attempt.step
+        kind = attempt[0], *attempt[2:5], attempt[6:], life.graph.spec_of[step], life.attempts[step]
+        if kind == kind_before and number == bookings[-1][0] + len(bookings[-1][1]):
+            bookings[-1][1].append(attempt)
+        else:
+            bookings.append((number, [attempt]))
+        kind_before = kind
+    return list(bookings)
 
 
 class Reservation(NamedTuple):
@@ -253,23 +272,20 @@ class Worker:
         for name, _ in demand.limits:
             self.in_use[name] += sign
 
-    def add(self, attempts: Sequence[tuple[int, Attempt]], lane: int, demand: Demand | None = None) -> None:
-        """Books attempts of one lane and demand, (number, attempt). 0.2 µs each."""
-        expected_us = size = 0
-        for number, attempt in attempts:
-            self.attempts[number] = attempt
-            expected_us += attempt[4]
-            size += attempt[5]
+    def add(self, first: int, attempts: Sequence[Attempt], lane: int, demand: Demand | None = None) -> None:
+        """Books attempts of one lane and demand, numbered from `first`. 0.15 µs each."""
+        self.attempts.update(zip(range(first, first + len(attempts)), attempts, strict=True))
         self.out[lane] += len(attempts)
-        self.queued_us[lane] += expected_us
-        self.out_bytes += size
+        self.queued_us[lane] += sum([attempt[4] for attempt in attempts])
+        self.out_bytes += sum([attempt[5] for attempt in attempts])
         if demand is not None:
             self._take(demand, len(attempts))
 
-    def add_ahead(self, numbers: Sequence[int], lane: int) -> None:
-        """Notes which of the attempts just added follow the one before."""
-        self.ahead.update(numbers)
-        self.out[lane] -= len(numbers)
+    def add_ahead(self, numbers: Iterable[int]) -> None:
+        """Notes which of the attempts that were added follow the one before."""
+        for number in numbers:
+            self.ahead.add(number)
+            self.out[self.attempts[number].lane] -= 1
 
     def follow(self, number: int) -> None:
         """The attempt before this one has succeeded: it is one like others from now on."""
@@ -278,21 +294,30 @@ class Worker:
 
     def free(self, number: int, now: float) -> Attempt | None:
         """Takes an attempt out of the ledger; None if the worker does not hold it."""
-        attempt = self.attempts.pop(number, None)
-        if attempt is not None:
+        if number not in self.ahead:
+            return self.free_all((number,), now)[0]
+        self.ahead.remove(number)
+        attempt = self.attempts.pop(number)
+        self.queued_us[attempt.lane] -= attempt.estimate_us
+        self.out_bytes -= attempt.size
+        return attempt
+
+    def free_all(self, numbers: Iterable[int], now: float) -> list[Attempt | None]:
+        """As `free` for each, none of which is ahead. 0.25 µs each."""
+        pop, out, queued_us = self.attempts.pop, self.out, self.queued_us
+        freed = [pop(number, None) for number in numbers]
+        for attempt in freed:
+            if attempt is None:
+                continue
             _, _, _, lane, estimate_us, size, _, demand = attempt
-            out = self.out
             if demand is not None:
                 self._take(demand, -1)
-            if number in self.ahead:
-                self.ahead.remove(number)
-            else:
-                if out[lane] == self.slots[lane]:
-                    self.idle_since[lane] = now
-                out[lane] -= 1
-            self.queued_us[lane] -= estimate_us
+            if out[lane] == self.slots[lane]:
+                self.idle_since[lane] = now
+            out[lane] -= 1
+            queued_us[lane] -= estimate_us
             self.out_bytes -= size
-        return attempt
+        return freed
 
 
 class Subscription:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from helpers import invariants
+from helpers.columns import Assigned, AssignRow, assigned, columns_of
 from helpers.samples import graph_of
 from pfw import messages as m
 from pfw import outcome as oc
@@ -39,7 +40,10 @@ class CoordinatorRig:
         box = self.core.drain(self.now)
         invariants.check(self.core)
         self.wake_at = box.wake_at
-        said: dict[str, list[Any]] = {peer.decode(): messages for peer, messages in box.messages}
+        said: dict[str, list[Any]] = {
+            peer.decode(): [assigned(message) if isinstance(message, m.Assign) else message for message in messages]
+            for peer, messages in box.messages
+        }
         said.update({name: value for name, value in (("all", box.broadcasts), ("watch", box.watch)) if value})
         return said
 
@@ -79,8 +83,8 @@ class CoordinatorRig:
         """The worker's next outcomes: its attempts all end alike, begun now."""
         number = self._outcomes.get(name, 0) + 1 if number is None else number
         self._outcomes[name] = number
-        rows = tuple(self.row(attempt, code, us) for attempt in attempts)
-        self.core.on_outcomes(name.encode(), m.Outcomes(number, rows), self.now)
+        columns = columns_of([self.row(attempt, code, us) for attempt in attempts])
+        self.core.on_outcomes(name.encode(), m.Outcomes(number, columns), self.now)
 
     def row(self, attempt: int, code: int = oc.OK, us: int = 500_000) -> m.OutcomeRow:
         payload = b"out %d" % attempt if code == oc.OK else b"" if code == oc.NOT_STARTED else WHY
@@ -109,15 +113,15 @@ class CoordinatorRig:
 
 def assign(
     batch: int,
-    *rows: m.AssignRow,
+    *rows: AssignRow,
     functions: tuple[tuple[int, bytes], ...] = ((0, b"fn"),),
     runs: tuple[tuple[int, str], ...] = (),
     acked: int = 0,
     last_cancel: int = 0,
     limits: tuple[tuple[int, int, int], ...] = (),
-) -> m.Assign:
+) -> Assigned:
     """A batch as it is expected."""
-    return m.Assign(batch, last_cancel, acked, functions, runs, rows, limits)
+    return Assigned(batch, last_cancel, acked, functions, runs, rows, limits)
 
 
 def row(
@@ -130,10 +134,10 @@ def row(
     function: int = 0,
     lane: int = 0,
     us: int = 0,
-) -> m.AssignRow:
+) -> AssignRow:
     """A row of it; the call is that of `graph_of`."""
     return (attempt, run, step, attempt_of_step, function, lane, us, 2_000, b"call %d" % step, inputs)
 
 
-def of_kind(messages: list[Message], kind: type[Message]) -> list[Any]:
+def of_kind(messages: list[Message], kind: type[Message | Assigned]) -> list[Any]:
     return [message for message in messages if type(message) is kind]

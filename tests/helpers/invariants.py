@@ -220,10 +220,11 @@ def check_worker(core: WorkerCore) -> None:
         places.update(held)
         assert slot.held or slot.expected_us == 0
     assert places == Counter(core.attempts.keys()), f"held {list(core.attempts)}, found {dict(places)}"
+    assert all(held.first <= number < held.first + len(held.calls) for number, held in core.attempts.items())
     assert not set(core.attempts) & core._in_outbox
     assert set(core._stops) <= set(core.attempts), "what is not held is being stopped"
-    waiting = {row[0] for row in core._outcome_rows}
-    assert core._in_outbox == waiting | {row[0] for rows in core._outbox.values() for row in rows}
+    waiting = set(core._unsent.numbers)
+    assert core._in_outbox == waiting | {attempt for columns in core._outbox.values() for attempt in columns[0]}
     assert len(core._plain_slots(LANE_CPU)) == core.limits[LANE_CPU]
     for lane in (0, 1, 2):
         assert len(core._plain_slots(lane)) <= max(1, core.limits[lane])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from helpers import invariants
+from helpers.columns import AssignRow, Ended, blocks_of, blocks_of_slot, columns_of, ended, rows_of_slot
 from pfw import messages as m
 from pfw import outcome as oc
 from pfw.graph import LANE_CPU
@@ -31,6 +32,9 @@ class WorkerRig:
         box = self.core.drain(self.now)
         invariants.check_worker(self.core)
         self.wake_at = box.wake_at
+        sent = [(slot, [*message[:2], rows_of_slot(message[2]), *message[3:]]) for slot, message in box.to_slots]
+        said = [ended(message) if isinstance(message, m.Outcomes) else message for message in box.messages]
+        box = box._replace(to_slots=sent, messages=said)  # type: ignore[arg-type]  # as tests compare them
         return {name: value for name, value in box._asdict().items() if value and name != "wake_at"}
 
     def join(self) -> WorkerRig:
@@ -43,23 +47,29 @@ class WorkerRig:
         return self
 
     def assign(
-        self, *rows: m.AssignRow, last_cancel: int = 0, acked: int = 0, functions: tuple[int, ...] = (0,),
+        self, *rows: AssignRow, last_cancel: int = 0, acked: int = 0, functions: tuple[int, ...] = (0,),
         limits: tuple[tuple[int, int, int], ...] = (), needs: tuple[tuple[int, int, int, int], ...] = (),
     ) -> None:  # fmt: skip
         """A batch; functions and runs go along."""
         self._batch += 1
         pickles = tuple((function, b"fn %d" % function) for function in functions)
         runs = tuple((run, f"run-{run}") for run in {row[1] for row in rows})
-        self.core.on_assign(m.Assign(self._batch, last_cancel, acked, pickles, runs, rows, limits, needs), self.now)
+        blocks = blocks_of(rows, limits, needs)
+        self.core.on_assign(m.Assign(self._batch, last_cancel, acked, pickles, runs, blocks), self.now)
 
     def end(self, slot: int, *attempts: int, code: int = oc.OK) -> None:
         """A slot returns these attempts."""
-        self.core.on_slot_outcomes(slot, [outcome(attempt, code) for attempt in attempts], self.now)
+        self.core.on_slot_outcomes(slot, columns_of([outcome(attempt, code) for attempt in attempts]), self.now)
 
-    def outcomes(self, *rows: m.OutcomeRow) -> m.Outcomes:
+    def recalled(self, slot: int, *messages: Any) -> None:
+        """A slot had not read these yet, and they were taken back."""
+        taken = [(*message[:2], blocks_of_slot(message[2])) for message in messages]
+        self.core.on_recalled(slot, taken, self.now)
+
+    def outcomes(self, *rows: m.OutcomeRow) -> Ended:
         """The next message of outcomes, as it is expected."""
         self._outcomes += 1
-        return m.Outcomes(self._outcomes, rows)
+        return Ended(self._outcomes, rows)
 
     def look(self, **executing: int) -> None:
         """The status pages: slot1=7 is attempt 7 in slot 1, begun at 100."""
@@ -76,19 +86,18 @@ def row(
     attempt: int,
     *,
     run: int = 1,
-    step: int = 0,
     function: int = 0,
     lane: int = LANE_CPU,
     us: int = 0,
     grace_s: float = 2.0,
-) -> m.AssignRow:
+) -> AssignRow:
     """One assigned attempt; `us` is its expected duration."""
-    return (attempt, run, step, 1, function, lane, us, int(grace_s * 1000), b"call", ())
+    return (attempt, run, 0, 1, function, lane, us, int(grace_s * 1000), b"call", ())
 
 
-def sent(attempt: int, *, run: int = 1, step: int = 0, function: int = 0, short: int = 0) -> tuple[Any, ...]:
+def sent(attempt: int, *, run: int = 1, function: int = 0, short: int = 0) -> tuple[Any, ...]:
     """The same attempt as a slot is sent it."""
-    return (attempt, run, f"run-{run}", step, 1, function, short, b"call", ())
+    return (attempt, run, f"run-{run}", 1, function, short, b"call", ())
 
 
 def outcome(attempt: int, code: int = oc.OK) -> m.OutcomeRow:

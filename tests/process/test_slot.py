@@ -17,6 +17,7 @@ import pytest
 
 from helpers import wait_until
 from pfw import codec, host, outcome
+from pfw.columns import are_outcomes
 from pfw.context import current
 from pfw.failure import FAIL_MODULE, Failure, describe_crash
 from pfw_worker.page import STOP_INTERRUPT, STOP_TOKEN, STOP_UNLOAD
@@ -44,16 +45,20 @@ class Driver:
         """Send one step under the attempt given, or 1."""
         self.send([step_of(0, *args, **options)], [(0, fn if isinstance(fn, bytes) else codec.dump_function(fn))])
 
-    def send(self, steps: list[tuple[Any, ...]], functions: list[tuple[int, bytes]] = [], **more: Any) -> None:  # noqa: B006
-        self.handle.channel.send((functions, (), steps, *more.values()))
+    def send(self, blocks: list[tuple[Any, ...]], functions: list[tuple[int, bytes]] = [], **more: Any) -> None:  # noqa: B006
+        self.handle.channel.send((functions, (), blocks, *more.values()))
 
     def collect(self, count: int) -> dict[int, tuple[int, int, int, bytes, int, int]]:
         """Wait until there are outcomes of so many attempts; return `{attempt: the rest of the row}`."""
         while len(self.outcomes) < count:
             message = self.receive()
             assert message is not None, "the slot has ended"
-            self.outcomes.update({attempt: tuple(rest) for attempt, *rest in message})
+            self.take(message)
         return self.outcomes
+
+    def take(self, message: tuple[Any, ...]) -> None:
+        assert are_outcomes(message)
+        self.outcomes.update({attempt: tuple(rest) for attempt, *rest in zip(*message, strict=True)})
 
     def result(self, attempt: int = 1) -> Any:
         while attempt not in self.outcomes:
@@ -75,8 +80,16 @@ class Driver:
 
 
 def step_of(fn: int, *args: Any, attempt: int = 1, run: int = RUN, short: int = 0, inputs: Any = ()) -> tuple[Any, ...]:
-    call = codec.dump((f"step-{attempt}", args or None, None))
-    return attempt, run, "run-id", attempt, 1, fn, short, call, inputs
+    """A block of one step."""
+    return block_of(fn, [args], [inputs] if inputs else (), attempt, run, short)
+
+
+def block_of(
+    fn: int, calls: list[tuple[Any, ...]], inputs: Any = (), first: int = 1, run: int = RUN, short: int = 1
+) -> tuple[Any, ...]:
+    """A block with a step for each tuple of arguments."""
+    pickled = [codec.dump((f"step-{first + index}", args or None, None)) for index, args in enumerate(calls)]
+    return first, run, "run-id", 1, fn, short, pickled, inputs
 
 
 @pytest.fixture(scope="module")
@@ -217,14 +230,14 @@ async def exit_process() -> None:
 
 
 def test_a_batch_of_short_steps_comes_back_as_one_message(slot: Driver) -> None:
-    steps = [step_of(0, attempt=attempt, short=1) for attempt in range(1, 65)]
-    slot.send(steps, [(0, codec.dump_function(noop))])
+    slot.send([block_of(0, [()] * 60), block_of(0, [()] * 4, first=61)], [(0, codec.dump_function(noop))])
     message = slot.receive()
     assert message is not None
-    assert [attempt for attempt, *_ in message] == list(range(1, 65))
-    assert {(code, payload) for _, code, _, _, payload, _, _ in message} == {(outcome.OK, codec.dump(None))}
-    starts = [start_us for _, _, start_us, *_ in message]
-    assert starts == sorted(starts)
+    assert are_outcomes(message)
+    attempts, codes, starts_us, _, payloads, _, _ = message
+    assert attempts == tuple(range(1, 65))
+    assert (set(codes), set(payloads)) == ({outcome.OK}, {codec.dump(None)})
+    assert starts_us == tuple(sorted(starts_us))
     wait_until(lambda: slot.handle.page.executing()[0] == 0, what="the slot idles")
 
 
@@ -261,6 +274,17 @@ def test_each_step_of_a_chain_gets_the_output_before_it_until_one_fails(slot: Dr
     slot.collect(7)
     assert [slot.outcomes[attempt][0] for attempt in (3, 4, 5)] == [outcome.RETRYABLE, *[outcome.NOT_STARTED] * 2]
     assert slot.result(7) == (3, 1) * 2
+
+
+def test_a_chain_goes_on_through_a_block_and_from_one_to_the_next(slot: Driver) -> None:
+    functions = [(0, codec.dump_function(double)), (1, codec.dump_function(divmod))]
+    inputs = [(codec.dump("a"),), (None,), (None,)]
+    blocks = [block_of(0, [()] * 3, inputs), block_of(0, [()], [(None,)], first=11)]
+    other = block_of(1, [()] * 2, [(codec.dump(7), codec.dump(2)), (codec.dump(9), codec.dump(3))], first=21)
+    slot.send([*blocks, other], functions)
+    slot.collect(6)
+    assert [slot.result(attempt) for attempt in (1, 2, 3)] == ["a" * 2, "a" * 4, "a" * 8]
+    assert [slot.result(attempt) for attempt in (11, 21, 22)] == ["a" * 16, (3, 1), (3, 0)]
 
 
 def test_five_megabytes_go_in_and_ten_come_out(slot: Driver) -> None:
@@ -366,7 +390,8 @@ def repeat_stop(slot: Driver, attempt: int, level: int) -> dict[int, Any]:
 
     def is_stopped() -> bool:
         slot.handle.stop(attempt, level)
-        slot.outcomes.update({number: rest for message in slot.handle.channel.recv() for number, *rest in message})
+        for message in slot.handle.channel.recv():
+            slot.take(message)
         return attempt in slot.outcomes
 
     wait_until(is_stopped, TIMEOUT_S, what="the step has stopped")
@@ -376,15 +401,15 @@ def repeat_stop(slot: Driver, attempt: int, level: int) -> dict[int, Any]:
 def test_a_step_that_lasts_keeps_nothing_from_others(slot: Driver) -> None:
     """Outcomes that waited for it are told, what waits behind it is given back, and it goes on."""
     functions = [(0, codec.dump_function(noop)), (1, codec.dump_function(wait_for_token))]
-    steps = [step_of(int(attempt == 2), attempt=attempt, short=1) for attempt in (1, 2, 3)]
-    slot.send([*steps, step_of(0, attempt=4, short=1, inputs=(None,))], functions)
+    blocks = [step_of(0, attempt=1, short=1), block_of(1, [()] * 3, first=2)]
+    slot.send([*blocks, block_of(0, [()] * 2, [(None,), (None,)], first=11)], functions)
     slot.wait_executing(2)
     while not slot.outcomes:
         slot.handle.stop(2, STOP_UNLOAD)
         if host.wait_readable(slot.handle.channel.fileno(), 0.1):
-            slot.collect(3)
-    codes = {attempt: code for attempt, (code, *_) in slot.outcomes.items()}
-    assert codes == {1: outcome.OK, 3: outcome.NOT_STARTED, 4: outcome.NOT_STARTED}
+            slot.collect(5)
+    assert slot.outcomes.pop(1)[0] == outcome.OK
+    assert slot.outcomes == dict.fromkeys((3, 4, 11, 12), (outcome.NOT_STARTED, 0, 0, b"", 0, 0))
     assert slot.handle.page.executing()[0] == 2
     slot.handle.stop(2, STOP_TOKEN)
     assert slot.result(2) == "stopped itself"
@@ -396,7 +421,7 @@ def test_a_slot_keeps_its_word_where_the_stack_is_used_up(slot: Driver, tmp_path
     functions = [(0, codec.dump_function(noop)), (1, codec.dump_function(wait_deep))]
     go = tmp_path / "go"
     deep = step_of(1, frames, str(tmp_path / "there"), str(go), attempt=2, short=1)
-    slot.send([step_of(0, attempt=1, short=1), deep, *(step_of(0, attempt=n, short=1) for n in (3, 4))], functions)
+    slot.send([step_of(0, attempt=1, short=1), deep, block_of(0, [()] * 2, first=3)], functions)
     wait_until((tmp_path / "there").exists, TIMEOUT_S, what="the step is there")
     slot.handle.stop(2, STOP_UNLOAD)
     go.touch()
@@ -467,8 +492,8 @@ def test_steps_of_a_cancelled_run_are_not_started(slot: Driver, tmp_path: Path) 
 def test_async_steps_run_at_the_same_time(start: Callable[..., Driver], tmp_path: Path) -> None:
     slot = start("async")
     paths = [str(tmp_path / name) for name in "ab"]
-    steps = [step_of(0, *paths, attempt=1), step_of(0, *reversed(paths), attempt=2)]
-    slot.send(steps, [(0, codec.dump_function(meet))])
+    inputs = [[codec.dump(path) for path in order] for order in (paths, paths[::-1])]
+    slot.send([block_of(0, [()] * 2, inputs)], [(0, codec.dump_function(meet))])
     assert slot.result(1)
     assert slot.result(2)
     wait_until(lambda: slot.handle.page.executing()[0] == 0, what="the slot idles")
@@ -493,8 +518,8 @@ def test_an_async_step_that_has_not_begun_is_not_started(start: Callable[..., Dr
     slot.send([step_of(0)], [(0, codec.dump_function(sleep_long))], stop=[1])
     assert slot.collect(1)[1][0] == outcome.NOT_STARTED
     slot.handle.page.cancel_run(RUN)
-    slot.send([step_of(0, attempt=2)])
-    assert slot.collect(2)[2][0] == outcome.NOT_STARTED
+    slot.send([block_of(0, [()] * 2, first=2)])
+    assert [slot.collect(3)[attempt][0] for attempt in (2, 3)] == [outcome.NOT_STARTED] * 2
 
 
 def test_a_lone_async_step_is_blamed_for_a_crash(start: Callable[..., Driver]) -> None:
@@ -535,7 +560,7 @@ slots = [spawner.spawn("sync"), spawner.spawn("sync"), spawner.spawn("async")]
 for slot in slots:
     assert slot.channel.recv_one() == ()
 call = codec.dump(("s", (3600,), None))
-slots[0].channel.send(([(0, codec.dump_function(time.sleep))], (), [(1, 1, "r", 0, 1, 0, 0, call, ())]))
+slots[0].channel.send(([(0, codec.dump_function(time.sleep))], (), [(1, 1, "r", 1, 0, 0, [call], ())]))
 print(spawner.pid, *(slot.pid for slot in slots), flush=True)
 sys.stdin.read()
 """

@@ -192,8 +192,10 @@ class SimWorker(Actor):
         for kind, source, payload in inbox:
             if kind == "frame":
                 self._receive(source, payload, now)
-            elif kind == "rows":
-                self._on_rows(source, payload, now)
+            elif kind == "outcomes":
+                core.on_slot_outcomes(source, payload, now)
+            elif kind == "ready":
+                self._on_ready(source, now)
             elif kind == "printed":
                 core.on_printed(*payload, now)
             else:
@@ -210,10 +212,8 @@ class SimWorker(Actor):
         self._end_of_drain(now)
         return box.wake_at
 
-    def _on_rows(self, number: int, rows: Any, now: float) -> None:
-        if rows:
-            self.core.on_slot_outcomes(number, rows, now)
-        elif number in self.core.slots:
+    def _on_ready(self, number: int, now: float) -> None:
+        if number in self.core.slots:
             self.core.on_slot_ready(number, now)
 
     def _on_death(self, number: int, death: Any, now: float) -> None:
@@ -243,7 +243,7 @@ class SimWorker(Actor):
             self.slots[number] = (SimAsyncSlot if lane == LANE_ASYNC else SimSlot)(self, number)
         self._write_pages(box)
         for number, message in box.to_slots:
-            late = [row[0] for row in message[2] if row[1] in self.cancelled]
+            late = [block[0] for block in message[2] if block[1] in self.cancelled]
             require(not late, self.name, "gives attempts of a cancelled run to a slot:", late)
             self.slots[number].on_message(message)
         for number, attempt, level in box.stops:
@@ -274,9 +274,10 @@ class SimWorker(Actor):
     def _check_timeouts(self, messages: list[m.Message]) -> None:
         """Nothing counts that a step returns once it was told that its time is over."""
         for message in messages:
-            for row in message.rows if isinstance(message, m.Outcomes) else ():
-                is_late = row[0] in self.timed_out and row[1] not in (oc.TIMED_OUT, oc.NOT_STARTED)
-                require(not is_late, self.name, "reports", row, "of an attempt that has timed out")
+            numbers, codes, *_ = message.columns if isinstance(message, m.Outcomes) else ((), b"")
+            for number, code in zip(numbers, codes, strict=True):
+                is_late = number in self.timed_out and code not in (oc.TIMED_OUT, oc.NOT_STARTED)
+                require(not is_late, self.name, "reports", code, "of an attempt that has timed out")
 
     def _write_pages(self, box: Any) -> None:
         """What the status pages say of cancelled runs; a slot that is started later does not know of them."""

@@ -94,6 +94,8 @@ class Oracle:
         self._began: dict[RunRecord, float] = {}
         self._depths: dict[int, list[int]] = {}
         self._last_attempt: dict[Any, int] = {}
+        #: {(run id, call): its step}, of all that was ever handed out.
+        self._index_of: dict[tuple[str, bytes], int] = {}
         self._count = 0
 
     # -- at the coordinator ----------------------------------------------------------------------------------------
@@ -109,6 +111,7 @@ class Oracle:
                 if number <= last:
                     break
                 run, step = worker.attempts[number].run, worker.attempts[number].step
+                self._index_of[run.id, run.life.graph.calls[step]] = step
                 may = run.life.status == RUN_RUNNING or (run.life.spec(step).run_if and not run.is_cancel_sent)
                 require(may, "run", run.id, "starts a step in status", run.life.status)
                 require(run.life.counts(step), "run", run.id, "starts step", step, "again after its cancel")
@@ -119,8 +122,8 @@ class Oracle:
 
     def on_begun(self, worker: SimWorker, slot: SimSlot, row: Row, before: bytes | None = None) -> None:
         """A slot begins a step; `before` is what the step before it in the same message returned."""
-        _, number, run_id, index, _, function, _, call, inputs = row
-        world = self._world
+        _, number, run_id, _, function, _, call, inputs = row
+        world, index = self._world, self._index_of[run_id, call]
         plan, step = world.plan_of(call), world.step_of(row)
         world.note(worker.name, "begins", (row[0], plan.number, index))
         require(run_id in self.runs, worker.name, "begins a step of a run without a name:", run_id)
@@ -178,16 +181,17 @@ class Oracle:
 
     def on_ended(self, worker: SimWorker, row: Row, code: int) -> bytes:
         """A slot has executed a step; returns the payload of the outcome."""
-        plan, step = self._world.plan_of(row[7]), self._world.step_of(row)
+        plan, index = self._world.plan_of(row[6]), self._index_of[row[2], row[6]]
         if code == oc.EXPANDED:
-            return plan.fragment(row[3])
+            return plan.fragment(index)
         if code != oc.OK:
             return failure_of(code)
         self._count += 1
-        output = (b"out %d/%d #%d " % (plan.number, row[3], self._count)).ljust(step.output_bytes, b".")
-        self.outputs.setdefault((row[2], row[3]), set()).add(output)
+        size = self._world.step_of(row).output_bytes
+        output = (b"out %d/%d #%d " % (plan.number, index, self._count)).ljust(size, b".")
+        self.outputs.setdefault((row[2], index), set()).add(output)
         self._made_from[row[2], output] = self._inputs_of[worker.name, row[0]]
-        _, _, place = row[7].partition(b"/")
+        _, _, place = row[6].partition(b"/")
         outer, _, inner = place.partition(b".")
         if inner and int(inner) == len(plan.steps[int(outer)].inner) - 1:
             self.outputs.setdefault((row[2].partition("-")[0], int(outer)), set()).add(output)
@@ -195,8 +199,9 @@ class Oracle:
 
     def on_prints(self, row: Row) -> bytes:
         """An attempt prints; returns what."""
-        self.printed[row[2], row[3]] += 1
-        return _printed_by(row[2], row[3])
+        index = self._index_of[row[2], row[6]]
+        self.printed[row[2], index] += 1
+        return _printed_by(row[2], index)
 
     # -- at the clients --------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from helpers.columns import assigned
 from pfw import messages as m
 from pfw import outcome as oc
 from pfw.facts import RUN_STATE_NAMES, STATE_NAMES
@@ -26,18 +27,19 @@ def sights(world: World) -> set[str]:
     if any(count > 1 for count in world.oracle.begun.values()):
         seen.add("begun again")
     seen |= {what for _, _, what, _ in world.story}
-    assigned: set[tuple[bytes, int]] = set()
+    known: set[tuple[bytes, int]] = set()
     stated: dict[tuple[bytes, int], int] = {}
     for peer, message in _said(world):
         seen.add(type(message).__name__)
         if isinstance(message, m.Outcomes):
-            seen |= {_OUTCOMES.get(row[1], "ended") for row in message.rows}
+            seen |= {_OUTCOMES.get(code, "ended") for code in message.columns[1]}
         elif isinstance(message, m.Assign):
-            numbers = {(peer, row[0]) for row in message.rows}
-            seen |= {"sent again"} if numbers & assigned else set()
-            assigned |= numbers
-            seen |= {"takes more"} if message.needs else set()
-            seen |= {"sent along"} if any(None in row[9] for row in message.rows) else set()
+            batch = assigned(message)
+            numbers = {(peer, row[0]) for row in batch.rows}
+            seen |= {"sent again"} if numbers & known else set()
+            known |= numbers
+            seen |= {"takes more"} if batch.needs else set()
+            seen |= {"sent along"} if any(None in row[9] for row in batch.rows) else set()
         elif isinstance(message, m.Facts) and message.rows:
             seen |= {"rewound"} if message.position < stated.get((peer, message.run), 0) else set()
             stated[peer, message.run] = message.position + len(message.rows)

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from helpers.columns import columns_of, rows_of_slot
 from pfw import outcome as oc
 from pfw.failure import FAIL_CANCELLED, FAIL_ERROR, Failure
 from pfw_worker.core import STOP_UNLOAD
@@ -17,10 +18,10 @@ from pfw_worker.core import STOP_UNLOAD
 if TYPE_CHECKING:
     from sim.actors import SimWorker
 
-#: [attempt, run, run id, step, try, function, known short, call, inputs]
+#: [attempt, run, run id, try, function, known short, call, inputs]
 Row = Any
 
-_RUN, _FUNCTION, _SHORT, _INPUTS = 1, 5, 6, 8
+_RUN, _TRY, _SHORT, _INPUTS = 1, 3, 5, 7
 
 _PIPE_S = 0.00003
 
@@ -52,7 +53,7 @@ class SimSlot:
         if self.is_alive and self.worker.world.may_fail_to_start(self.worker):
             self.die(0, 1)
         elif self.is_alive:
-            self._say("rows", ())
+            self._say("ready", None)
 
     def _say(self, kind: str, payload: Any) -> None:
         """To the supervisor, in order."""
@@ -85,10 +86,10 @@ class SimSlot:
             self._flush()
             if not self._unread:
                 return
-            functions, forget, rows, *_ = self._unread.popleft()
+            functions, forget, blocks, *_ = self._unread.popleft()
             self.functions.difference_update(forget)
             self.functions.update(number for number, _ in functions)
-            self._rows.extend(rows)
+            self._rows.extend(rows_of_slot(blocks))
             self._before = None
 
     def _begin(self, row: Row) -> bool:
@@ -104,7 +105,7 @@ class SimSlot:
         self.worker.world.oracle.on_begun(self.worker, self, row, before)
         step = self.worker.world.step_of(row)
         self._print_later(row, step.duration_s)
-        code = step.code_of(row[4])
+        code = step.code_of(row[_TRY])
         self._era += 1
         if code == oc.CRASHED:
             self.timeline.after(step.duration_s * self.random.random(), self._crash, self._era)
@@ -141,7 +142,7 @@ class SimSlot:
 
     def _flush(self) -> None:
         if self._outcomes:
-            self._say("rows", self._outcomes)
+            self._say("outcomes", columns_of(self._outcomes))
         self._outcomes = []
 
     def on_stop(self, attempt: int, level: int) -> None:
@@ -183,17 +184,17 @@ class SimAsyncSlot(SimSlot):
         self._running: dict[int, tuple[Row, int, int]] = {}
 
     def on_message(self, message: list[Any]) -> None:
-        functions, forget, rows, *stop = message
+        functions, forget, blocks, *stop = message
         self.functions.difference_update(forget)
         self.functions.update(number for number, _ in functions)
-        self.timeline.after(_PIPE_S, self._take, rows, stop[0] if stop else ())
+        self.timeline.after(_PIPE_S, self._take, rows_of_slot(blocks), stop[0] if stop else ())
 
     def _take(self, rows: list[Row], stop: Iterable[int]) -> None:
         if not self.is_alive:
             return
         for row in rows:
             if row[_RUN] in self.cancelled:
-                self._say("rows", [(row[0], oc.NOT_STARTED, self.worker.clock_us(), 0, b"", 0, 0)])
+                self._say("outcomes", columns_of([(row[0], oc.NOT_STARTED, self.worker.clock_us(), 0, b"", 0, 0)]))
             else:
                 self._start(row)
         for attempt in stop:
@@ -205,7 +206,7 @@ class SimAsyncSlot(SimSlot):
     def _start(self, row: Row) -> None:
         self.worker.world.oracle.on_begun(self.worker, self, row)
         step = self.worker.world.step_of(row)
-        code = step.code_of(row[4])
+        code = step.code_of(row[_TRY])
         self._running[row[0]] = (row, self.worker.clock_us(), 0)
         share = self.random.random() if code == oc.CRASHED else 1.0
         self._reschedule(row, step.duration_s * share, code)
@@ -226,7 +227,7 @@ class SimAsyncSlot(SimSlot):
         row, start_us, _ = self._running.pop(attempt)
         self._show()
         payload = self.worker.world.oracle.on_ended(self.worker, row, code)
-        self._say("rows", [(attempt, code, start_us, self.worker.clock_us() - start_us, payload, 1, 0)])
+        self._say("outcomes", columns_of([(attempt, code, start_us, self.worker.clock_us() - start_us, payload, 1, 0)]))
 
     def _executes(self, row: Row) -> bool:
         return row[0] in self._running and self._running[row[0]][0] is row

@@ -95,7 +95,7 @@ class World:
         return self._step_of_call[call][0]
 
     def step_of(self, row: Any) -> StepPlan:
-        return self._step_of_call[row[7]][1]
+        return self._step_of_call[row[6]][1]
 
     def plan_of_key(self, key: bytes) -> RunPlan:
         return self._plans[int(key)]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from helpers import invariants
+from helpers.columns import columns_of
 from helpers.coordinator_rig import CoordinatorRig, of_kind
 from helpers.lives import LIVES, assign, fail, start, succeed
 from helpers.samples import graph_of, spec
@@ -204,7 +205,7 @@ def test_the_fragment_of_a_call_is_cancelled_with_it(rig: CoordinatorRig) -> Non
     run = open_run(rig, graph_of([(), (0,), ()]))
     cells = rig.row(1, oc.EXPANDED)
     payload = pack_fragment(Fragment(graph_of([(), (0,)], functions=[b"inner"])))
-    rig.core.on_outcomes(b"w", m.Outcomes(1, ((*cells[:4], payload, *cells[5:]),)), rig.now)
+    rig.core.on_outcomes(b"w", m.Outcomes(1, columns_of(((*cells[:4], payload, *cells[5:]),))), rig.now)
     rig.turn()
     assert list(run.life.states) == [EXPANDED, WAITING, ASSIGNED]
     cancel(rig, 0)
@@ -226,7 +227,7 @@ def test_a_workflow_that_comes_after_the_cancel_is_not_run(rig: CoordinatorRig) 
     cancel(rig, 0)
     cells = rig.row(1, oc.EXPANDED)
     payload = pack_fragment(Fragment(graph_of([()])))
-    rig.core.on_outcomes(b"w", m.Outcomes(1, ((*cells[:4], payload, *cells[5:]),)), rig.now)
+    rig.core.on_outcomes(b"w", m.Outcomes(1, columns_of(((*cells[:4], payload, *cells[5:]),))), rig.now)
     rig.turn()
     assert (list(run.life.states), run.inner) == ([CANCELLED], {})
 

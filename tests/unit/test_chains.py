@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from helpers.columns import Assigned, AssignRow
 from helpers.coordinator_rig import CoordinatorRig, of_kind
 from helpers.coordinator_rig import row as assigned
 from helpers.samples import graph_of, spec
@@ -50,7 +51,7 @@ def learn(rig: CoordinatorRig, us: int) -> None:
 
 def steps_of(said: list[m.Message]) -> list[list[int]]:
     """The steps of each batch."""
-    return [[row[2] for row in message.rows] for message in of_kind(said, m.Assign)]
+    return [[row[2] for row in message.rows] for message in of_kind(said, Assigned)]
 
 
 def begin(rig: CoordinatorRig, graph: Graph = CHAIN, **fields: int | str) -> tuple[Run, list[list[int]]]:
@@ -61,7 +62,7 @@ def begin(rig: CoordinatorRig, graph: Graph = CHAIN, **fields: int | str) -> tup
 
 def test_a_chain_goes_out_whole_and_each_step_gets_the_output_before_it(rig: CoordinatorRig) -> None:
     run = rig.submit(CHAIN)
-    (batch,) = of_kind(rig.turn()["a"], m.Assign)
+    (batch,) = of_kind(rig.turn()["a"], Assigned)
     assert batch.rows == (
         assigned(2, 0, run=2, us=101), assigned(3, 1, (None,), run=2, us=101), assigned(4, 2, (None,), run=2, us=101)
     )  # fmt: skip
@@ -186,7 +187,7 @@ def test_of_a_cancelled_run_each_attempt_says_how_it_ended(rig: CoordinatorRig) 
 def test_a_lost_batch_is_sent_again_with_what_is_known_by_then(rig: CoordinatorRig) -> None:
     begin(rig)
     rig.heartbeat("a", 2)
-    (again,) = of_kind(rig.turn()["a"], m.Assign)
+    (again,) = of_kind(rig.turn()["a"], Assigned)
     assert [(row[0], row[9]) for row in again.rows] == [(2, ()), (3, (None,)), (4, (None,))]
 
 
@@ -231,13 +232,13 @@ def worker() -> WorkerRig:
     return WorkerRig().join()
 
 
-def link(attempt: int, *, run: int = 1, us: int = 100) -> m.AssignRow:
+def link(attempt: int, *, run: int = 1, us: int = 100) -> AssignRow:
     """A row that gets the output of the one before."""
     return (*plain(attempt, run=run, us=us)[:9], (None,))
 
 
 def sent_link(attempt: int) -> tuple[object, ...]:
-    return (*sent(attempt, short=1)[:8], (None,))
+    return (*sent(attempt, short=1)[:7], (None,))
 
 
 def test_a_chain_goes_to_one_slot_in_one_message(worker: WorkerRig) -> None:
@@ -250,7 +251,7 @@ def test_a_chain_goes_to_one_slot_in_one_message(worker: WorkerRig) -> None:
 
 
 @pytest.mark.parametrize("rows", [(link(2),), (plain(1, us=100), link(3)), (link(2), link(3))])
-def test_a_follower_without_the_one_before_goes_back(worker: WorkerRig, rows: tuple[m.AssignRow, ...]) -> None:
+def test_a_follower_without_the_one_before_goes_back(worker: WorkerRig, rows: tuple[AssignRow, ...]) -> None:
     worker.assign(*rows)
     links = [row[0] for row in rows if None in row[9]]
     box = worker.turn()
@@ -279,7 +280,7 @@ def test_a_chain_is_cut_where_an_attempt_is_dropped(worker: WorkerRig) -> None:
 def test_unread_chains_are_taken_back_whole(worker: WorkerRig) -> None:
     worker.assign(plain(1, us=100), link(2), link(3))
     ((_, message),) = worker.turn()["to_slots"]
-    worker.core.on_recalled(1, [message], worker.now)
+    worker.recalled(1, message)
     ((_, again),) = worker.turn()["to_slots"]
     assert again[2] == message[2]
 

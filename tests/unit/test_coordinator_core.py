@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from helpers.columns import Assigned
 from helpers.coordinator_rig import EPOCH_S, HOST, CoordinatorRig, assign, of_kind, row
 from helpers.samples import graph_of, spec
 from pfw import messages as m
@@ -113,7 +114,7 @@ def test_each_lane_has_its_own_slots(rig: CoordinatorRig) -> None:
     rig.join("a", cpu=1, io=1, permits=2)
     specs = [spec(), spec(), spec(LANE_IO), spec(LANE_IO), *([spec(LANE_ASYNC)] * 3)]
     run = rig.submit(graph_of([()] * 7, specs=specs))
-    rows = [row for batch in of_kind(rig.turn()["a"], m.Assign) for row in batch.rows]
+    rows = [row for batch in of_kind(rig.turn()["a"], Assigned) for row in batch.rows]
     assert [(step, lane) for _, _, step, _, _, lane, *_ in rows] == [(0, 0), (2, 1), (4, 2), (5, 2)]
     assert list(run.life.states) == [ASSIGNED, READY, ASSIGNED, READY, ASSIGNED, ASSIGNED, READY]
 
@@ -121,10 +122,10 @@ def test_each_lane_has_its_own_slots(rig: CoordinatorRig) -> None:
 def test_a_function_goes_once_to_each_worker(rig: CoordinatorRig) -> None:
     rig.join("a")
     rig.submit(graph_of([(), (), ()], functions=[b"f", b"g"]))
-    functions = [of_kind(rig.turn()["a"], m.Assign)[0].functions]
+    functions = [of_kind(rig.turn()["a"], Assigned)[0].functions]
     for attempt in (1, 2):
         rig.outcome("a", attempt)
-        functions.append(of_kind(rig.turn()["a"], m.Assign)[0].functions)
+        functions.append(of_kind(rig.turn()["a"], Assigned)[0].functions)
     assert functions == [((0, b"f"),), ((1, b"g"),), ()]
 
 
@@ -145,7 +146,7 @@ def test_a_heavy_step_has_no_estimate(rig: CoordinatorRig) -> None:
     rig.submit(graph_of([(), (0,)], specs=[spec(), spec(heavy=1)]))
     rig.turn()
     rig.outcome("a", 1, us=50)
-    assert of_kind(rig.turn()["a"], m.Assign)[0].rows[0][6] == 0
+    assert of_kind(rig.turn()["a"], Assigned)[0].rows[0][6] == 0
 
 
 def test_an_outcome_counts_once(rig: CoordinatorRig) -> None:
@@ -176,7 +177,7 @@ def test_outcomes_are_acknowledged_up_to_the_first_gap(rig: CoordinatorRig) -> N
     rig.submit(graph_of([()] * 4))
     rig.turn()
     rig.outcome("a", 1, number=2)
-    assert of_kind(rig.turn()["a"], m.Assign)[0].acked == 0
+    assert of_kind(rig.turn()["a"], Assigned)[0].acked == 0
     rig.outcome("a", 2, number=1)
     rig.outcome("a", 1, number=2)
     assert rig.turn()["a"] == [m.Reply(2, 0, ())]

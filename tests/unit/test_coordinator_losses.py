@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from helpers.columns import Assigned
 from helpers.coordinator_rig import CoordinatorRig, assign, of_kind, row
 from helpers.samples import graph_of
 from pfw import messages as m
@@ -60,7 +61,7 @@ def test_the_last_batch_is_lost_when_heartbeats_do_not_name_it_for_long(rig: Coo
     for _ in range(5):
         rig.now += m.HEARTBEAT_S
         rig.heartbeat("a", 0)
-        again += of_kind(rig.turn()["a"], m.Assign)
+        again += of_kind(rig.turn()["a"], Assigned)
     assert again[0] == assign(2, row(1), runs=((1, run.id),))
     assert len(again) <= 1 + 5 * m.HEARTBEAT_S // REWIND_S
 
@@ -99,7 +100,7 @@ def test_a_suspect_that_speaks_gets_work_again(rig: CoordinatorRig) -> None:
     rig.submit()
     assert "a" not in rig.turn()
     rig.heartbeat("a", 0)
-    assert of_kind(rig.turn()["a"], m.Assign)
+    assert of_kind(rig.turn()["a"], Assigned)
 
 
 def test_a_turn_that_starts_late_moves_the_deadlines(rig: CoordinatorRig) -> None:
@@ -120,7 +121,7 @@ def test_a_worker_whose_process_has_ended_is_lost_at_once(rig: CoordinatorRig) -
     other = "b" if holder == "a" else "a"
     rig.core.on_peer_died(holder.encode(), rig.now)
     said = rig.turn()
-    assert of_kind(said[other], m.Assign)[0].rows == (row(2, attempt_of_step=2),)
+    assert of_kind(said[other], Assigned)[0].rows == (row(2, attempt_of_step=2),)
     rig.core.on_peer_died(holder.encode(), rig.now)
     assert rig.turn() == {}
 
@@ -158,7 +159,7 @@ def test_the_attempts_of_a_lost_worker_are_nothing_when_it_returns(rig: Coordina
     rig.register("a")
     said = rig.turn()["a"]
     assert said[0] == m.Welcome(2, m.HEARTBEAT_S, "pub", 0)
-    assert of_kind(said, m.Assign)[0].batch == 1
+    assert of_kind(said, Assigned)[0].batch == 1
 
 
 # -- taking back -------------------------------------------------------------------------------------------------------
@@ -175,7 +176,7 @@ def test_work_is_taken_back_for_a_slot_that_idles(rig: CoordinatorRig) -> None:
     assert rig.turn(rig.now + 2 * RECALL_AFTER_S) == {"a": [m.GiveBack((6, 7, 8))]}
     rig.outcome("a", 7, 8, code=oc.NOT_STARTED)
     said = rig.turn()
-    assert {row[2] for row in of_kind(said["b"], m.Assign)[0].rows} == {6, 7}
+    assert {row[2] for row in of_kind(said["b"], Assigned)[0].rows} == {6, 7}
 
 
 # -- cancels -----------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from helpers.columns import Assigned
 from helpers.coordinator_rig import EPOCH_S, CoordinatorRig, of_kind
 from helpers.samples import graph_of
 from pfw import messages as m
@@ -44,7 +45,7 @@ def test_an_open_run_grows_and_ends_when_it_is_closed(rig: CoordinatorRig) -> No
     run = rig.submit(EMPTY, is_open=1, on_failure="continue")
     rig.turn()
     extend(rig, 0, graph_of([(), (0,)]))
-    assert len(of_kind(rig.turn()["a"], m.Assign)[0].rows) == 1
+    assert len(of_kind(rig.turn()["a"], Assigned)[0].rows) == 1
     rig.outcome("a", 1)
     rig.turn()
     rig.outcome("a", 2)
@@ -99,7 +100,7 @@ def test_what_was_released_is_no_input_any_more(rig: CoordinatorRig) -> None:
     rig.turn()
     extend(rig, 1, graph_of([(0,)]))
     said = rig.turn()
-    assert all(None not in row[9] for batch in of_kind(said.get("a", []), m.Assign) for row in batch.rows)
+    assert all(None not in row[9] for batch in of_kind(said.get("a", []), Assigned) for row in batch.rows)
     assert run.life.is_released(0)
 
 
@@ -111,7 +112,7 @@ def test_facts_that_are_not_released_stay_for_late_fragments(rig: CoordinatorRig
     rig.turn()
     rig.cursors((1, 2, 1))
     extend(rig, 1, graph_of([(0,)]))
-    assert of_kind(rig.turn()["a"], m.Assign)[0].rows[0][9] == (b"out 1",)
+    assert of_kind(rig.turn()["a"], Assigned)[0].rows[0][9] == (b"out 1",)
 
 
 def test_who_attaches_again_to_an_open_run_goes_on_where_facts_still_are(rig: CoordinatorRig) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from helpers.columns import Assigned
 from helpers.coordinator_rig import CoordinatorRig, of_kind
 from helpers.samples import graph_of, spec
 from pfw import messages as m
@@ -41,7 +42,7 @@ def submit(rig: CoordinatorRig, one: Spec, count: int = 1, key: bytes = b"key", 
 
 def assigned(said: dict[str, list[Any]], name: str) -> list[int]:
     """The attempts that a worker was given in this turn."""
-    return [row[0] for message in of_kind(said.get(name, []), m.Assign) for row in message.rows]
+    return [row[0] for message in of_kind(said.get(name, []), Assigned) for row in message.rows]
 
 
 def test_a_wide_step_goes_where_its_slots_are_free_and_says_how_many() -> None:
@@ -51,7 +52,7 @@ def test_a_wide_step_goes_where_its_slots_are_free_and_says_how_many() -> None:
     submit(rig, WIDE, 2)
     said = rig.turn()
     assert assigned(said, "small") == []
-    (batch,) = of_kind(said["big"], m.Assign)
+    (batch,) = of_kind(said["big"], Assigned)
     assert batch.needs == ((1, 2, 0, 0),)
     rig.outcome("big", 1)
     assert assigned(rig.turn(), "big") == [2]
@@ -61,7 +62,7 @@ def test_gpus_are_counted_here_and_chosen_there() -> None:
     rig = demanding()
     join(rig, "a", 4, gpu=3)
     submit(rig, spec(heavy=1)._replace(needs=(("gpu", 2),)), 2)
-    (batch,) = of_kind(rig.turn()["a"], m.Assign)
+    (batch,) = of_kind(rig.turn()["a"], Assigned)
     assert batch.needs == ((1, 1, 2, 0),)
     assert rig.core.workers[b"a"].left == {"gpu": 1}
 

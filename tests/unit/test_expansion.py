@@ -9,6 +9,7 @@ import msgpack
 import pytest
 
 from helpers import invariants
+from helpers.columns import columns_of
 from helpers.coordinator_rig import CoordinatorRig
 from helpers.lives import LIVES, assign, fail, kinds, start, succeed
 from helpers.samples import graph_of, spec
@@ -270,7 +271,7 @@ def test_a_fragment_is_accepted_once() -> None:
     message = rig.row(1, oc.EXPANDED)
     row = (*message[:4], fragment, *message[5:])
     for number in (1, 1, 2):
-        rig.core.on_outcomes(b"w", m.Outcomes(number, (row,)), rig.now)
+        rig.core.on_outcomes(b"w", m.Outcomes(number, columns_of((row,))), rig.now)
     rig.turn()
     assert list(run.life.states) == [EXPANDED, 3]
     assert len(run.functions) == 2
@@ -287,7 +288,7 @@ def test_a_fragment_that_is_none_fails_its_step() -> None:
     rig.turn()
     message = rig.row(1, oc.EXPANDED)
     row = (*message[:4], b"no fragment", *message[5:])
-    rig.core.on_outcomes(b"w", m.Outcomes(1, (row,)), rig.now)
+    rig.core.on_outcomes(b"w", m.Outcomes(1, columns_of((row,))), rig.now)
     rig.turn()
     assert run.life.status == RUN_FAILED
     failure = next(fact.payload for fact in run.life.facts if fact.kind == FACT_FAILED)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from helpers.columns import Assigned, columns_of
 from helpers.coordinator_rig import EPOCH_S, WHY, CoordinatorRig, assign, of_kind, row
 from helpers.samples import graph_of, spec
 from pfw import messages as m
@@ -73,7 +74,7 @@ def expand(rig: CoordinatorRig, attempt: int, fragment: Graph, *, number: int | 
     rig._outcomes["w"] = rig._outcomes.get("w", 0) + 1 if number is None else number
     cells = rig.row(attempt, oc.EXPANDED)
     rows = ((*cells[:4], payload, *cells[5:]),)
-    rig.core.on_outcomes(b"w", m.Outcomes(rig._outcomes["w"], rows), rig.now)
+    rig.core.on_outcomes(b"w", m.Outcomes(rig._outcomes["w"], columns_of(rows)), rig.now)
 
 
 def facts(said: dict[str, list[Any]]) -> list[tuple[int, int, bytes]]:
@@ -86,8 +87,7 @@ def test_a_call_gives_way_to_a_run_of_its_own(rig: CoordinatorRig) -> None:
     rig.now += 1.0
     expand(rig, 1, DIAMOND)
     said = rig.turn()
-    calls = (row(2, 1, run=2, function=1), row(3, 2, run=2, function=1))
-    calls = tuple((*cells[:8], b"call %d" % (cells[2] - 1), cells[9]) for cells in calls)  # type: ignore[assignment]
+    calls = (row(2, 0, run=2, function=1), row(3, 1, run=2, function=1))
     assert said == {
         "w": [assign(2, *calls, functions=((1, b"inner"),), runs=((2, f"{run.id}-0"),), acked=1)],
         "client": [
@@ -105,7 +105,7 @@ def test_a_call_gives_way_to_a_run_of_its_own(rig: CoordinatorRig) -> None:
     said = rig.turn()
     assert of_kind(said["w"], m.Forget) == [m.Forget((2,), (1,))]
     assert facts(said) == [(FACT_SUCCEEDED, 0, b"out 4")]
-    assert of_kind(said["w"], m.Assign)[0].rows[0][9] == (b"out 4",)
+    assert of_kind(said["w"], Assigned)[0].rows[0][9] == (b"out 4",)
     assert list(rig.core.runs) == [1]
     assert not run.inner
 
@@ -217,7 +217,7 @@ def test_a_tolerant_tail_saves_the_call(rig: CoordinatorRig) -> None:
 def test_what_is_no_fragment_fails_the_call(rig: CoordinatorRig) -> None:
     run = open_run(rig, graph_of([()]))
     cells = rig.row(1, oc.EXPANDED)
-    rig.core.on_outcomes(b"w", m.Outcomes(1, ((*cells[:4], b"noise", *cells[5:]),)), rig.now)
+    rig.core.on_outcomes(b"w", m.Outcomes(1, columns_of(((*cells[:4], b"noise", *cells[5:]),))), rig.now)
     ((_, _, payload),) = facts(rig.turn())
     assert Failure.unpack(payload).type_name == "GraphError"
     assert not run.inner

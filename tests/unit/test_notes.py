@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from pfw_worker.channel import are_notes, are_outcomes
-
-OUTCOME = (1, 0, 5, 6, b"x", 7, 8)
+from pfw.columns import are_outcomes
+from pfw_worker.channel import are_notes
 
 
 @pytest.mark.parametrize("message", [((1, 5),), ((1, b"text"), (2, (0.5, 0.0, "it"))), ((0, (0.0, 1e12, "")),)])
@@ -28,10 +27,38 @@ def test_what_is_no_note(what: Any) -> None:
     assert not are_notes(())
 
 
-def test_outcomes() -> None:
-    assert are_outcomes(())
-    assert are_outcomes((OUTCOME, OUTCOME))
-    for place in range(len(OUTCOME)):
-        for bad in (None, -1, "x", 1.5):
-            assert not are_outcomes((OUTCOME, (*OUTCOME[:place], bad, *OUTCOME[place + 1 :])))
-    assert not are_outcomes((OUTCOME[:-1],))
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 64])
+def test_outcomes(count: int) -> None:
+    columns = outcomes(count)
+    assert are_outcomes(columns)
+    assert not are_notes(columns)
+    for place, column in enumerate(columns):
+        assert not are_outcomes((*columns[:place], *columns[place + 1 :]))
+        for odd in (column[:-1], column + column[:1], list(column), None, 5, "x" * count, bytes(count), (), {}):
+            if odd != column and not (place == 1 and type(odd) is bytes and len(odd) == count):
+                assert not are_outcomes((*columns[:place], odd, *columns[place + 1 :])), (place, odd)
+    assert not are_outcomes((*columns, columns[0]))
+    assert not are_outcomes(list(columns))
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 9, 64])
+@pytest.mark.parametrize("bad", [None, -1, "x", 1.5, True, (), [b"x"], {}, b"x", 7, 2**62, 2**63, 2**64 - 1])
+def test_outcomes_with_a_cell_that_is_none(count: int, bad: Any) -> None:
+    columns = outcomes(count)
+    for place in (0, 2, 3, 4, 5, 6):
+        for row in (0, count - 1):
+            column = columns[place]
+            changed = (*columns[:place], (*column[:row], bad, *column[row + 1 :]), *columns[place + 1 :])
+            is_good = type(bad) is bytes if place == 4 else bad == 7
+            assert are_outcomes(changed) == is_good, (place, row)
+
+
+@pytest.mark.parametrize("message", [(), None, 5, b"1234567", "1234567", {}, ((),) * 7, ((), b"", (), (), (), (), ())])
+def test_what_is_no_outcomes(message: Any) -> None:
+    assert not are_outcomes(message)
+
+
+def outcomes(count: int) -> tuple[Any, ...]:
+    """Columns of so many rows."""
+    ints = tuple(range(count))
+    return ints, bytes(count), (2**62 - 1,) * count, ints, (b"x",) * count, ints, ints

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from helpers.columns import Assigned
 from helpers.coordinator_rig import CoordinatorRig, assign, row
 from helpers.lives import assign as hand_out
 from helpers.lives import fail, kinds, start
@@ -66,7 +67,7 @@ def test_a_worker_is_told_and_gets_no_estimate(rig: CoordinatorRig) -> None:
     rig.outcome("a", 1, us=100)
     rig.turn()
     run = rig.submit(graph_of([()], specs=[ONCE]), key=b"2")
-    (message,) = (said for said in rig.turn()["a"] if isinstance(said, m.Assign))
+    (message,) = (said for said in rig.turn()["a"] if isinstance(said, Assigned))
     assert message.rows == (row(2, run=run.number, function=message.rows[0][4]),)
     assert message.limits == ((2, 0, 1),)
     assert first.life.states[0] == SUCCEEDED

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from helpers.columns import AssignRow
 from helpers.worker_rig import WorkerRig, outcome, row, sent
 from pfw import messages as m
 from pfw import outcome as oc
@@ -20,7 +21,7 @@ def joined(cpu: int = 4, io: int = 2) -> WorkerRig:
     return WorkerRig(cpu, io, gpus=GPUS).join()
 
 
-def assign(rig: WorkerRig, *rows: m.AssignRow, **needs: tuple[int, int]) -> dict[str, Any]:
+def assign(rig: WorkerRig, *rows: AssignRow, **needs: tuple[int, int]) -> dict[str, Any]:
     """A batch; attempt1=(2, 0) is attempt 1 with two slots and no GPU. What is to be done then."""
     rig.assign(*rows, needs=tuple((int(name[7:]), *need, 0) for name, need in needs.items()))
     return rig.turn()

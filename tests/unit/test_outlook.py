@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from helpers.columns import Assigned
 from helpers.coordinator_rig import CoordinatorRig, of_kind
 from helpers.samples import graph_of, spec
 from pfw import messages as m
@@ -78,13 +79,13 @@ def test_a_lane_that_no_worker_has_is_said(rig: CoordinatorRig) -> None:
     run = submit(rig, spec(LANE_IO))
     plain = submit(rig, spec(), key=b"plain")
     said = rig.turn()
-    assert len(of_kind(said["a"], m.Assign)) == 1
+    assert len(of_kind(said["a"], Assigned)) == 1
     assert told(run) == ["it needs 1 IO slot of one worker, and the most that a worker has is 0"]
     register(rig, "b", io=0)
     rig.turn()
     assert len(told(run)) == 1, "the same is not said again"
     register(rig, "c", cpu=0)
-    assert len(of_kind(rig.turn()["c"], m.Assign)) == 1
+    assert len(of_kind(rig.turn()["c"], Assigned)) == 1
     assert told(plain) == []
 
 

@@ -51,7 +51,7 @@ def place(
     for worker, run, steps, expected_us in plan_round(lane, runs, workers, estimates_us):
         assert worker.has_credit(lane)
         for step in steps:
-            worker.add([(held + len(placed), Attempt(run, step, 0, lane, expected_us, 10, 1))], lane)
+            worker.add(held + len(placed), [Attempt(run, step, 0, lane, expected_us, 10, 1)], lane)
             placed.append((worker, run, step, expected_us))
     return placed
 
@@ -183,7 +183,7 @@ def test_no_worker_holds_more_than_the_limit() -> None:
 
 def test_large_inputs_are_not_sent_ahead() -> None:
     worker = worker_of(1)
-    worker.add([(0, Attempt(run_of(1), 0, 0, LANE_CPU, 10, AHEAD_BYTES + 1, 1))], LANE_CPU)
+    worker.add(0, [Attempt(run_of(1), 0, 0, LANE_CPU, 10, AHEAD_BYTES + 1, 1)], LANE_CPU)
     assert not worker.has_credit(LANE_CPU)
     assert worker.has_credit(LANE_IO)
 
@@ -200,7 +200,7 @@ def test_steps_are_sent_ahead_together_as_long_as_they_are_alike_and_find_room()
     worker, number, groups = worker_of(1), 0, []
     for _, _, steps, expected_us in plan_round(LANE_CPU, [run], [worker], [10.0, 20.0]):
         groups.append((list(steps), expected_us))
-        worker.add([(number + step, Attempt(run, step, 0, LANE_CPU, expected_us, 10, 1)) for step in steps], LANE_CPU)
+        worker.add(number + steps[0], [Attempt(run, step, 0, LANE_CPU, expected_us, 10, 1) for step in steps], LANE_CPU)
     assert groups == [([0], 10), ([1, 2], 10), ([3, 4], 20), ([5], 10), ([6, 7], 10)]
 
 
@@ -211,7 +211,7 @@ def test_no_more_is_sent_ahead_once_calls_and_inputs_fill_a_megabyte() -> None:
     for _, _, steps, expected_us in plan_round(LANE_CPU, [run], [worker], [10.0]):
         placed += steps
         size = AHEAD_BYTES // 2
-        worker.add([(step, Attempt(run, step, 0, LANE_CPU, expected_us, size, 1)) for step in steps], LANE_CPU)
+        worker.add(steps[0], [Attempt(run, step, 0, LANE_CPU, expected_us, size, 1) for step in steps], LANE_CPU)
     assert placed == [0, 1, 2]
 
 
@@ -220,7 +220,7 @@ def test_no_more_is_sent_ahead_once_calls_and_inputs_fill_a_megabyte() -> None:
 
 def test_a_ledger_counts_what_goes_in_and_out() -> None:
     worker, run = worker_of(1, 2), run_of(1)
-    worker.add([(5, Attempt(run, 0, 0, LANE_CPU, 100, 7, 1))], LANE_CPU)
+    worker.add(5, [Attempt(run, 0, 0, LANE_CPU, 100, 7, 1)], LANE_CPU)
     assert (worker.out, worker.queued_us, worker.out_bytes) == ([1, 0, 0], [100, 0, 0], 7)
     assert worker.free(6, 1.0) is None
     assert worker.free(5, 1.0) == Attempt(run, 0, 0, LANE_CPU, 100, 7, 1)
@@ -239,7 +239,7 @@ def test_who_is_suspect_or_leaves_has_no_credit(mark: str) -> None:
 def test_a_lane_is_idle_since_its_first_slot_was_freed() -> None:
     worker, run = worker_of(1, 2), run_of(1)
     for number in (1, 2):
-        worker.add([(number, Attempt(run, 0, 0, LANE_CPU, 100, 0, 1))], LANE_CPU)
+        worker.add(number, [Attempt(run, 0, 0, LANE_CPU, 100, 0, 1)], LANE_CPU)
     worker.free(1, 5.0)
     worker.free(2, 6.0)
     assert worker.idle_since[LANE_CPU] == 5.0
@@ -251,7 +251,7 @@ def test_a_lane_is_idle_since_its_first_slot_was_freed() -> None:
 def loaded(number: int, held: int, cpu: int = 1) -> Worker:
     worker, run = worker_of(number, cpu), run_of(1)
     for attempt in range(held):
-        worker.add([(100 * number + attempt, Attempt(run, 0, 0, LANE_CPU, 100, 0, 1))], LANE_CPU)
+        worker.add(100 * number + attempt, [Attempt(run, 0, 0, LANE_CPU, 100, 0, 1)], LANE_CPU)
     return worker
 
 
@@ -315,7 +315,7 @@ def failed_on(run: Run, step: int, worker: int) -> None:
 
 def test_a_retry_goes_to_another_worker_if_one_has_an_idle_slot() -> None:
     run, workers = run_of(1, one=spec(retries=5)), [worker_of(1, 4), worker_of(2), worker_of(3)]
-    workers[2].add([(99, Attempt(run, 9, 0, LANE_CPU, 1, 1, 1))], LANE_CPU)
+    workers[2].add(99, [Attempt(run, 9, 0, LANE_CPU, 1, 1, 1)], LANE_CPU)
     failed_on(run, 0, 1)
     assert [worker.number for worker, _, _, _ in place([run], workers)] == [2], "although 1 has as little to do"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from helpers.columns import blocks_of, columns_of
 from helpers.worker_rig import REGISTER, WorkerRig, outcome, row, sent
 from pfw import messages as m
 from pfw import outcome as oc
@@ -144,13 +145,13 @@ def test_a_slot_that_idles_gets_the_functions_of_another_coordinator(rig: Worker
 
 
 def test_a_slot_gets_one_step_of_unknown_duration(rig: WorkerRig) -> None:
-    rig.assign(row(1), row(2, step=1))
+    rig.assign(row(1), row(2))
     assert rig.turn() == {"to_slots": [(1, [[FUNCTION], [], [sent(1)]])]}
     assert rig.turn() == {}
     rig.end(1, 1)
     assert rig.turn() == {
         "messages": [rig.outcomes(outcome(1))],
-        "to_slots": [(1, [[], [], [sent(2, step=1)]])],
+        "to_slots": [(1, [[], [], [sent(2)]])],
     }
 
 
@@ -192,7 +193,7 @@ def test_what_was_taken_back_goes_to_another_slot_with_its_function() -> None:
     rig.assign(row(3, function=1, us=100), row(4, function=1, us=100), functions=(1,))
     messages = dict(rig.turn().get("to_slots", ()))
     for slot, message in messages.items():
-        rig.core.on_recalled(slot, [message], rig.now)
+        rig.recalled(slot, message)
     for number in (1, 2):
         rig.end(number, number)
     taken = [pickle for _, message in rig.turn()["to_slots"] for pickle in message[0]]
@@ -271,7 +272,7 @@ def test_an_attempt_that_is_held_is_not_taken_again(rig: WorkerRig) -> None:
 def test_a_row_whose_function_or_run_was_lost_is_not_taken(rig: WorkerRig, lost: str) -> None:
     functions = ((0, b"fn 0"),) if lost == "run" else ()
     runs = ((1, "run-1"),) if lost == "function" else ()
-    rig.core.on_assign(m.Assign(5, 0, 0, functions, runs, (row(1),), ()), rig.now)
+    rig.core.on_assign(m.Assign(5, 0, 0, functions, runs, blocks_of((row(1),))), rig.now)
     assert rig.turn() == {}
     assert rig.turn(at=101.0) == {"messages": [rig.heartbeat(last_batch=5)]}
 
@@ -363,7 +364,7 @@ def test_what_shares_its_slot_with_a_step_that_lasts_is_told_and_goes_elsewhere(
     rig.look(slot1=2)
     box = rig.turn()
     assert (box["stops"], box["recalls"]) == ([(1, 2, STOP_UNLOAD)], [1])
-    rig.core.on_slot_outcomes(1, [outcome(1), outcome(3, oc.NOT_STARTED)], rig.now)
+    rig.core.on_slot_outcomes(1, columns_of([outcome(1), outcome(3, oc.NOT_STARTED)]), rig.now)
     box = rig.turn()
     assert box["messages"] == [rig.outcomes(outcome(1))]
     assert "to_slots" not in box, "the slot gets nothing until its step has ended"
@@ -378,11 +379,10 @@ def test_steps_of_a_few_ms_go_together_while_many_wait(rig: WorkerRig) -> None:
     """Half of what is queued, at most LONG_MESSAGE_US of it; the outcomes of such a message come back together."""
     rig.assign(*(row(attempt, us=5_000) for attempt in range(1, 31)))
     assert [[step[0] for step in message[2]] for _, message in rig.turn()["to_slots"]] == [[1]]
-    rig.end(1)  # what the slot has of the function is known with its first outcome
-    rig.core.slots[1].functions.add(0)
+    rig.core.slots[1].functions.add(0)  # as is known after its first outcome
     ((_, message),) = rig.turn()["to_slots"]
     assert [step[0] for step in message[2]] == list(range(2, 12))
-    assert {step[6] for step in message[2]} == {1}
+    assert {step[5] for step in message[2]} == {1}
     assert "to_slots" not in rig.turn(), "one message ahead is enough"
     rig.end(1, 1, *range(2, 12))
     sizes = []

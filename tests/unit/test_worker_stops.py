@@ -343,7 +343,7 @@ def test_what_is_taken_back_of_a_cancelled_run_is_handed_back(rig: WorkerRig) ->
     rig.assign(row(1, us=100), row(2, us=100), row(3, run=2, us=100))
     ((_, message),) = rig.turn()["to_slots"]
     rig.core.on_cancels(m.Cancels(0, 1, (1,)), rig.now)
-    rig.core.on_recalled(1, [message], rig.now)
+    rig.recalled(1, message)
     box = rig.turn()
     assert box["messages"] == [rig.outcomes(outcome(1, oc.NOT_STARTED), outcome(2, oc.NOT_STARTED))]
     assert [row[0] for _, message in box["to_slots"] for row in message[2]] == [3]

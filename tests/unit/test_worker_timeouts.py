@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from helpers.columns import AssignRow, columns_of
 from helpers.worker_rig import WorkerRig, outcome, row
 from pfw import messages as m
 from pfw import outcome as oc
@@ -22,7 +23,7 @@ def rig() -> WorkerRig:
     return WorkerRig().join()
 
 
-def begin(rig: WorkerRig, *rows: m.AssignRow, timeout_ms: int = 1_000) -> None:
+def begin(rig: WorkerRig, *rows: AssignRow, timeout_ms: int = 1_000) -> None:
     """The first of these attempts begins, with a timeout; its start was told."""
     rig.assign(*rows, limits=((rows[0][0], timeout_ms, 0),))
     rig.turn()
@@ -73,7 +74,7 @@ def test_whatever_it_returns_then_it_has_timed_out(rig: WorkerRig, code: int) ->
     begin(rig, row(1))
     look_at(rig, 101.2)
     payload = b"an output" if code == oc.OK else Failure(FAIL_ERROR, "E", "text", "where it was").pack()
-    rig.core.on_slot_outcomes(1, [(1, code, START_US, 1_250_000, payload, 7, 8)], rig.now)
+    rig.core.on_slot_outcomes(1, columns_of([(1, code, START_US, 1_250_000, payload, 7, 8)]), rig.now)
     where = "" if code == oc.OK else "where it was"
     assert rig.turn()["messages"] == [rig.outcomes(timed_out(1, START_US, 1_250_000, where, cost=(7, 8)))]
 

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 
 from pfw import host
 from pfw import messages as m
+from pfw.columns import are_outcomes
 from pfw.errors import ClusterError, ConfigError, ProtocolError
 from pfw.folders import remove_folder
 from pfw.graph import LANE_ASYNC, LANE_CPU
 from pfw.patience import Patience
 from pfw.wire import Assembler, encode
-from pfw_worker.channel import are_notes, are_outcomes
+from pfw_worker.channel import are_notes
 from pfw_worker.core import Core, Outbox
 from pfw_worker.output import Outputs
 
@@ -243,24 +244,24 @@ class Agent:
         slot = self._slots[number]
         try:
             messages = slot.channel.recv()
-            if not all(are_notes(message) or are_outcomes(message) for message in messages):
-                raise ProtocolError("not a list of outcomes")
+            if not all(not message or are_notes(message) or are_outcomes(message) for message in messages):
+                raise ProtocolError("neither notes nor outcomes")
         except ProtocolError as error:  # its death is reported by the spawner, and blamed on the step that executes
             logger.warning("a step has written into its slot's socket, the slot is killed: %s", error)
             slot.kill()
             return
-        for rows in messages:
-            if are_notes(rows):
-                for attempt, what in rows:
+        for message in messages:
+            if not message:
+                self._core.on_slot_ready(number, now)
+            elif are_notes(message):
+                for attempt, what in message:
                     if type(what) is tuple:
                         self._core.on_progress((attempt, *what), now)
                     else:
                         text = what if type(what) is bytes else slot.output.take_until(attempt, what, now)
                         self._core.on_printed(attempt, text, now)
-            elif rows:
-                self._core.on_slot_outcomes(number, rows, now)
             else:
-                self._core.on_slot_ready(number, now)
+                self._core.on_slot_outcomes(number, message, now)
         if slot.channel.wants_write:
             slot.channel.flush()
             self._watch_slot(slot)

@@ -1,9 +1,8 @@
 """The async process: it runs all `async def` steps of a worker at once, on one asyncio loop.
 
-It speaks the slots' protocol. A RUN message may carry a fourth element, the attempts that are to be
-stopped. What steps print is sent as
-`[(attempt, text)]`. The status
-page names an attempt only while it is the only one: of several, nobody can say which one harmed the process.
+It speaks the slots' protocol. A RUN message may carry a fourth element, the attempts that are to be stopped. What steps
+print is sent as `[(attempt, text)]`. The status page names an attempt only while it is the only one: of several, nobody
+can say which one harmed the process.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from pfw.printed import PIECE_EVERY_S, Pace
 from pfw.usage import Turns
 from pfw_worker.channel import Channel
 from pfw_worker.page import StatusPage
-from pfw_worker.slot import Assignment, Functions, Surroundings
+from pfw_worker.slot import Block, Functions, Surroundings
 from pfw_worker.streams import Streams
 
 
@@ -83,25 +82,28 @@ class AsyncSlot:
                 self._ended.set_result(None)
 
     def on_message(self, message: tuple[Any, ...]) -> None:
-        """Start the steps of a RUN message, `(functions, forget, steps)` or with a fourth element `stop`."""
-        functions, forget, steps, *stop = message
+        """Start the steps of a RUN message, `(functions, forget, blocks)` or with a fourth element `stop`."""
+        functions, forget, blocks, *stop = message
         self._functions.update(functions, forget)
         cancelled = self._page.cancelled_runs()
-        for step in steps:
-            attempt, run, *_ = step
-            if run in cancelled:
-                self._add_outcome((attempt, outcome.NOT_STARTED, _now_us(), 0, b"", *UNMEASURED))
-            else:
-                self._start(step)
+        for block in blocks:
+            self._start(block, block[1] in cancelled)
         for attempt in stop[0] if stop else ():
             self._stop(attempt)
 
-    def _start(self, step: Assignment) -> None:
-        attempt, _, run_id, _, n, fn, _, call, inputs = step
-        entry, turns = Entry(run_id, n), Turns()
+    def _start(self, block: Block, is_cancelled: bool) -> None:
+        first, _, run_id, n, fn, _, calls, inputs = block
+        for index, call in enumerate(calls):
+            if is_cancelled:
+                self._add_outcome((first + index, outcome.NOT_STARTED, 0, 0, b"", *UNMEASURED))
+            else:
+                # No async step is sent along with the one it waits for: its inputs are all there.
+                self._start_one(first + index, Entry(run_id, n), fn, call, inputs[index] if inputs else ())  # type: ignore[arg-type]
+
+    def _start_one(self, attempt: int, entry: Entry, fn: int, call: bytes, inputs: tuple[bytes, ...]) -> None:
+        turns = Turns()
         entry.printed, entry.sink = Buffer(), self._on_progress
-        # No async step is sent along with the one it waits for: its inputs are all there.
-        task = self._loop.create_task(self._call(fn, call, inputs, entry, turns))  # type: ignore[arg-type]
+        task = self._loop.create_task(self._call(fn, call, inputs, entry, turns))
         self._running[attempt] = _Running(entry, _now_us(), turns, task)
         self._show_executing()
         self._listen()
@@ -177,8 +179,9 @@ class AsyncSlot:
         self._outcomes.append(ended)
 
     def _send_outcomes(self) -> None:
-        outcomes, self._outcomes = self._outcomes, []
-        self._send(outcomes)
+        attempts, codes, *others = zip(*self._outcomes, strict=True)
+        self._outcomes = []
+        self._send((attempts, bytes(codes), *others))
 
     def _send(self, message: Any) -> None:
         if not self._channel.try_send(message):

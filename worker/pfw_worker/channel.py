@@ -206,14 +206,3 @@ def _is_progress(what: Any) -> bool:
     if type(what) is not tuple or tuple(map(type, what)) != (float, float, str):
         return False
     return all(0 <= amount < inf for amount in what[:2]) and len(what[2]) <= MESSAGE_CHARS
-
-
-_OUTCOME = (int, int, int, int, bytes, int, int)
-
-
-def are_outcomes(message: tuple[Any, ...]) -> bool:
-    """Whether a slot's message has the form of outcomes; 0.3 µs a row."""
-    for row in message:
-        if type(row) is not tuple or tuple(map(type, row)) != _OUTCOME or min(row[:4]) < 0 or min(row[5:]) < 0:
-            return False
-    return True

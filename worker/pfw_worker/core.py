@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice, takewhile
 from typing import Any, NamedTuple
 
 from pfw import messages as m
@@ -28,7 +29,7 @@ from pfw.failure import Failure, describe_crash, describe_timeout
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
 from pfw.messages import Message
 from pfw.wire import parts
-from pfw_worker.ledger import Held, Slot, Stop, new_held
+from pfw_worker.ledger import Held, Slot, SlotBlock, Stop, Unsent
 from pfw_worker.memory import Weight, judge, pause_s
 from pfw_worker.outfit import Need, Outfit, choose_outfit
 from pfw_worker.pieces import Pieces
@@ -81,7 +82,7 @@ class Outbox(NamedTuple):
     cancelled: list[int]
     #: The coordinator is another one: what the pages say of runs is no longer true.
     has_new_numbers: bool
-    #: (slot, [functions, forget, rows]) or (slot, [[], [], [], stop]) for the async process
+    #: (slot, [functions, forget, blocks]) or (slot, [[], [], [], stop]) for the async process
     to_slots: list[tuple[int, list[Any]]]
     #: (slot, attempt, level)
     stops: list[tuple[int, int, int]]
@@ -126,12 +127,14 @@ class Core:
         self._stops, self._blocked = dict[int, Stop](), list[int]()
         #: Async attempts whose process died under several of them: each runs alone, so that the guilty one is found.
         self._alone: set[int] = set()
+        #: {attempt with a timeout: for how long this worker could not look while it ran, which does not count}
+        self._unseen_s: dict[int, float] = {}
         self._noted, self._progress = set[int](), Progress()
         self._last_batch = self._last_cancel = self._wanted_cancel = 0
         self._pieces = Pieces()
-        self._outcome_rows: list[m.OutcomeRow] = []
+        self._unsent = Unsent()
         self._outcomes_since = now
-        self._outbox: dict[int, tuple[m.OutcomeRow, ...]] = {}
+        self._outbox: dict[int, m.OutcomeColumns] = {}
         self._outbox_number = 0
         self._repeat_at = 0.0
         self._in_outbox: set[int] = set()
@@ -180,7 +183,7 @@ class Core:
             queue.clear()
         self._outbox.clear()
         self._in_outbox.clear()
-        self._outcome_rows.clear()
+        self._unsent = Unsent()
         self._pieces.clear()
         self._progress.keep(())
         self._blocked.clear()
@@ -191,7 +194,7 @@ class Core:
         # With another coordinator the same numbers mean other runs, functions and attempts.
         for slot in self.slots.values():
             slot.forget_all()
-        for known in (self._functions, self._run_ids, self._needs, self._noted, self._alone):
+        for known in (self._functions, self._run_ids, self._needs, self._noted, self._alone, self._unseen_s):
             known.clear()
         self._has_new_numbers = True
         self.number = self._last_batch = self._last_cancel = self._wanted_cancel = self._outbox_number = 0
@@ -219,45 +222,56 @@ class Core:
         self._next_heartbeat = now + REGISTER_S
 
     def on_assign(self, msg: m.Assign, now: float) -> None:
-        """Takes a batch. 0.9 µs a step."""
+        """Takes a batch."""
         if not self.number:
             return
         self._last_batch = max(self._last_batch, msg.batch)
         self._on_acked(msg.acked)
         self._functions.update(msg.functions)
         self._run_ids.update(msg.runs)
-        attempts, run_ids, in_outbox = self.attempts, self._run_ids, self._in_outbox
-        functions, queues, cancelled, is_leaving = self._functions, self._queues, self._cancelled, self.is_leaving
         is_blocked = msg.last_cancel > self._last_cancel
         self._wanted_cancel = max(self._wanted_cancel, msg.last_cancel)
-        needs = self._read_needs(msg)
-        self._needs.update(needs)
         head = 0
-        for number, run, step, attempt, function, lane, estimate_us, grace_ms, call, inputs in msg.rows:
-            if number in attempts or number in in_outbox:
-                continue
-            if function not in functions or run not in run_ids:
-                continue  # told in a batch that was lost; not held, so this is sent again
-            size = len(call) + sum([len(given) for given in inputs if given is not None]) if inputs else len(call)
-            is_short = 1 if 0 < estimate_us <= MESSAGE_US else 0
-            row = (number, run, run_ids[run], step, attempt, function, is_short, call, inputs)
-            held = row, lane, estimate_us, grace_ms / 1000, size, 0.0, 0.0, False, needs.get(number)
-            attempts[number] = new_held(held)
-            if run in cancelled or is_leaving:
+        for block in msg.blocks:
+            if block[1] in self._run_ids and block[3] in self._functions:
+                head = self._take(block, head, is_blocked)
+            # else told in a batch that was lost; not held, so this is sent again
+        if is_blocked:
+            self._ask_cancels()
+
+    def _take(self, block: m.AssignBlock, head: int, is_blocked: bool) -> int:
+        """Takes one block; returns the last attempt so far that follows no other. 0.3 µs an attempt."""
+        first, run, attempt, function, lane, estimate_us, grace_ms, timeout_ms, is_once, need, calls, inputs = block
+        size = max(map(len, calls))
+        if inputs:
+            given = [[pickled for pickled in row if pickled is not None] for row in inputs]
+            size = max([len(call) + sum(map(len, row)) for call, row in zip(calls, given, strict=True)])
+        held = Held(
+            first, run, self._run_ids[run], attempt, function, lane, estimate_us, grace_ms / 1000, timeout_ms / 1000,
+            bool(is_once), Need(need[0], need[1], need[2], function) if need else None, calls, inputs, max(1, size),
+        )  # fmt: skip
+        numbers: Sequence[int] = range(first, first + len(calls))
+        if not (self.attempts.keys().isdisjoint(numbers) and self._in_outbox.isdisjoint(numbers)):
+            numbers = [n for n in numbers if n not in self.attempts and n not in self._in_outbox]
+        self.attempts.update(dict.fromkeys(numbers, held))
+        if held.need is not None:
+            self._needs.update(dict.fromkeys(numbers, held.need))
+        if run in self._cancelled or self.is_leaving:
+            for number in numbers:
                 self._hand_back(number)
-            elif inputs and None in inputs:
+            return head
+        followers = {number for number in numbers if held.follows(number)} if inputs else frozenset[int]()
+        queue = self._blocked if is_blocked else self._queue_of(held)
+        if not followers:
+            queue.extend(numbers)
+            return numbers[-1] if numbers else head
+        for number in numbers:
+            if number in followers:
                 self._chain(head, number)
             else:
                 head = number
-                if is_blocked:
-                    self._blocked.append(number)
-                elif number in needs:
-                    self._choosy.append(number)
-                else:
-                    queues[lane].append(number)
-        self._limit(msg.limits)
-        if is_blocked:
-            self._ask_cancels()
+                queue.append(number)
+        return head
 
     def _chain(self, head: int, number: int) -> None:
         """Puts an attempt that gets the output of the one before behind that one, in the chain of a queued head."""
@@ -266,19 +280,6 @@ class Core:
             self._chains.setdefault(head, []).append(number)
         else:
             self._hand_back(number)
-
-    def _read_needs(self, msg: m.Assign) -> dict[int, Need]:
-        if not msg.needs:
-            return {}
-        function_of = {row[0]: row[4] for row in msg.rows}
-        return {number: Need(slots, gpus, most, function_of.get(number, 0)) for number, slots, gpus, most in msg.needs}
-
-    def _limit(self, limits: Iterable[tuple[int, int, int]]) -> None:
-        """Notes down which attempts have a timeout or may be begun only once."""
-        for number, timeout_ms, is_once in limits:
-            if number in self.attempts:
-                limited = self.attempts[number]._replace(timeout_s=timeout_ms / 1000, is_once=bool(is_once))
-                self.attempts[number] = limited
 
     def on_reply(self, msg: m.Reply, now: float) -> None:
         """Outcomes are acknowledged; attempts that are not this worker's (any more) are stopped."""
@@ -362,19 +363,19 @@ class Core:
         self._to_cancel.append(run)
         self._uncleared.add(run)
         for queue in (*self._queues, self._choosy, self._blocked):
-            doomed = [number for number in queue if self.attempts[number].row[1] == run]
+            doomed = [number for number in queue if self.attempts[number].run == run]
             for number in doomed:
                 queue.remove(number)
                 self._hand_back(number)
         for number, held in self.attempts.items():
-            if held.row[1] == run:
+            if held.run == run:
                 self._stops.setdefault(number, Stop(now, held.grace_s))
         self._next_look = now
 
     def _hasten(self, run: int, now: float) -> None:
         """What still runs of a cancelled run is killed now."""
         for number, stop in self._stops.items():
-            if self.attempts[number].row[1] == run:
+            if self.attempts[number].run == run:
                 self._stops[number] = stop._replace(grace_s=0.0)
         self._next_look = now
 
@@ -384,12 +385,12 @@ class Core:
             self._hand_back(follower)
         del self.attempts[number]
         self._stops.pop(number, None)
-        self._outcome_rows.append((number, oc.NOT_STARTED, 0, 0, b"", 0, 0))
+        self._unsent.add(number, oc.NOT_STARTED, 0, 0, b"", 0, 0)
         self._in_outbox.add(number)
 
     def _on_acked(self, acked: int) -> None:
         for number in [number for number in self._outbox if number <= acked]:
-            self._in_outbox.difference_update([row[0] for row in self._outbox.pop(number)])
+            self._in_outbox.difference_update(self._outbox.pop(number)[0])
 
     # -- from the slots --------------------------------------------------------------------------------------------
 
@@ -404,39 +405,59 @@ class Core:
         slot = self.slots.pop(number)
         self._no_start_before[slot.lane] = now + START_AGAIN_S
 
-    def on_slot_outcomes(self, number: int, rows: Iterable[m.OutcomeRow], now: float) -> None:
-        """What a slot returned. 0.6 µs a step."""
+    def on_slot_outcomes(self, number: int, columns: m.OutcomeColumns, now: float) -> None:
+        """What a slot returned."""
         slot = self.slots[number]
-        held, attempts = slot.held, self.attempts
+        numbers, codes, *_ = columns
+        attempts = self.attempts
         if slot.unread:
-            read = slot.unread.intersection([attempts[row[0]].row[5] for row in rows if row[0] in attempts])
+            read = slot.unread.intersection([attempts[n].function for n in numbers if n in attempts])
             slot.functions |= read
             slot.unread -= read
-        if self._stops:
-            rows = list(map(self._judged, rows))
+        if any(codes) or self._stops or not self._holds_all(slot, numbers):
+            self._on_each_outcome(slot, zip(*columns, strict=True))
+        else:
+            self._on_all_ok(slot, columns)
+        if self._stops or self._noted or self._alone or self._unseen_s:
+            self._stops = {n: stop for n, stop in self._stops.items() if n in attempts}
+            self._unseen_s = {n: late for n, late in self._unseen_s.items() if n in attempts}
+            self._noted.intersection_update(attempts)
+            self._alone.intersection_update(attempts)
+        if not slot.held:
+            slot.expected_us = 0
+            slot.has_large = False
+            slot.idle_since = now
+
+    def _holds_all(self, slot: Slot, numbers: Sequence[int]) -> bool:
+        """Whether these are attempts that the slot has, each named once."""
+        unique = set(numbers)
+        return len(unique) == len(numbers) and unique <= slot.held.keys() and unique <= self.attempts.keys()
+
+    def _on_all_ok(self, slot: Slot, columns: m.OutcomeColumns) -> None:
+        """Attempts that the slot has and that have returned. 0.4 µs each, where one by one takes 0.8."""
+        numbers, held, pop = columns[0], slot.held, self.attempts.pop
+        for number in numbers:
+            del held[number]
+        slot.expected_us -= sum([pop(number).estimate_us or AHEAD_US for number in numbers])
+        self._unsent.extend(columns)
+        self._in_outbox.update(numbers)
+
+    def _on_each_outcome(self, slot: Slot, rows: Iterable[m.OutcomeRow]) -> None:
         unbegun = []
-        for row in rows:
+        for row in map(self._judged, rows) if self._stops else rows:
             attempt = row[0]
-            if held.pop(attempt, None) is None:
+            if slot.held.pop(attempt, None) is None:
                 continue
             if row[1] == oc.NOT_STARTED:
                 unbegun.append(attempt)
                 continue
-            known = attempts.pop(attempt, None)
+            known = self.attempts.pop(attempt, None)
             if known is not None:
                 slot.expected_us -= known.estimate_us or AHEAD_US
-                self._outcome_rows.append(row)
+                self._unsent.add(*row)
                 self._in_outbox.add(attempt)
         if unbegun:
             self._take_back(slot, unbegun)
-        if self._stops or self._noted or self._alone:
-            self._stops = {n: stop for n, stop in self._stops.items() if n in attempts}
-            self._noted.intersection_update(attempts)
-            self._alone.intersection_update(attempts)
-        if not held:
-            slot.expected_us = 0
-            slot.has_large = False
-            slot.idle_since = now
 
     def _take_back(self, slot: Slot, unbegun: Iterable[int]) -> None:
         """Attempts that a slot has not begun go elsewhere."""
@@ -539,11 +560,11 @@ class Core:
         """Attempts that their slot did not end go to another one, if anybody still wants them."""
         heads = list[int]()
         for number in numbers:
-            row = self.attempts[number].row
-            is_unwanted = row[1] in self._cancelled or row[1] not in self._run_ids or number in self._stops
+            held = self.attempts[number]
+            is_unwanted = held.run in self._cancelled or held.run not in self._run_ids or number in self._stops
             if is_unwanted or self.is_leaving:
                 self._hand_back(number)
-            elif None in row[8]:
+            elif held.follows(number):
                 self._chain(heads[-1] if heads else 0, number)
             else:
                 heads.append(number)
@@ -562,7 +583,7 @@ class Core:
             code, payload = oc.KILLED, b""
         else:
             code, payload = oc.OVER_MEMORY if crash.limit_bytes else oc.CRASHED, crash.pack()
-        self._outcome_rows.append((number, code, start_us, run_us, payload, 0, crash.peak_bytes))
+        self._unsent.add(number, code, start_us, run_us, payload, 0, crash.peak_bytes)
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -606,10 +627,10 @@ class Core:
         """Whether it is time to tell that an attempt executes: once, and not before the outcome that it was given."""
         if number in self._noted:
             return False
-        if None not in self.attempts[number].row[8]:
+        if not self.attempts[number].follows(number):
             return True
         # Also an outcome that waits for company leaves after the notes.
-        return number == next(iter(slot.held)) and all(row[0] != number - 1 for row in self._outcome_rows)
+        return number == next(iter(slot.held)) and number - 1 not in self._unsent.numbers
 
     def _unload(self, slot: Slot, number: int) -> None:
         """An attempt lasts: outcomes that wait for it in its slot are told, and what waits behind it goes elsewhere."""
@@ -640,8 +661,8 @@ class Core:
         """Puts an attempt on the ladder once its timeout is over."""
         held = self.attempts[number]
         if late > LATE_S and started_at < self._wake_at:
-            held = self.attempts[number] = held._replace(unseen_s=held.unseen_s + late)
-        ends_at = started_at + held.timeout_s + held.unseen_s
+            self._unseen_s[number] = self._unseen_s.get(number, 0.0) + late
+        ends_at = started_at + held.timeout_s + self._unseen_s.get(number, 0.0)
         if now < ends_at:
             self._next_look = min(self._next_look, ends_at)
         elif number not in self._stops:
@@ -680,7 +701,7 @@ class Core:
     @property
     def is_drained(self) -> bool:
         """Whether a draining worker holds nothing any more."""
-        return self.is_leaving and not self.attempts and not self._outbox and not self._outcome_rows
+        return self.is_leaving and not self.attempts and not self._outbox and not self._unsent
 
     def on_time(self, now: float) -> None:
         """Heartbeats, repetitions, slots that have idled long."""
@@ -699,7 +720,7 @@ class Core:
             return
         self._next_heartbeat = now + m.HEARTBEAT_S
         if self._outbox and now >= self._repeat_at:
-            self._mail.extend(m.Outcomes(number, rows) for number, rows in self._outbox.items())
+            self._mail.extend(m.Outcomes(number, columns) for number, columns in self._outbox.items())
             self._repeat_at = self._repeat_time(now)
         if self._blocked:
             self._ask_cancels()
@@ -725,7 +746,7 @@ class Core:
         wake_at = self._next_heartbeat
         if self.attempts:
             wake_at = min(wake_at, max(now, self._next_look))
-        if self._outcome_rows:
+        if self._unsent:
             wake_at = min(wake_at, self._outcomes_since + COMPANY_S)
         self._wake_at = wake_at
         box = Outbox(
@@ -749,33 +770,34 @@ class Core:
 
     def _clear(self) -> list[str]:
         """The cancelled runs of which nothing runs here any more."""
-        done = self._uncleared.difference([held.row[1] for held in self.attempts.values()])
+        done = self._uncleared.difference([held.run for held in self.attempts.values()])
         self._uncleared -= done
         return [self._run_ids[run] for run in done if run in self._run_ids]
 
     def _tell_outcomes(self, now: float) -> None:
         """Sends outcomes on, unless they may wait: slots have more queued than this, and nobody waited long."""
-        rows = self._outcome_rows
-        if not rows:
+        if not self._unsent:
             self._outcomes_since = now
             return
         queued = sum(map(len, self._queues))
-        if 2 * len(rows) <= queued and now - self._outcomes_since < COMPANY_S and self.number:
+        if 2 * len(self._unsent) <= queued and now - self._outcomes_since < COMPANY_S and self.number:
             return
-        self._outcome_rows, self._outcomes_since = [], now
+        columns, self._outcomes_since = self._unsent.take(), now
         if not self.number:
             return
         was_empty = not self._outbox
-        for part in parts(rows, [len(row[4]) for row in rows]):
+        places = range(len(columns[0]))
+        for part in parts(places, list(map(len, columns[4]))):
+            told = columns if len(part) == len(places) else _cut(columns, part[0], part[-1] + 1)
             self._outbox_number += 1
-            self._outbox[self._outbox_number] = tuple(part)
-            self._mail.append(m.Outcomes(self._outbox_number, tuple(part)))
+            self._outbox[self._outbox_number] = told
+            self._mail.append(m.Outcomes(self._outbox_number, told))
         if was_empty:
             self._repeat_at = self._repeat_time(now)
 
     def _repeat_time(self, now: float) -> float:
         """When the outbox is sent again if nothing of it is acknowledged."""
-        size = sum(len(row[4]) for rows in self._outbox.values() for row in rows)
+        size = sum(sum(map(len, columns[4])) for columns in self._outbox.values())
         return now + REPEAT_HEARTBEATS * m.HEARTBEAT_S + size // m.BYTES_PER_S
 
     def _dispatch(self, lane: int, now: float) -> None:
@@ -794,7 +816,7 @@ class Core:
         for left, slot in zip(range(len(ready), 0, -1), ready, strict=True):
             if not queue:
                 return
-            if not slot.held or self.attempts[queue[0]].row[6]:
+            if not slot.held or is_short(self.attempts[queue[0]]):
                 self._fill(slot, queue, math.ceil(len(queue) / left), now)
         if lane == LANE_IO:
             self._start_io_slots(queue, slots, now)
@@ -822,7 +844,7 @@ class Core:
             and not slot.is_killed
             and not slot.has_large
             and known.size < MESSAGE_BYTES
-            and known.row[5] in slot.functions
+            and known.function in slot.functions
         )
 
     def _recall(self, now: float) -> None:
@@ -839,43 +861,75 @@ class Core:
 
     def _holds_several(self, slot: Slot) -> bool:
         """Whether a slot has more than one attempt, or chain of them, that could be anywhere."""
-        heads = [number for number in slot.held if number in self.attempts and None not in self.attempts[number].row[8]]
+        attempts = self.attempts
+        heads = [number for number in slot.held if number in attempts and not attempts[number].follows(number)]
         return len(heads) > 1
 
     def on_recalled(self, number: int, messages: Iterable[Any], now: float) -> None:
-        """What a slot had not read yet, `(functions, forget, rows)`, was taken back."""
+        """What a slot had not read yet, `(functions, forget, blocks)`, was taken back."""
         slot = self.slots[number]
-        for _, forget, rows in messages:
+        for _, forget, blocks in messages:
             slot.to_forget.extend(forget)
-            self._take_back(slot, [row[0] for row in rows if slot.held.pop(row[0], None) is not None])
+            unread = [attempt for first, *_, calls, _ in blocks for attempt in range(first, first + len(calls))]
+            self._take_back(slot, [attempt for attempt in unread if slot.held.pop(attempt, None) is not None])
 
     def _fill(self, slot: Slot, queue: deque[int], share: int, now: float, message_us: int = MESSAGE_US) -> None:
         """One message: a step of unknown or long duration alone, or short ones up to `message_us` of expected work."""
-        attempts, held = self.attempts, slot.held
-        rows: list[Any] = []
-        expected, size, most = 0, 0, min(share, MESSAGE_STEPS)
-        while queue and len(rows) < most and size < MESSAGE_BYTES:
-            known = attempts[queue[0]]
-            is_short = known.row[6] or (message_us > MESSAGE_US and 0 < known.estimate_us < AHEAD_US)
-            if rows and (not is_short or expected + known.estimate_us > message_us):
+        blocks: list[SlotBlock] = []
+        expected, size, left = 0, 0, min(share, MESSAGE_STEPS)
+        while queue and left > 0 and size < MESSAGE_BYTES:
+            known = self.attempts[queue[0]]
+            goes_along = is_short(known) or int(message_us > MESSAGE_US and 0 < known.estimate_us < AHEAD_US)
+            if blocks and (not goes_along or expected + known.estimate_us > message_us):
                 break
-            head = queue.popleft()
-            for number in (head, *self._chains.pop(head)) if head in self._chains else (head,):
-                known = attempts[number]
-                held[number] = now
-                rows.append(known.row if known.row[6] or not is_short else (*known.row[:6], 1, *known.row[7:]))
-                expected += known.estimate_us or AHEAD_US
-                size += known.size
-            if not is_short:
+            if queue[0] in self._chains:
+                head = queue.popleft()
+                numbers = [head, *self._chains.pop(head)]
+            else:
+                most = min(left, 1 + (MESSAGE_BYTES - size - 1) // known.size) if goes_along else 1
+                if goes_along:
+                    most = min(most, max(1, (message_us - expected) // known.estimate_us))
+                numbers = self._take_alike(queue, known, most)
+            left -= len(numbers)
+            slot.held.update(dict.fromkeys(numbers, now))
+            for block, like in self._blocks(numbers, goes_along):
+                blocks.append(block)
+                expected += (like.estimate_us or AHEAD_US) * len(block[6])
+                size += like.size * len(block[6])
+            if not goes_along:
                 break
         slot.expected_us += expected
         slot.is_recalled = False
         slot.has_large = slot.has_large or size >= MESSAGE_BYTES
-        self._send_rows(slot, rows)
+        self._send_blocks(slot, blocks)
 
-    def _send_rows(self, slot: Slot, rows: list[Any]) -> None:
+    def _take_alike(self, queue: deque[int], known: Held, most: int) -> list[int]:
+        """Takes up to so many attempts from a queue, of which the first is like `known`, as long as they follow it."""
+        first = queue[0]
+        most = min(most, known.first + len(known.calls) - first)
+        numbers = list(islice(queue, most))
+        wanted = range(first, first + len(numbers))
+        if self._chains or numbers != list(wanted):
+            pairs = zip(numbers, wanted, strict=True)
+            alike = takewhile(lambda pair: pair[0] == pair[1] and pair[0] not in self._chains, pairs)
+            numbers = [number for number, _ in alike]
+        for _ in numbers:
+            queue.popleft()
+        return numbers
+
+    def _blocks(self, numbers: Sequence[int], goes_along: int) -> Iterator[tuple[SlotBlock, Held]]:
+        """Attempts with consecutive numbers as a slot is sent them, each block with what they are like."""
+        place = 0
+        while place < len(numbers):
+            first = numbers[place]
+            held = self.attempts[first]
+            count = min(len(numbers) - place, held.first + len(held.calls) - first)
+            yield held.block(first, count, goes_along or is_short(held)), held
+            place += count
+
+    def _send_blocks(self, slot: Slot, blocks: list[SlotBlock]) -> None:
         # One that was sent is sent again until the slot has answered: its message may be taken back unread.
-        unknown = {row[5] for row in rows} - slot.functions
+        unknown = {block[4] for block in blocks} - slot.functions
         functions = [(function, self._functions[function]) for function in unknown]
         slot.has_large = slot.has_large or sum(len(pickled) for _, pickled in functions) >= MESSAGE_BYTES // 2
         if slot.lane == LANE_ASYNC:
@@ -883,24 +937,25 @@ class Core:
         else:
             slot.unread |= unknown
         forget, slot.to_forget = slot.to_forget, []
-        self._to_slots.append((slot.number, [functions, forget, rows]))
+        self._to_slots.append((slot.number, [functions, forget, blocks]))
 
     def _dispatch_async(self, queue: deque[int], slots: list[Slot], now: float) -> None:
         if not slots:
             self._start_slot(LANE_ASYNC, now)
         elif slots[0].is_ready and not slots[0].is_killed and not (self._alone and slots[0].held):
             slot = slots[0]
-            rows: list[Any] = []
-            while queue and not (rows and self._alone):
+            blocks: list[SlotBlock] = []
+            while queue and not (blocks and self._alone):
                 number = queue.popleft()
                 slot.held[number] = now
-                rows.append(self.attempts[number].row)
-            self._send_rows(slot, rows)
+                held = self.attempts[number]
+                blocks.append(held.block(number, 1, is_short(held)))
+            self._send_blocks(slot, blocks)
 
     def _start_io_slots(self, queue: deque[int], slots: list[Slot], now: float) -> None:
         """More IO slots for what waits, unless those that run will be through with it within a message's time."""
         starting = sum(not slot.is_ready for slot in slots)
-        wanted = sum(1 for number in queue if not self.attempts[number].row[6]) or (0 if slots else 1)
+        wanted = sum(1 for number in queue if not is_short(self.attempts[number])) or (0 if slots else 1)
         expected = sum(self.attempts[number].estimate_us for number in queue)
         wanted = max(wanted, expected // (5 * MESSAGE_US))
         most = self.limits[LANE_IO] - len(slots)
@@ -982,6 +1037,17 @@ class Core:
         slot.pledged = 0
         slot.held[number] = now
         slot.expected_us += held.estimate_us or AHEAD_US
-        self._send_rows(slot, [held.row])
+        self._send_blocks(slot, [held.block(number, 1, 0)])
         if held.need is not None and held.need.memory:
             self._next_look = min(self._next_look, now + pause_s(held.need.memory))
+
+
+def is_short(held: Held) -> int:
+    """1 if outcomes of such attempts may wait for their neighbours', else 0."""
+    return 1 if 0 < held.estimate_us <= MESSAGE_US else 0
+
+
+def _cut(columns: m.OutcomeColumns, start: int, end: int) -> m.OutcomeColumns:
+    attempts, codes, starts_us, runs_us, payloads, cpus_us, peaks_bytes = columns
+    part = slice(start, end)
+    return attempts[part], codes[part], starts_us[part], runs_us[part], payloads[part], cpus_us[part], peaks_bytes[part]

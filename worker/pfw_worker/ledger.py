@@ -2,34 +2,91 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from pfw.messages import Inputs, OutcomeColumns
 from pfw_worker.memory import Excess
 from pfw_worker.outfit import Need, Outfit
 
 
 class Held(NamedTuple):
-    """An attempt in this worker's hands."""
+    """Attempts in this worker's hands that are alike and were assigned together: numbered from `first`."""
 
-    #: [attempt, run, run id, step, try, function, known short, call, inputs]: what a slot is sent.
-    row: tuple[int, int, str, int, int, int, int, bytes, tuple[bytes | None, ...]]
+    first: int
+    run: int
+    run_id: str
+    #: Which attempt of its step each is, from 1.
+    attempt: int
+    function: int
     lane: int
     estimate_us: int
     grace_s: float
+    #: How long each may run; 0: as long as it takes.
+    timeout_s: float
+    #: They must not be begun twice: where nobody knows whether one was begun, it was.
+    is_once: bool
+    #: What each wants of its slot; None: any slot of its lane will do.
+    need: Need | None
+    calls: tuple[bytes, ...]
+    #: For each its inputs; () if none has any.
+    inputs: tuple[Inputs, ...]
+    #: Call and inputs of the largest.
     size: int
-    #: How long it may run; 0: as long as it takes.
-    timeout_s: float = 0.0
-    #: For how long this worker could not look while it ran: that does not count.
-    unseen_s: float = 0.0
-    #: It must not be begun twice: where nobody knows whether it was begun, it was.
-    is_once: bool = False
-    #: What it wants of its slot; None: any slot of its lane will do.
-    need: Need | None = None
+
+    def follows(self, number: int) -> bool:
+        """Whether the attempt of this number gets the output of the one before."""
+        return bool(self.inputs) and None in self.inputs[number - self.first]
+
+    def block(self, number: int, count: int, is_short: int) -> SlotBlock:
+        """So many of the attempts, from this number on, as a slot is sent them."""
+        start = number - self.first
+        end = start + count
+        inputs = self.inputs[start:end]
+        return number, self.run, self.run_id, self.attempt, self.function, is_short, self.calls[start:end], inputs
 
 
-#: Builds a Held from one tuple; `Held(...)` takes 0.2 µs more, once a step.
-new_held = partial(tuple.__new__, Held)
+#: As `pfw_worker.slot` is sent attempts: (first, run, run id, try, function, known short, calls, inputs).
+SlotBlock = tuple[int, int, str, int, int, int, tuple[bytes, ...], tuple[Inputs, ...]]
+
+
+class Unsent:
+    """Outcomes of which nobody was told yet, in columns as they travel."""
+
+    __slots__ = ("_codes", "_columns", "numbers")
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        #: The attempts.
+        self.numbers: list[int] = []
+        self._codes = bytearray()
+        self._columns: tuple[list[Any], ...] = tuple([] for _ in range(5))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def add(self, number: int, code: int, *cells: int | bytes) -> None:
+        """One outcome: start_us, run_us, payload, cpu_us, peak_bytes."""
+        self.numbers.append(number)
+        self._codes.append(code)
+        for column, cell in zip(self._columns, cells, strict=True):
+            column.append(cell)
+
+    def extend(self, columns: OutcomeColumns) -> None:
+        """Many. 0.1 µs each."""
+        numbers, codes, *others = columns
+        self.numbers.extend(numbers)
+        self._codes += codes
+        for column, more in zip(self._columns, others, strict=True):
+            column.extend(more)
+
+    def take(self) -> OutcomeColumns:
+        """All of them, which are no longer here then."""
+        starts_us, runs_us, payloads, cpus_us, peaks_bytes = map(tuple, self._columns)
+        columns = tuple(self.numbers), bytes(self._codes), starts_us, runs_us, payloads, cpus_us, peaks_bytes
+        self._clear()
+        return columns
 
 
 class Slot:

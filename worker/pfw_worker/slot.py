@@ -30,16 +30,15 @@ from pfw_worker.streams import Streams
 _COLLECT_BYTES: Final = 64 * 1024
 
 
-#: A step as it comes in a RUN message, `(attempt, run, run_id, step, n, fn, known_short, call, inputs)`:
-#: the attempt's number, unique per coordinator; the run's number and its public name; the step's index in its run,
-#: which slots pass by; which try of the step this is, from 1; the number of its function, sent in this message or an
-#: earlier one; 1 if it is expected to take well under a millisecond; the pickled call and the pickled inputs, None for
-#: what the step before it in the message returns.
-Assignment = tuple[int, int, str, int, int, int, int, bytes, tuple[bytes | None, ...]]
-_KNOWN_SHORT: Final = 6
+#: Steps as they come in a RUN message, `(first, run, run_id, n, fn, known_short, calls, inputs)`: attempts with
+#: consecutive numbers from `first` on, unique per coordinator, one for each of the calls, which are pickled. They have
+#: in common: the run's number and its public name; which try of its step each is, from 1; the number of their function,
+#: sent in this message or an earlier one; 1 if they are expected to take well under a millisecond. The inputs are ()
+#: if no step has any, else those of each step, pickled; None is what the step before it in the message returns.
+Block = tuple[int, int, str, int, int, int, tuple[bytes, ...], tuple[tuple[bytes | None, ...], ...]]
 
 #: `(attempt, code, start_us, run_us, payload)`: the code is one of `pfw.outcome`, the start one of the monotonic clock.
-#: It leaves with what the attempt cost, `(cpu_us, peak_bytes)`, at its end.
+#: It leaves with what the attempt cost, cpu_us and peak_bytes, in columns (see `messages.Outcomes`).
 SlotOutcome = tuple[int, int, int, int, bytes]
 
 
@@ -128,6 +127,7 @@ class Slot:
         "_cancelled",
         "_channel",
         "_collected_bytes",
+        "_end",
         "_entry",
         "_folder",
         "_functions",
@@ -155,8 +155,10 @@ class Slot:
         self._surroundings = Surroundings()
         self._streams = Streams()
         self._outcomes: list[SlotOutcome] = []
-        #: Steps of the message that have not begun.
-        self._rest = deque[Assignment]()
+        #: Blocks of the message of which no step has begun.
+        self._rest = deque[Block]()
+        #: What follows the last attempt to be begun of the block before them; 0 once the others were given back.
+        self._end = 0
         #: (attempt, where the output then ended) of steps that have printed, sent before their outcomes.
         self._notes: list[tuple[int, int]] = []
         self._collected_bytes = 0
@@ -174,34 +176,45 @@ class Slot:
             self.on_message(message)
 
     def on_message(self, message: tuple[Any, ...]) -> None:
-        """Execute the steps of a RUN message, `(functions, forget, steps)`, and send their outcomes."""
-        functions, forget, steps = message
+        """Execute the steps of a RUN message, `(functions, forget, blocks)`, and send their outcomes."""
+        functions, forget, blocks = message
         self._streams.restore()
         self._meter.begin()
         self._functions.update(functions, forget)
         output = None
-        self._rest.extend(steps)
+        self._rest.extend(blocks)
         while self._rest:
-            step = self._rest.popleft()
-            if self._outcomes and (not step[_KNOWN_SHORT] or self._collected_bytes >= _COLLECT_BYTES):
-                self._send_outcomes()
-            output = self._execute(step, output)
-        self._send_outcomes()
+            output = self._execute_block(self._rest.popleft(), output)
+        if self._outcomes:
+            self._send_outcomes()
 
-    def _execute(self, step: Assignment, before: bytes | None) -> bytes | None:
+    def _execute_block(self, block: Block, output: bytes | None) -> bytes | None:
+        """Execute steps; `output` is what the one before them returned. Returns that of the last, None for none."""
+        first, run, run_id, n, fn, known_short, calls, inputs = block
+        self._end = first + len(calls)
+        for index, call in enumerate(calls):
+            if first + index >= self._end:
+                break
+            if self._outcomes and (not known_short or self._collected_bytes >= _COLLECT_BYTES):
+                self._send_outcomes()
+            self._entry = entry = Entry(run_id, n)
+            entry.sink = self._sink
+            output = self._execute(first + index, run, fn, call, inputs[index] if inputs else (), output)
+        return output
+
+    def _execute(
+        self, attempt: int, run: int, fn: int, call: bytes, inputs: tuple[bytes | None, ...], before: bytes | None
+    ) -> bytes | None:
         """Execute a step; `before` is what the one before it returned. Returns its own output, None without success."""
         # All that a no-op step costs here, its share of the message included, was measured at 3.8 µs (batches of 64).
-        attempt, run, run_id, _, n, fn, _, call, inputs = step
-        page = self._page
-        self._entry = entry = Entry(run_id, n)
-        entry.sink = self._sink
+        page, entry = self._page, self._entry
         start_us = time.monotonic_ns() // 1000
         page.begin(attempt, start_us)  # before the cancelled runs are read, so that a cancel sees one or the other
         if page.words[GENERATION] != self._generation:
             self._read_cancelled()
-        if run_id != self._run_id:
-            self._run_id = run_id
-            self._surroundings.use_temporary(self._folder / run_id)
+        if entry.run_id != self._run_id:
+            self._run_id = entry.run_id
+            self._surroundings.use_temporary(self._folder / entry.run_id)
         given = _fill_in(inputs, before) if inputs else ()
         if given is None or run in self._cancelled:
             code, payload = outcome.NOT_STARTED, b""
@@ -226,15 +239,21 @@ class Slot:
         self._collected_bytes += len(payload)
         return payload if code == outcome.OK else None
 
-    def _send_outcomes(self, running_us: int = 0, given_back: Sequence[tuple[Any, ...]] = ()) -> None:
-        """Send what has ended; `running_us` is not 0 while another step executes, and for how long it has."""
+    def _send_outcomes(self, running_us: int = 0, given_back: Sequence[int] = ()) -> None:
+        """Send what has ended, and which attempts were not begun and will not be.
+
+        `running_us` is not 0 while another step executes, and for how long it has.
+        """
         # Until this has succeeded the last step is to blame: it may have closed the socket, or returned too much.
         if self._notes:
             self._channel.send(self._notes)
             self._notes = []
-        shares = self._meter.end([run_us for _, _, _, run_us, _ in self._outcomes], running_us)
-        ended = [(*row, *share) for row, share in zip(self._outcomes, shares, strict=True)]
-        self._channel.send([*ended, *given_back])
+        unbegun = [(attempt, outcome.NOT_STARTED, 0, 0, b"") for attempt in given_back]
+        attempts, codes, starts_us, runs_us, payloads = zip(*self._outcomes, *unbegun, strict=True)
+        cpus_us, peaks_bytes = self._meter.end(runs_us[: len(self._outcomes)], running_us)
+        rest = [0] * len(unbegun)
+        columns = attempts, bytes(codes), starts_us, runs_us, payloads, cpus_us + rest, peaks_bytes + rest
+        self._channel.send(columns)
         self._outcomes = []
         self._collected_bytes = 0
         if not running_us:
@@ -242,16 +261,20 @@ class Slot:
 
     def _unload(self) -> None:
         """Send what has ended before the executing step and give back what has not begun: others wait for both."""
-        given_back = [(attempt, outcome.NOT_STARTED, 0, 0, b"", 0, 0) for attempt, *_ in self._rest]
+        executing, start_us = self._page.executing()
+        given_back = list(range(executing + 1, self._end))
+        for first, *_, calls, _ in self._rest:
+            given_back += range(first, first + len(calls))
         if given_back or self._outcomes:
             loads = self._functions.loads
             loads.leave_out(self._meter)
-            running_us = max(1, time.monotonic_ns() // 1000 - self._page.executing()[1] - loads.ns // 1000)
+            running_us = max(1, time.monotonic_ns() // 1000 - start_us - loads.ns // 1000)
             # An interrupt in here would lose what is given back. Where this fails nothing is: the supervisor is gone,
             # which the loop will find out, or the step has used up the stack, and its slot goes on as if never asked.
             with contextlib.suppress(OSError, RecursionError), execution.uninterrupted():
                 self._send_outcomes(running_us, given_back)
                 self._rest.clear()
+                self._end = 0
 
     def _read_cancelled(self) -> None:
         self._generation = self._page.words[GENERATION]
