@@ -262,7 +262,7 @@ class RunLife:
         self.failed_on: dict[int, int] = {}
         #: When the run ends whether it is complete or not (None for never), and when it was decided that it ends.
         self.deadline, self._stopped_at = None, 0.0
-        self._seed, self._kept, self._timeout_s, self._is_timed_out = seed, set(keep), timeout_s, False
+        self._seed, self._timeout_s, self._is_timed_out = seed, timeout_s, False
         self._discards, self._has_tolerant, self._is_passing_on = set(), False, False
         #: {failed step: packed failure}
         self._reasons: dict[int, bytes] = {}
@@ -300,21 +300,26 @@ class RunLife:
         first = len(self.states)
         self._append(fragment)
         count = len(fragment.ids)
+        is_linked = any(fragment.inputs) or any(fragment.after)
         self.has_inputs = self.has_inputs or any(fragment.inputs)
         self.unfinished += count
         if within is not None:
             self._ranks[first:] = [self._ranks[within] % (1 << _PRIORITY_SHIFT)] * count
-        if self.mode == "parallel" and not self.is_open and (any(fragment.inputs) or any(fragment.after)):
+        if self.mode == "parallel" and not self.is_open and is_linked:
             self._rank(first)
         elif self.mode == "waves":
             self._measure_depths(first, within)
         self._read_specs(first, 0 if within is None else self._ranks[within] >> _PRIORITY_SHIFT)
+        steps = range(first, first + count)
         inputs, after, missing = self.graph.inputs, self.graph.after, self._missing
-        blocked = [step for step in range(first, first + count) if (inputs[step] or after[step]) and self._link(step)]
+        blocked = [step for step in steps if (inputs[step] or after[step]) and self._link(step)] if is_linked else []
         for step in skipped:
             self._skip(first + step, within or 0, now, REASON_BRANCH)
         states = self.states
-        self._start_roots([s for s in range(first, first + count) if not missing[s] and states[s] == WAITING], now)
+        if is_linked or skipped:
+            self._start_roots([s for s in steps if not missing[s] and states[s] == WAITING], now)
+        else:
+            self._start_roots(steps, now)
         for step in blocked:
             if self.states[step] == WAITING:
                 self._skip(step, self._failed_dependency(step), now)
@@ -450,23 +455,26 @@ class RunLife:
             elif self.states[step] == READY:
                 self._queue_of_spec[self.graph.spec_of[step]].push(step, self._ranks[step])
 
-    def _start_roots(self, roots: list[int], now: float) -> None:
-        """As `_make_ready`, for steps without dependencies: 0.2 µs a step instead of 0.7, before the first one runs."""
-        if self.mode == "sequential" or self._depths:
+    def _start_roots(self, roots: Sequence[int], now: float) -> None:
+        """As `_make_ready`, for steps without dependencies: all at once where they are alike, 0.05 µs a step not 0.7."""
+        if self.mode == "sequential" or self._depths or not roots:
             for step in roots:
                 self._make_ready(step, now)
             return
-        states, queued_at, ranks, spec_of = self.states, self.queued_at, self._ranks, self.graph.spec_of
-        queues = self._queue_of_spec
+        queues, ranks, spec_of = self._queue_of_spec, self._ranks, self.graph.spec_of
+        first, last = roots[0], roots[-1]
+        if last - first + 1 == len(roots):
+            self.states[first : last + 1] = bytes([READY]) * len(roots)
+            self.queued_at[first : last + 1] = [now] * len(roots)
+            kinds = set(zip(spec_of[first : last + 1], ranks[first : last + 1], strict=True))
+            if len(kinds) == 1:
+                queues[spec_of[first]].extend(roots, ranks[first])
+                return
         alike: dict[tuple[ReadyQueue, int], list[int]] = {}
         for step in roots:
-            states[step] = READY
-            queued_at[step] = now
-            key = queues[spec_of[step]], ranks[step]
-            if key in alike:
-                alike[key].append(step)
-            else:
-                alike[key] = [step]
+            self.states[step] = READY
+            self.queued_at[step] = now
+            alike.setdefault((queues[spec_of[step]], ranks[step]), []).append(step)
         for (queue, rank), steps in alike.items():
             queue.extend(steps, rank)
 

@@ -189,7 +189,7 @@ def _is_ints(value: Any) -> bool:
 
 
 def _are_strings(column: Sequence[Any]) -> bool:
-    return all(map(_is_str, column))
+    return not column or (set(map(type, column)) == {str} and max(map(len, column)) <= STR_LIMIT)
 
 
 def _rows(*types: type) -> Check:
@@ -235,7 +235,7 @@ _COLUMN_CHECKS: dict[type, Callable[[Sequence[Any]], bool]] = {
     int: are_in_range,
     # A sum is finite only if every part of it is (and times do not add up to 1e308): half of the time of asking each.
     float: lambda column: isfinite(sum(column)),
-    str: lambda column: all(map(_is_str, column)),
+    str: _are_strings,
 }
 
 _are_amounts = _rows(str, int)
