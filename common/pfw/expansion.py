@@ -106,15 +106,15 @@ def append(graph: Graph, fragment: Graph) -> None:
     graph.ids.extend(fragment.ids)
     graph.functions.extend(fragment.functions)
     graph.function_of.extend([f + functions for f in fragment.function_of] if functions else fragment.function_of)
-    if graph.specs:
+    if not graph.specs or fragment.specs == graph.specs:
+        graph.specs[:] = fragment.specs
+        graph.spec_of.extend(fragment.spec_of)
+    else:
         known = {spec: number for number, spec in enumerate(graph.specs)}
         graph.specs.extend([spec for spec in dict.fromkeys(fragment.specs) if spec not in known])
         known = {spec: number for number, spec in enumerate(graph.specs)}
         numbers = [known[spec] for spec in fragment.specs]
         graph.spec_of.extend([numbers[spec] for spec in fragment.spec_of])
-    else:
-        graph.specs.extend(fragment.specs)
-        graph.spec_of.extend(fragment.spec_of)
     graph.calls.extend(fragment.calls)
     graph.inputs.extend(fragment.inputs)
     graph.after.extend(fragment.after)

@@ -25,6 +25,7 @@ from pfw.facts import (
     pack_progress,
 )
 from pfw.graph import LANE_ASYNC, LANE_IO
+from pfw_coordinator.core import ACKNOWLEDGE_S
 
 
 @pytest.fixture
@@ -155,9 +156,9 @@ def test_an_outcome_counts_once(rig: CoordinatorRig) -> None:
     rig.turn()
     rig.outcome("a", 1)
     rig.outcome("a", 1, code=oc.ERROR, number=2)
-    assert rig.turn()["a"] == [m.Reply(2, 0, ())]
+    assert "a" not in rig.turn(), "an acknowledgement may wait"
     rig.outcome("a", 1, number=2)
-    assert rig.turn() == {"a": [m.Reply(2, 0, ())]}
+    assert rig.turn(at=rig.wake_at)["a"] == [m.Reply(2, 0, ())]
     assert list(run.life.states) == [SUCCEEDED, ASSIGNED]
 
 
@@ -168,7 +169,8 @@ def test_an_outcome_of_one_who_does_not_hold_the_attempt_is_dropped(rig: Coordin
     rig.turn()
     rig.outcome("b", 1)
     rig.outcome("b", 99)
-    assert rig.turn() == {"b": [m.Reply(2, 0, ())]}
+    assert rig.turn() == {}
+    assert rig.turn(at=rig.now + ACKNOWLEDGE_S) == {"b": [m.Reply(2, 0, ())]}
     assert list(run.life.states) == [ASSIGNED]
 
 
@@ -180,7 +182,17 @@ def test_outcomes_are_acknowledged_up_to_the_first_gap(rig: CoordinatorRig) -> N
     assert of_kind(rig.turn()["a"], Assigned)[0].acked == 0
     rig.outcome("a", 2, number=1)
     rig.outcome("a", 1, number=2)
-    assert rig.turn()["a"] == [m.Reply(2, 0, ())]
+    rig.turn()
+    assert rig.turn(at=rig.wake_at)["a"] == [m.Reply(2, 0, ())]
+
+
+def test_a_worker_that_leaves_hears_at_once_that_its_outcomes_are_here(rig: CoordinatorRig) -> None:
+    rig.join("a", cpu=2)
+    rig.submit(graph_of([(), ()]))
+    rig.turn()
+    rig.core.on_leaving(b"a", m.Leaving(0), rig.now)
+    rig.outcome("a", 1)
+    assert rig.turn()["a"] == [m.Reply(1, 0, ())]
 
 
 def test_a_backoff_that_ends_at_the_instant_of_the_one_before_is_noted_too(rig: CoordinatorRig) -> None:

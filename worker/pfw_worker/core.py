@@ -705,10 +705,11 @@ class Core:
 
     def on_time(self, now: float) -> None:
         """Heartbeats, repetitions, slots that have idled long."""
-        if now >= self._next_heartbeat or self._is_unsent:
-            self._beat(now)
-            for _ in range(self.limits[LANE_CPU] - len(self._plain_slots(LANE_CPU))):
-                self._start_slot(LANE_CPU, now)
+        if now < self._next_heartbeat and not self._is_unsent:
+            return
+        self._beat(now)
+        for _ in range(self.limits[LANE_CPU] - len(self._plain_slots(LANE_CPU))):
+            self._start_slot(LANE_CPU, now)
         for slot in list(self.slots.values()):
             is_spare = (slot.lane != LANE_CPU or slot.outfit is not None) and slot.is_ready and not slot.held
             if is_spare and now - slot.idle_since > IDLE_S and not (self._queues[slot.lane] or self._choosy):
@@ -849,6 +850,8 @@ class Core:
 
     def _recall(self, now: float) -> None:
         """A slot idles and nothing is queued: another slot's steps that it has not read yet are taken back."""
+        if all(len(slot.held) < 2 for slot in self.slots.values()):
+            return
         slots = [slot for slot in self._plain_slots(LANE_CPU) if slot.is_ready]
         if all(slot.held for slot in slots) or not self._room(LANE_CPU):
             return
