@@ -22,7 +22,7 @@ from pfw.facts import (
     FACT_TIMED_OUT,
     SUCCEEDED,
 )
-from pfw.graph import IF_ALL, Graph
+from pfw.graph import IF_ALL, Graph, Spec
 from pfw.inherited import Inherited, StepDefaults
 from pfw.link import Link
 from pfw.messages import FactRow
@@ -92,7 +92,8 @@ class Calls:
         self._inherited = codec.dump_inherited(Inherited({}, defaults))
         self._record = RunRecord("calls", "parallel", Graph([], [], [], [], [], [], [], []), None, is_open=True)
         self._futures: dict[int, Future] = {}
-        self._functions: weakref.WeakKeyDictionary[StepFunction, bytes] = weakref.WeakKeyDictionary()
+        #: {step: its pickled function, how it is run}
+        self._known: weakref.WeakKeyDictionary[StepFunction, tuple[bytes, Spec]] = weakref.WeakKeyDictionary()
         self._steps = _Steps(lambda step: step.settled(defaults))
         self._count = 0
         #: What calls have failed with, for those that needed their results.
@@ -170,9 +171,7 @@ class Calls:
 
     def _send(self, step: StepFunction, scans: Sequence[Scan[Future] | BaseException]) -> list[Future] | None:
         """Sends calls; None if the result of a future among the arguments has come meanwhile, to be sent as a value."""
-        pickled = self._functions.get(step)
-        if pickled is None:
-            pickled = self._functions[step] = codec.dump_function(step, self._inherited)
+        pickled, spec = self._known.get(step) or self._note(step)
         first = self._count
         self._count += len(scans)
         futures = [Future(self._link, self._record, f"{step.name}-{first + n}") for n in range(len(scans))]
@@ -180,8 +179,6 @@ class Calls:
         ids = [future.step_id for future, _ in good]
         calls = [codec.dump((future.step_id, scan.args, scan.kwargs)) for future, scan in good]
         zeros = [0] * len(good)
-        # A call whose argument has failed is not made, wherever that is found out.
-        spec = step.spec._replace(run_if=IF_ALL)
 
         def extend(session: Session, now: float) -> bool:
             inputs = [tuple([source.step for source in scan.sources]) for _, scan in good]
@@ -201,6 +198,12 @@ class Calls:
             if isinstance(scan, BaseException):
                 future.set_exception(_not_called(future, scan))
         return futures
+
+    def _note(self, step: StepFunction) -> tuple[bytes, Spec]:
+        # A call whose argument has failed is not made, wherever that is found out.
+        spec = step.spec._replace(run_if=IF_ALL)
+        self._known[step] = codec.dump_function(step, self._inherited), spec
+        return self._known[step]
 
     # -- results in ------------------------------------------------------------------------------------------------
 

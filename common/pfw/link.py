@@ -121,8 +121,6 @@ class Link:
             is_leader = False
             try:
                 with self._lock:
-                    if not predicate() and not self._closed.is_set():
-                        self._turn()
                     self._led_at = now = time.monotonic()
                     until = self._wake_at if deadline is None else min(self._wake_at, deadline)
                     is_over = self._closed.is_set() or (deadline is not None and now >= deadline)
@@ -202,12 +200,15 @@ class Link:
         """Receives all that is there and sends what comes of it. With the lock held."""
         now = time.monotonic()
         while True:
-            for parts in sockets.receive(self._socket):
+            frames = sockets.receive(self._socket)
+            for parts in frames:
                 self._deliver(parts[0], now)
             while self._posted:
                 self._posted.popleft()(self.session, now)
             self.session.on_time(now)
             box = self.session.drain(now)
+            if not box.messages and len(frames) < sockets.FRAMES_PER_TURN:
+                break
             if box.messages:
                 self._send(box.messages)
             # Sending may have taken the socket's wake-up for messages that came meanwhile.

@@ -970,7 +970,7 @@ class Core:
             has_chain = demand is None and has_chains(run, placed[0], expected_us)
             if has_chain and any(life.follower(step) is not None for step in steps):
                 bookings, followers = self._book_chains(attempts, number)
-            elif len({life.attempts[step] for step in steps}) > 1:
+            elif len(steps) > 1 and len({life.attempts[step] for step in steps}) > 1:
                 bookings = [(number + place, [attempt]) for place, attempt in enumerate(attempts)]
             else:
                 bookings = [(number, attempts)]

@@ -166,8 +166,10 @@ def _count_alike(life: RunLife, steps: Iterable[int], room_bytes: int) -> int:
 
 def has_chains(run: Run, step: int, expected_us: int) -> bool:
     """Whether steps as this one may have others sent along: short ones that run in a slot process."""
+    if expected_us >= CHAIN_US or not run.life.has_inputs:
+        return False
     spec = run.life.spec(step)
-    return expected_us < CHAIN_US and run.life.has_inputs and spec.may_go_ahead and spec.lane != LANE_ASYNC
+    return spec.may_go_ahead and spec.lane != LANE_ASYNC
 
 
 def plan_chain(run: Run, step: int, expected_us: int, estimates_us: Sequence[float]) -> list[tuple[int, int]]:

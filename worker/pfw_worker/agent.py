@@ -195,8 +195,10 @@ class Agent:
         return max(0.0, min(MAX_SLEEP_S, due - time.monotonic()))
 
     def _receive(self, ear: _Ear, now: float) -> None:
-        ear.is_touched = True
-        for parts in self._sockets.receive(ear.socket):
+        frames = self._sockets.receive(ear.socket)
+        # Fewer than it takes at once: it has asked, and there was nothing more.
+        ear.is_touched = len(frames) == self._sockets.FRAMES_PER_TURN
+        for parts in frames:
             try:
                 if len(parts) != 1:
                     raise ProtocolError(f"{len(parts)} parts")
