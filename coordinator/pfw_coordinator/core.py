@@ -71,9 +71,9 @@ from pfw_coordinator.report import report_runs, report_status, report_step, repo
 REWIND_S = 2.0
 SUSPECT_S = 3.0
 LOST_S = 10.0
-#: Outcomes are acknowledged with the next assignment or after so long. Waking a worker for that alone, just when the
-#: client is told of them, costs a call 0.1 ms.
-ACKNOWLEDGE_S = 0.050
+#: Outcomes are acknowledged with the next assignment or after so long, unless their worker keeps so much until then.
+#: Waking a worker for that alone, just when the client is told of them, costs a call 0.1 ms.
+ACKNOWLEDGE_S, ACKNOWLEDGE_BYTES = 0.250, 256 << 10
 #: Runs and futures that wait for their client end when it has been silent for so long.
 CLIENT_GONE_S = 30.0
 #: A turn that starts so much later than planned moves every deadline.
@@ -156,7 +156,7 @@ class Core:
         self._watch: list[tuple[bytes, int]] = []
         self._gone: list[bytes] = []
         self._touched: dict[Run, None] = {}
-        #: {worker: since when it waits to hear that its outcomes are here}
+        #: {worker: when it is to hear that its outcomes are here}
         self._to_acknowledge: dict[Worker, float] = {}
         self._feed = Feed(self._send, epoch_s)
         self._waiting: tuple[dict[Run, None], ...] = tuple({} for _ in LANES)
@@ -228,8 +228,10 @@ class Core:
             return
         if msg.number == worker.last_outcomes + 1:
             worker.last_outcomes = msg.number
-        self._to_acknowledge.setdefault(worker, now)
         numbers, codes, *others = msg.columns
+        is_large = sum(map(len, msg.columns[4])) > ACKNOWLEDGE_BYTES
+        due = now if is_large or worker.is_leaving else now + ACKNOWLEDGE_S
+        self._to_acknowledge[worker] = min(due, self._to_acknowledge.get(worker, due))
         if any(codes) or worker.ahead:
             for row in zip(*msg.columns, strict=True):
                 self._on_outcome(worker, row, now)
@@ -1078,12 +1080,12 @@ class Core:
 
     def _acknowledge(self, now: float) -> float:
         """Acknowledges outcomes where it is time to, or where a message goes anyway; returns when it is next."""
-        for worker, since in list(self._to_acknowledge.items()):
-            if now >= since + ACKNOWLEDGE_S or worker.is_leaving or worker.peer in self._mail:
+        for worker, due in list(self._to_acknowledge.items()):
+            if now >= due or worker.peer in self._mail:
                 del self._to_acknowledge[worker]
                 if worker.peer in self.workers:
                     self._send(worker.peer, m.Reply(worker.last_outcomes, self._numbers["cancel"], ()))
-        return min(self._to_acknowledge.values(), default=math.inf) + ACKNOWLEDGE_S
+        return min(self._to_acknowledge.values(), default=math.inf)
 
     def _send(self, peer: bytes, message: Message) -> None:
         mail = self._mail.get(peer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from helpers.columns import Assigned
+from helpers.columns import Assigned, columns_of
 from helpers.coordinator_rig import EPOCH_S, HOST, CoordinatorRig, assign, of_kind, row
 from helpers.samples import graph_of, spec
 from pfw import messages as m
@@ -25,7 +25,7 @@ from pfw.facts import (
     pack_progress,
 )
 from pfw.graph import LANE_ASYNC, LANE_IO
-from pfw_coordinator.core import ACKNOWLEDGE_S
+from pfw_coordinator.core import ACKNOWLEDGE_BYTES, ACKNOWLEDGE_S
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_an_outcome_counts_once(rig: CoordinatorRig) -> None:
     rig.outcome("a", 1, code=oc.ERROR, number=2)
     assert "a" not in rig.turn(), "an acknowledgement may wait"
     rig.outcome("a", 1, number=2)
-    assert rig.turn(at=rig.wake_at)["a"] == [m.Reply(2, 0, ())]
+    assert rig.turn(at=rig.now + ACKNOWLEDGE_S)["a"] == [m.Reply(2, 0, ())]
     assert list(run.life.states) == [SUCCEEDED, ASSIGNED]
 
 
@@ -183,7 +183,17 @@ def test_outcomes_are_acknowledged_up_to_the_first_gap(rig: CoordinatorRig) -> N
     rig.outcome("a", 2, number=1)
     rig.outcome("a", 1, number=2)
     rig.turn()
-    assert rig.turn(at=rig.wake_at)["a"] == [m.Reply(2, 0, ())]
+    assert rig.turn(at=rig.now + ACKNOWLEDGE_S)["a"] == [m.Reply(2, 0, ())]
+
+
+def test_large_outcomes_are_acknowledged_at_once(rig: CoordinatorRig) -> None:
+    """Their worker keeps them until then."""
+    rig.join("a", cpu=2)
+    rig.submit(graph_of([(), ()]))
+    rig.turn()
+    cells = rig.row(1)
+    rig.core.on_outcomes(b"a", m.Outcomes(1, columns_of([(*cells[:4], bytes(ACKNOWLEDGE_BYTES + 1), 0, 0)])), rig.now)
+    assert rig.turn()["a"] == [m.Reply(1, 0, ())]
 
 
 def test_a_worker_that_leaves_hears_at_once_that_its_outcomes_are_here(rig: CoordinatorRig) -> None:
