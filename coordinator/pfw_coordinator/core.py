@@ -73,7 +73,8 @@ SUSPECT_S = 3.0
 LOST_S = 10.0
 #: Outcomes are acknowledged with the next assignment or after so long, unless their worker keeps so much until then.
 #: Waking a worker for that alone, just when the client is told of them, costs a call 0.1 ms.
-ACKNOWLEDGE_S, ACKNOWLEDGE_BYTES = 0.250, 256 << 10
+ACKNOWLEDGE_S = 0.250
+ACKNOWLEDGE_BYTES = 256 << 10
 #: Runs and futures that wait for their client end when it has been silent for so long.
 CLIENT_GONE_S = 30.0
 #: A turn that starts so much later than planned moves every deadline.
