@@ -191,6 +191,20 @@ def leave(previous: Token[Entry | None]) -> None:
     _of_task.reset(previous)
 
 
+def succeed(entry: Entry) -> None:
+    """As `enter`, where steps follow one another on one thread and no other step runs: `end` is called after them."""
+    global _of_process
+    _of_process = entry
+    _of_task.set(entry)
+
+
+def end() -> None:
+    """No step runs on the calling thread any more, nor did one before the first `succeed`."""
+    global _of_process
+    _of_process = None
+    _of_task.set(None)
+
+
 def enter_task(entry: Entry) -> None:
     """Make this the running step of the calling asyncio task, which runs no other step."""
     _of_task.set(entry)

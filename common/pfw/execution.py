@@ -9,7 +9,7 @@ import inspect
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from pfw import codec, context, outcome
 from pfw.call import bind
@@ -24,6 +24,9 @@ from pfw.workflow import Workflow
 
 #: Largest output of a step, in bytes: what one message can carry.
 OUTPUT_LIMIT = 2 << 30
+
+#: The output of a step that returns nothing, as many do.
+_NONE: Final = codec.dump(None)
 
 #: Whether a step's own code runs on this process's main thread, so that a signal may raise `StepInterrupt` in it.
 _is_interruptible = False
@@ -68,7 +71,16 @@ def load_function(pickled: bytes, entry: Entry) -> tuple[LoadedFunction, bool]:
 
 
 def execute(loaded: LoadedFunction, call: bytes, inputs: Sequence[bytes], entry: Entry) -> tuple[int, bytes]:
-    """Run a synchronous step.
+    """Run a synchronous step, as `run` does, with its entry as the running one of this thread meanwhile."""
+    previous = context.enter(entry)
+    try:
+        return run(loaded, call, inputs, entry)
+    finally:
+        context.leave(previous)
+
+
+def run(loaded: LoadedFunction, call: bytes, inputs: Sequence[bytes], entry: Entry) -> tuple[int, bytes]:
+    """Run a synchronous step, whose entry is the running one.
 
     Args:
         loaded: The step's function.
@@ -81,26 +93,26 @@ def execute(loaded: LoadedFunction, call: bytes, inputs: Sequence[bytes], entry:
         packed fragment or the packed `Failure`. Whatever the step raises, nothing is raised here.
     """
     global _is_interruptible
-    previous = context.enter(entry)
+    fn, _, _, run_if, inherited = loaded
     try:
         _is_interruptible = True
         try:
             entry.step_id, args, kwargs = codec.load(call)
-            if loaded.inherited:
-                entry.inherited = loaded.inherited
-            if loaded.run_if:
-                args, kwargs = bind_some(loaded.run_if, args, kwargs, inputs)
-            else:
-                args, kwargs = bind(args, kwargs, [codec.load(pickled) for pickled in inputs] if inputs else ())
-            value = loaded.fn(*args, **kwargs)
+            if inherited:
+                entry.inherited = inherited
+            if run_if:
+                args, kwargs = bind_some(run_if, args, kwargs, inputs)
+            elif inputs:
+                args, kwargs = bind(args, kwargs, [codec.load(pickled) for pickled in inputs])
+            value = fn(*args or (), **kwargs) if kwargs else fn(*args or ())
+            if value is None:
+                return outcome.OK, _NONE
             return _expand(value, entry) if isinstance(value, Workflow) else (outcome.OK, _dump_output(value))
         finally:
             _is_interruptible = False
     except BaseException as error:  # SystemExit, KeyboardInterrupt and StepInterrupt end the step, not its slot
         _is_interruptible = False  # an interrupt may have come just before the line above
         return _conclude(loaded, error, entry)
-    finally:
-        context.leave(previous)
 
 
 async def execute_async(

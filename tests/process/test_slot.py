@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import ctypes
 import os
 import signal
@@ -323,6 +324,59 @@ def test_the_next_step_finds_its_surroundings_as_before(slot: Driver, tmp_path: 
     assert slot.result(2) is None
     assert slot.result(1) == slot.result(3)
     assert slot.result(3)[2:] == (False, True)
+
+
+CHANGES: dict[str, Callable[[], object]] = {
+    "set": lambda: os.environ.__setitem__("PFW_TEST_MESS", "1"),
+    "delete": lambda: os.environ.__delitem__("PATH"),
+    "bytes": lambda: os.environb.__setitem__(b"PFW_TEST_MESS", b"1"),
+    "update": lambda: os.environ.update(PFW_TEST_MESS="1"),
+    "or": lambda: os.environ.__ior__({"PFW_TEST_MESS": "1"}),
+    "default": lambda: os.environ.setdefault("PFW_TEST_MESS", "1"),
+    "pop": lambda: os.environ.pop("PATH"),
+    "clear": lambda: os.environ.clear(),
+    "other": lambda: setattr(os, "environ", {}),
+    "inside": lambda: vars(os.environ)["_data"].update({b"PFW_TEST_MESS": b"1"}),
+}
+
+
+def change_environ(how: str) -> None:
+    CHANGES[how]()
+
+
+def copy_environ() -> bool:
+    copied = copy.deepcopy(vars(os.environ)["_data"])
+    return type(copied) is dict and copied == {os.fsencode(key): os.fsencode(os.environ[key]) for key in os.environ}
+
+
+def test_whatever_changes_the_environ_is_noticed(slot: Driver) -> None:
+    functions = [(n, codec.dump_function(fn)) for n, fn in enumerate((look_around, change_environ, copy_environ))]
+    blocks = []
+    for n, how in enumerate(CHANGES):
+        blocks += [step_of(1, how, attempt=3 * n + 1, short=1), step_of(0, attempt=3 * n + 2, short=1)]
+        blocks.append(step_of(2, attempt=3 * n + 3, short=1))
+    slot.send(blocks, functions)
+    slot.collect(len(blocks))
+    for n, how in enumerate(CHANGES):
+        assert slot.outcomes[3 * n + 1][0] == outcome.OK, how
+        assert slot.result(3 * n + 2)[2:] == (False, True), how
+        assert slot.result(3 * n + 3), how
+
+
+def fork_and_come_back() -> int:
+    return os.fork()
+
+
+def test_a_step_that_forks_and_comes_back_in_both_goes_on_once(slot: Driver) -> None:
+    functions = [(0, codec.dump_function(fork_and_come_back)), (1, codec.dump_function(noop))]
+    slot.send([block_of(0, [()]), block_of(1, [()] * 3, first=2)], functions)
+    message = slot.receive()
+    assert message is not None
+    assert message[0] == (1, 2, 3, 4)
+    child = codec.load(message[4][0])
+    assert child
+    wait_until(lambda: not host.is_alive(child), TIMEOUT_S, what="the copy has ended")
+    assert slot.handle.channel.recv() == []
 
 
 def test_a_slot_holds_no_descriptors_of_its_parents(slot: Driver) -> None:

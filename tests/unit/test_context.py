@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pfw import context
 from pfw.cancellation import CancellationToken
 from pfw.context import Entry, current, enter, enter_task, leave
 from pfw.errors import ConfigError
@@ -97,3 +98,17 @@ def test_progress_goes_where_the_step_runs_and_nowhere_outside() -> None:
 def test_progress_is_told_in_numbers(amounts: tuple[Any, ...]) -> None:
     with pytest.raises(ConfigError, match=r"progress: (done|total) is a number"):
         current().progress(*amounts)
+
+
+def test_steps_that_follow_one_another_are_running_one_by_one() -> None:
+    first, second = Entry("run", 1), Entry("run", 2)
+    context.succeed(first)
+    assert context.running() is first
+    context.succeed(second)
+    seen: list[Entry | None] = []
+    thread = threading.Thread(target=lambda: seen.append(context.running()))
+    thread.start()
+    thread.join()
+    assert [context.running(), *seen] == [second] * 2
+    context.end()
+    assert context.running() is None

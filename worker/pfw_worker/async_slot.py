@@ -201,9 +201,8 @@ def main(channel: Channel, page: StatusPage, folder: Path) -> None:
 
     The temporary files of all its steps are in one folder in `folder`: at once they may be of many runs.
     """
-    Surroundings().use_temporary(folder / "async")
+    Surroundings(Streams(), folder).use_temporary("async")
     # Not asyncio.run: it would wait for steps that do not let themselves be cancelled.
-    Streams()
     with capturing():
         asyncio.new_event_loop().run_until_complete(_serve(channel, page))
 

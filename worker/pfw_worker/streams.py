@@ -23,7 +23,7 @@ class _Stream(io.TextIOWrapper):
 
 
 class Streams:
-    """What steps print with. Finding that a step has printed nothing takes 0.4 µs."""
+    """What steps print with."""
 
     __slots__ = ("_file", "_identity", "_size", "_streams")
 
@@ -43,14 +43,17 @@ class Streams:
                 os.dup2(self._file, fd)
         sys.stdout, sys.stderr = self._streams
 
+    def is_unchanged(self) -> bool:
+        """Return whether nothing was printed, closed or put in the place of something.
+
+        Raises:
+            OSError: Descriptor 1 was closed, or is a pipe now.
+        """
+        is_same = sys.stdout is self._streams[0] and sys.stderr is self._streams[1]
+        return is_same and os.lseek(1, 0, os.SEEK_END) == self._size
+
     def size_if_changed(self) -> int:
         """Return where the file ends if something was printed since this was last asked, else 0."""
-        try:
-            size = os.lseek(1, 0, os.SEEK_END)
-        except OSError:  # it was closed, or is a pipe now
-            size = 0
-        if size == self._size and sys.stdout is self._streams[0] and sys.stderr is self._streams[1]:
-            return 0
         self.restore()
         size, before = os.lseek(self._file, 0, os.SEEK_END), self._size
         self._size = size
