@@ -28,7 +28,7 @@ _MORE: Final = b"\x01"
 class Channel:
     """One end of the socket pair between a supervisor and a slot."""
 
-    __slots__ = ("_backlog", "_buffer", "_far_end", "_parts", "_socket", "at_end")
+    __slots__ = ("_backlog", "_buffer", "_far_end", "_packer", "_parts", "_socket", "at_end")
 
     def __init__(self, sock: socket.socket, far_end: socket.socket | None = None) -> None:
         """Take over a connected SEQPACKET socket; the channel closes it.
@@ -42,6 +42,8 @@ class Channel:
         self._buffer = memoryview(bytearray(PACKET_BYTES + 1))
         self._parts = bytearray()
         self._backlog: deque[tuple[bytes, memoryview]] = deque()
+        #: Kept, because making one takes longer than packing a short message.
+        self._packer = msgpack.Packer()
         #: True when the other side is gone and everything it had sent was received.
         self.at_end = False
 
@@ -63,7 +65,11 @@ class Channel:
             OSError: The other side is gone.
             ValueError: The message is larger than MESSAGE_LIMIT.
         """
-        for packet in _packets(message):
+        packed = self._pack(message)
+        if len(packed) <= PACKET_BYTES:  # one packet, as nearly all are: half of what a list of packets takes
+            self._socket.send(_LAST + packed)
+            return
+        for packet in _packets(packed):
             self._socket.sendmsg(packet)
 
     def recv_one(self) -> tuple[Any, ...] | None:
@@ -91,7 +97,7 @@ class Channel:
         Raises:
             ValueError: The message is larger than MESSAGE_LIMIT.
         """
-        self._backlog.extend(_packets(message))
+        self._backlog.extend(_packets(self._pack(message)))
         return self.flush()
 
     def flush(self) -> bool:
@@ -139,6 +145,14 @@ class Channel:
             messages.append(_unpack(memoryview(packet)[1:]))
         return messages
 
+    def _pack(self, message: Any) -> bytes:
+        packed: bytes = self._packer.pack(message)
+        if len(packed) > PACKET_BYTES:
+            if len(packed) > MESSAGE_LIMIT:
+                raise ValueError(f"a message of {len(packed)} bytes is larger than {MESSAGE_LIMIT}")
+            self._packer = msgpack.Packer()  # the old one would keep room for as large a message
+        return packed
+
     def _receive(self, flags: int) -> tuple[Any, ...] | None:
         """Receive one packet; return the message that it completes, if it does."""
         try:
@@ -169,11 +183,9 @@ def connect_pair() -> tuple[Channel, socket.socket]:
     return Channel(ours, theirs.dup()), theirs
 
 
-def _packets(message: Any) -> list[tuple[bytes, memoryview]]:
-    """Pack a message and cut it into packets without copying it again."""
-    packed = memoryview(msgpack.packb(message))
-    if packed.nbytes > MESSAGE_LIMIT:
-        raise ValueError(f"a message of {packed.nbytes} bytes is larger than {MESSAGE_LIMIT}")
+def _packets(whole: bytes) -> list[tuple[bytes, memoryview]]:
+    """Cut a packed message into packets without copying it again."""
+    packed = memoryview(whole)
     last = (packed.nbytes - 1) // PACKET_BYTES
     return [
         (_LAST if index == last else _MORE, packed[index * PACKET_BYTES : (index + 1) * PACKET_BYTES])
