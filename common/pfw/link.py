@@ -121,11 +121,14 @@ class Link:
             is_leader = False
             try:
                 with self._lock:
-                    self._led_at = now = time.monotonic()
+                    now = time.monotonic()
                     until = self._wake_at if deadline is None else min(self._wake_at, deadline)
                     is_over = self._closed.is_set() or (deadline is not None and now >= deadline)
-                    if not (self._afterwards or is_over or self._has_leader or predicate()):
-                        self._has_leader = is_leader = True
+                    if not (self._afterwards or self._has_leader or predicate()):
+                        if not is_over:
+                            self._has_leader = is_leader = True
+                        elif not self._closed.is_set():
+                            self._turn()  # who only looks now and then leads never, and has to hear all the same
                 self._run_afterwards()
                 if predicate() or is_over:
                     return predicate()
@@ -134,6 +137,7 @@ class Link:
             finally:
                 if is_leader:
                     self._resign()
+                    self._led_at = time.monotonic()
             if not is_leader:
                 self._follow(predicate, until - now)
 

@@ -38,7 +38,7 @@ from pfw.failure import FAIL_ERROR, FAIL_LOST, FAIL_UNPICKLABLE, FAIL_UNSCHEDULA
 from pfw.graph import LANE_CPU
 from pfw.lifecycle import ON_FAILURE, ReadyQueue, RunLife, Success
 from pfw.messages import Message
-from pfw.wire import MESSAGE_BYTES, pack, parts, unpack_fragment, unpack_graph
+from pfw.wire import MESSAGE_BYTES, PIECE_BYTES, pack, parts, unpack_fragment, unpack_graph
 from pfw_coordinator.catalogue import Catalogue
 from pfw_coordinator.demands import plan_demands, plan_reservations, release
 from pfw_coordinator.feed import Feed
@@ -157,8 +157,8 @@ class Core:
         self._watch: list[tuple[bytes, int]] = []
         self._gone: list[bytes] = []
         self._touched: dict[Run, None] = {}
-        #: {worker: when it is to hear that its outcomes are here}
-        self._to_acknowledge: dict[Worker, float] = {}
+        #: {worker: (when it is to hear that its outcomes are here, their bytes)}
+        self._to_acknowledge: dict[Worker, tuple[float, int]] = {}
         self._feed = Feed(self._send, epoch_s)
         self._waiting: tuple[dict[Run, None], ...] = tuple({} for _ in LANES)
         self._credit: tuple[dict[Worker, None], ...] = tuple({} for _ in LANES)
@@ -230,9 +230,9 @@ class Core:
         if msg.number == worker.last_outcomes + 1:
             worker.last_outcomes = msg.number
         numbers, codes, *others = msg.columns
-        is_large = sum(map(len, msg.columns[4])) > ACKNOWLEDGE_BYTES
-        due = now if is_large or worker.is_leaving else now + ACKNOWLEDGE_S
-        self._to_acknowledge[worker] = min(due, self._to_acknowledge.get(worker, due))
+        due, size = self._to_acknowledge.get(worker, (now + ACKNOWLEDGE_S, 0))
+        size += sum(map(len, msg.columns[4]))
+        self._to_acknowledge[worker] = (now if size > ACKNOWLEDGE_BYTES or worker.is_leaving else due), size
         if any(codes) or worker.ahead:
             for row in zip(*msg.columns, strict=True):
                 self._on_outcome(worker, row, now)
@@ -410,6 +410,8 @@ class Core:
             worker.is_leaving = True
             self._next("cluster")
             self._settle(worker)
+            if worker in self._to_acknowledge:
+                self._to_acknowledge[worker] = now, 0
             if msg.is_gone:
                 self._lose(worker, "it left", now)
 
@@ -434,6 +436,7 @@ class Core:
         """The worker is gone: its attempts go elsewhere, each charged to its step's budget of losses."""
         del self.workers[worker.peer]
         self._gone.append(worker.peer)
+        self._to_acknowledge.pop(worker, None)
         for credit in self._credit:
             credit.pop(worker, None)
         if worker.reservation is not None:
@@ -974,7 +977,7 @@ class Core:
             if has_chain and any(life.follower(step) is not None for step in steps):
                 bookings, followers = self._book_chains(attempts, number)
             elif len(steps) > 1 and len({life.attempts[step] for step in steps}) > 1:
-                bookings = [(number + place, [attempt]) for place, attempt in enumerate(attempts)]
+                bookings = bookings_of(list(enumerate(attempts, number)))
             else:
                 bookings = [(number, attempts)]
             for first, booked in bookings:
@@ -1017,7 +1020,11 @@ class Core:
             self._settle(worker, lanes)
 
     def _assign_parts(self, worker: Worker, bookings: Sequence[Booking]) -> None:
-        for part in parts(bookings, [sum([attempt[5] for attempt in attempts]) for _, attempts in bookings]):
+        sizes = [sum([attempt[5] for attempt in attempts]) for _, attempts in bookings]
+        if sum(sizes) > PIECE_BYTES:
+            bookings = [(first + place, [a]) for first, attempts in bookings for place, a in enumerate(attempts)]
+            sizes = [attempts[0].size for _, attempts in bookings]
+        for part in parts(bookings, sizes):
             self._assign(worker, part)
 
     def _refuse_inputs(self, run: Run, step: int, size: int, now: float) -> None:
@@ -1081,12 +1088,11 @@ class Core:
 
     def _acknowledge(self, now: float) -> float:
         """Acknowledges outcomes where it is time to, or where a message goes anyway; returns when it is next."""
-        for worker, due in list(self._to_acknowledge.items()):
+        for worker, (due, _) in list(self._to_acknowledge.items()):
             if now >= due or worker.peer in self._mail:
                 del self._to_acknowledge[worker]
-                if worker.peer in self.workers:
-                    self._send(worker.peer, m.Reply(worker.last_outcomes, self._numbers["cancel"], ()))
-        return min(self._to_acknowledge.values(), default=math.inf)
+                self._send(worker.peer, m.Reply(worker.last_outcomes, self._numbers["cancel"], ()))
+        return min([due for due, _ in self._to_acknowledge.values()], default=math.inf)
 
     def _send(self, peer: bytes, message: Message) -> None:
         mail = self._mail.get(peer)

@@ -85,7 +85,8 @@ def plan_demands(
         )
         while rotation:
             waiting = rotation.popleft()
-            worker = waiting.first_fit(in_use)
+            # A step that was placed just now may have failed, which ends its run: nothing else of that waits then.
+            worker = waiting.first_fit(in_use) if waiting.queue.count else None
             if worker is None:
                 continue
             run, demand, queue = waiting.run, waiting.demand, waiting.queue

@@ -71,11 +71,69 @@ def odd_frames() -> list[tuple[str, bytes]]:
         ("capacity -1", frame_of(m.Register, 1, PYTHON, "x", "n", 1, "h", -1, 1, 1, 0)),
         ("capacity 10**9", frame_of(m.Register, 1, PYTHON, "x", "n", 1, "h", 10**9, 1, 1, 0)),
         ("capacity '4'", frame_of(m.Register, 1, PYTHON, "x", "n", 1, "h", "4", 1, 1, 0)),
-        ("rows of another length", frame_of(m.Outcomes, 1, [[1, 0, 0, 0]])),
-        ("rows of other types", frame_of(m.Outcomes, 1, [[1, 0, 0, 0, "x"]])),
+        *((f"outcomes: {what}", frame_of(m.Outcomes, 1, columns)) for what, columns in odd_columns()),
+        *((f"a block: {what}", frame_of(m.Assign, 1, 0, 0, [], [], [block])) for what, block in odd_blocks()),
         ("what only a coordinator says", encode([m.Welcome(1, 1.0, "", 0)])[0]),
-        ("work for a worker", encode([m.Assign(1, 0, 0, (), (), (), ())])[0]),
+        ("work for a worker", encode([m.Assign(1, 0, 0, (), (), ())])[0]),
         ("facts for a client", encode([m.Answer(1, b"")])[0]),
+    ]
+
+
+def odd_columns() -> list[tuple[str, Any]]:
+    """What might stand in place of columns of outcomes."""
+    good = [[1, 2], b"\0\0", [1, 1], [1, 1], [b"", b""], [0, 0], [0, 0]]
+    many = [[1] * 20, bytes(20), [1] * 20, [1] * 20, [b""] * 20, [0] * 20, [0] * 20]
+
+    def but(place: int, cell: Any, columns: list[Any] = good) -> list[Any]:
+        return [*columns[:place], cell, *columns[place + 1 :]]
+
+    return [
+        ("rows", [[1, 0, 0, 0, b"", 0, 0]]),
+        ("nothing", []),
+        ("six columns", good[:6]),
+        ("eight columns", [*good, [0, 0]]),
+        ("no rows", [[], b"", [], [], [], [], []]),
+        ("a short column", but(3, [1])),
+        ("a long column", but(0, [1, 2, 3])),
+        ("codes as a list", but(1, [0, 0])),
+        ("codes as text", but(1, "\0\0")),
+        ("a map", but(0, {1: 2, 3: 4})),
+        ("a number", but(2, 1)),
+        ("a bool", but(0, [1, True])),
+        ("a float", but(5, [0, 0.0])),
+        ("a negative number", but(2, [1, -1])),
+        ("2**62", but(6, [0, 1 << 62])),
+        ("2**64 - 1", but(0, [1, (1 << 64) - 1])),
+        ("text for a payload", but(4, [b"", "x"])),
+        ("a bool among many", but(0, [*[1] * 19, True], many)),
+        ("2**62 among many", but(6, [*[1] * 19, 1 << 62], many)),
+        ("text among many", but(4, [*[b""] * 19, "x"], many)),
+    ]
+
+
+def odd_blocks() -> list[tuple[str, Any]]:
+    """What might stand in place of a block of attempts."""
+    good = [1, 1, 1, 0, 0, 50, 2_000, 0, 0, [], [b"call", b"call"], []]
+
+    def but(place: int, cell: Any) -> list[Any]:
+        return [*good[:place], cell, *good[place + 1 :]]
+
+    return [
+        ("eleven cells", good[:11]),
+        ("thirteen cells", [*good, []]),
+        ("no calls", but(10, [])),
+        ("text for a call", but(10, [b"call", "call"])),
+        ("inputs of another length", but(11, [[b"in"]])),
+        ("inputs that are no lists", but(11, [b"in", b"in"])),
+        ("text for an input", but(11, [[b"in"], ["in"]])),
+        ("a lane that is none", but(4, 3)),
+        ("a need of two", but(9, [1, 2])),
+        ("a need of floats", but(9, [1.0, 2.0, 3.0])),
+        ("a bool", but(8, True)),
+        ("a negative number", but(0, -1)),
+        ("2**62", but(5, 1 << 62)),
+        ("a map", but(10, {1: b"call"})),
+        ("a number", 7),
     ]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from helpers import ROOT, steps, wait_until
+from helpers.columns import assigned, columns_of, ended
 from helpers.daemons import Daemon, Daemons, daemons
 from helpers.hostile import PYTHON, FakeCoordinator, Peer, odd_frames, registration
 from pfw import Client, ClusterError, ConfigError, VersionMismatchError, Workflow, codec, host, step
@@ -136,7 +137,7 @@ def graph_of_one(graph: bytes = b"", **changes: object) -> m.Submit:
 
 WORKERS_OWN = [
     m.Heartbeat(5, 5, (1, 2, 3), 1, 1.0, 1.0, 1),
-    m.Outcomes(1, ((1, oc.OK, 1, 1, b"x", 1, 1), (2, 99, 1, 1, b"", 1, 1))),
+    m.Outcomes(1, columns_of([(1, oc.OK, 1, 1, b"x", 1, 1), (2, 99, 1, 1, b"", 1, 1)])),
     m.Notes(((1, 1), (10**9, 1))), m.CancelsAsked(0), m.Leaving(0), m.Leaving(1),
 ]  # fmt: skip
 CLIENTS_OWN = [
@@ -168,7 +169,7 @@ def test_outcomes_of_attempts_that_are_not_held_change_nothing(client: Client, t
         false = codec.dump("a false one")
         rows = tuple((attempt, code, 1, 1, false, 1, 1) for attempt in range(50) for code in (oc.OK, oc.ERROR, 77))
         for number in (1, 1, 2, 10**15, 0):
-            peer.send(m.Outcomes(number, rows))
+            peer.send(m.Outcomes(number, columns_of(rows)))
         peer.send(m.Notes(tuple((attempt, 1) for attempt in range(50))))
         peer.send(m.Heartbeat(10**15, 10**15, tuple(range(1, 50)), 0, 0.0, 0.0, 0))
         assert peer.expect(m.Reply, lambda reply: reply.stop).stop == tuple(range(1, 50))
@@ -183,13 +184,13 @@ def test_an_outcome_said_twice_counts_once(daemons: Daemons) -> None:
         with Workflow() as wf:
             step(steps.double)(step(steps.give)(1))
         found = client.start(wf, keep="all")
-        (row,) = peer.expect(m.Assign).rows
-        first = m.Outcomes(1, ((row[0], oc.OK, 1, 1, codec.dump("first"), 1, 1),))
-        second = m.Outcomes(1, ((row[0], oc.OK, 1, 1, codec.dump("second"), 1, 1),))
+        (row,) = assigned(peer.expect(m.Assign)).rows
+        first = m.Outcomes(1, columns_of([(row[0], oc.OK, 1, 1, codec.dump("first"), 1, 1)]))
+        second = m.Outcomes(1, columns_of([(row[0], oc.OK, 1, 1, codec.dump("second"), 1, 1)]))
         peer.send(first, second, first)
         peer.send(second)
-        (row,) = peer.expect(m.Assign).rows
-        peer.send(m.Outcomes(2, ((row[0], oc.OK, 1, 1, codec.dump("last"), 1, 1),)), second)
+        (row,) = assigned(peer.expect(m.Assign)).rows
+        peer.send(m.Outcomes(2, columns_of([(row[0], oc.OK, 1, 1, codec.dump("last"), 1, 1)])), second)
         assert found.wait(20)
         assert dict(found.outputs) == {"give": "first", "double": "last"}
         assert [event.type for event in found.events()].count("Completed") == 2
@@ -347,10 +348,10 @@ class Duel:
 
     def check_it_works(self, number: int) -> None:
         call = codec.dump(("s", (20,), None))
-        row = (number, 1, 0, 1, number, 0, 0, 2000, call, ())
-        self.fake.send(m.Assign(number, 0, 0, ((number, codec.dump_function(abs)),), ((1, "run"),), (row,), ()))
-        outcomes: m.Outcomes = self.fake.expect(m.Outcomes)
-        assert [(row[0], row[1], codec.load(row[4])) for row in outcomes.rows] == [(number, oc.OK, 20)]
+        block = (number, 1, 1, number, 0, 0, 2000, 0, 0, (), (call,), ())
+        self.fake.send(m.Assign(number, 0, 0, ((number, codec.dump_function(abs)),), ((1, "run"),), (block,)))
+        rows = ended(self.fake.expect(m.Outcomes)).rows
+        assert [(row[0], row[1], codec.load(row[4])) for row in rows] == [(number, oc.OK, 20)]
         assert self.worker.is_alive()
 
 
@@ -383,7 +384,7 @@ def test_a_worker_lives_with_messages_that_make_no_sense(duel: Duel) -> None:
     for _ in range(2):
         duel.fake.send(
             m.GiveBack(many, 1), m.Reply(10**15, 0, many), m.Forget(many, many), m.Cancels(0, 0, (77,)),
-            m.Assign(0, 0, 0, (), (), ((900, 5, 0, 1, 66, 0, 0, 0, b"", ()),), ()),
+            m.Assign(0, 0, 0, (), (), ((900, 5, 1, 66, 0, 0, 0, 0, 0, (), (b"",), ()),)),
         )  # fmt: skip
     duel.check_it_works(2_001)
     duel.check_it_works(2_002)

@@ -16,9 +16,11 @@ As everywhere `on_*` only changes state, and `drain` is the one way out. No cloc
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice, takewhile
+from itertools import accumulate, islice, takewhile
+from operator import add
 from typing import Any, NamedTuple
 
 from pfw import messages as m
@@ -28,7 +30,7 @@ from pfw.errors import InternalError
 from pfw.failure import Failure, describe_crash, describe_timeout
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
 from pfw.messages import Message
-from pfw.wire import parts
+from pfw.wire import PIECE_BYTES, parts
 from pfw_worker.ledger import Held, Slot, SlotBlock, Stop, Unsent
 from pfw_worker.memory import Weight, judge, pause_s
 from pfw_worker.outfit import Need, Outfit, choose_outfit
@@ -242,13 +244,13 @@ class Core:
     def _take(self, block: m.AssignBlock, head: int, is_blocked: bool) -> int:
         """Takes one block; returns the last attempt so far that follows no other. 0.3 µs an attempt."""
         first, run, attempt, function, lane, estimate_us, grace_ms, timeout_ms, is_once, need, calls, inputs = block
-        size = max(map(len, calls))
+        sizes = tuple(map(len, calls))
         if inputs:
-            given = [[pickled for pickled in row if pickled is not None] for row in inputs]
-            size = max([len(call) + sum(map(len, row)) for call, row in zip(calls, given, strict=True)])
+            given = [sum([len(pickled) for pickled in row if pickled is not None]) for row in inputs]
+            sizes = tuple(map(add, sizes, given))
         held = Held(
             first, run, self._run_ids[run], attempt, function, lane, estimate_us, grace_ms / 1000, timeout_ms / 1000,
-            bool(is_once), Need(need[0], need[1], need[2], function) if need else None, calls, inputs, max(1, size),
+            bool(is_once), Need(need[0], need[1], need[2], function) if need else None, calls, inputs, sizes,
         )  # fmt: skip
         numbers: Sequence[int] = range(first, first + len(calls))
         if not (self.attempts.keys().isdisjoint(numbers) and self._in_outbox.isdisjoint(numbers)):
@@ -829,14 +831,15 @@ class Core:
         for slot in slots:
             if not queue:
                 return
-            known = self.attempts[queue[0]]
+            number = queue[0]
+            known = self.attempts[number]
             share_us = len(queue) * known.estimate_us // (2 * len(slots))
             message_us = max(MESSAGE_US, min(LONG_MESSAGE_US, share_us))
             busy_us = LONG_MESSAGE_US if message_us >= 2 * known.estimate_us else AHEAD_US
-            if self._has_room_ahead(slot, known, busy_us):
+            if self._has_room_ahead(slot, number, known, busy_us):
                 self._fill(slot, queue, MESSAGE_STEPS, now, message_us)
 
-    def _has_room_ahead(self, slot: Slot, known: Held, busy_us: int) -> bool:
+    def _has_room_ahead(self, slot: Slot, number: int, known: Held, busy_us: int) -> bool:
         """Whether a slot that executes, for less than so long, may be sent this."""
         return (
             MESSAGE_US < known.estimate_us < AHEAD_US
@@ -844,7 +847,7 @@ class Core:
             and slot.is_ready
             and not slot.is_killed
             and not slot.has_large
-            and known.size < MESSAGE_BYTES
+            and known.sizes[number - known.first] < MESSAGE_BYTES
             and known.function in slot.functions
         )
 
@@ -889,16 +892,15 @@ class Core:
                 head = queue.popleft()
                 numbers = [head, *self._chains.pop(head)]
             else:
-                most = min(left, 1 + (MESSAGE_BYTES - size - 1) // known.size) if goes_along else 1
-                if goes_along:
-                    most = min(most, max(1, (message_us - expected) // known.estimate_us))
-                numbers = self._take_alike(queue, known, most)
+                most = min(left, max(1, (message_us - expected) // known.estimate_us)) if goes_along else 1
+                numbers = self._take_alike(queue, known, most, MESSAGE_BYTES - size)
             left -= len(numbers)
             slot.held.update(dict.fromkeys(numbers, now))
             for block, like in self._blocks(numbers, goes_along):
                 blocks.append(block)
-                expected += (like.estimate_us or AHEAD_US) * len(block[6])
-                size += like.size * len(block[6])
+                count, start = len(block[6]), block[0] - like.first
+                expected += (like.estimate_us or AHEAD_US) * count
+                size += sum(like.sizes[start : start + count])
             if not goes_along:
                 break
         slot.expected_us += expected
@@ -906,11 +908,17 @@ class Core:
         slot.has_large = slot.has_large or size >= MESSAGE_BYTES
         self._send_blocks(slot, blocks)
 
-    def _take_alike(self, queue: deque[int], known: Held, most: int) -> list[int]:
-        """Takes up to so many attempts from a queue, of which the first is like `known`, as long as they follow it."""
+    def _take_alike(self, queue: deque[int], known: Held, most: int, room: int) -> list[int]:
+        """Takes attempts from a queue, the first of which is one of `known`, as long as the next one is that too.
+
+        At most so many, and only one that goes beyond `room` bytes.
+        """
         first = queue[0]
-        most = min(most, known.first + len(known.calls) - first)
-        numbers = list(islice(queue, most))
+        start = first - known.first
+        sizes = known.sizes[start : start + most]
+        if sum(sizes) > room:
+            sizes = sizes[: 1 + bisect_left(list(accumulate(sizes)), room)]
+        numbers = list(islice(queue, len(sizes)))
         wanted = range(first, first + len(numbers))
         if self._chains or numbers != list(wanted):
             pairs = zip(numbers, wanted, strict=True)
@@ -949,10 +957,10 @@ class Core:
             slot = slots[0]
             blocks: list[SlotBlock] = []
             while queue and not (blocks and self._alone):
-                number = queue.popleft()
-                slot.held[number] = now
-                held = self.attempts[number]
-                blocks.append(held.block(number, 1, is_short(held)))
+                held = self.attempts[queue[0]]
+                numbers = self._take_alike(queue, held, 1 if self._alone else len(held.calls), PIECE_BYTES)
+                slot.held.update(dict.fromkeys(numbers, now))
+                blocks.append(held.block(numbers[0], len(numbers), is_short(held)))
             self._send_blocks(slot, blocks)
 
     def _start_io_slots(self, queue: deque[int], slots: list[Slot], now: float) -> None:
@@ -1040,7 +1048,7 @@ class Core:
         slot.pledged = 0
         slot.held[number] = now
         slot.expected_us += held.estimate_us or AHEAD_US
-        self._send_blocks(slot, [held.block(number, 1, 0)])
+        self._send_blocks(slot, [held.block(number, 1, is_short(held))])
         if held.need is not None and held.need.memory:
             self._next_look = min(self._next_look, now + pause_s(held.need.memory))
 

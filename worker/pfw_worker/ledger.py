@@ -30,8 +30,8 @@ class Held(NamedTuple):
     calls: tuple[bytes, ...]
     #: For each its inputs; () if none has any.
     inputs: tuple[Inputs, ...]
-    #: Call and inputs of the largest.
-    size: int
+    #: Bytes of the call and the inputs of each.
+    sizes: tuple[int, ...]
 
     def follows(self, number: int) -> bool:
         """Whether the attempt of this number gets the output of the one before."""

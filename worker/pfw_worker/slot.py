@@ -169,11 +169,12 @@ class Surroundings:
 
     def _restore_environ(self) -> None:
         os.environ = self._environ  # noqa: B003  a step replaced the mapping itself
-        if self._data.is_touched and self._data != self._values:
+        # In this order: what a thread of an earlier step sets meanwhile is found after the next one.
+        was_touched, self._data.is_touched = self._data.is_touched, False
+        if was_touched and self._data != self._values:
             values = {os.fsdecode(key): os.fsdecode(value) for key, value in self._values.items()}
             os.environ.clear()
             os.environ.update(values)
-        self._data.is_touched = False
 
 
 def forget_temporary(folder: str) -> None:
