@@ -47,12 +47,13 @@ class Meter:
             runs_us: How long each step ran, µs.
             running_us: How long another one has run that goes on: its share, and the peak, are left to it.
         """
+        if len(runs_us) == 1 and not running_us:
+            cpu_us, peak_bytes = self.end_one(runs_us[0])
+            return [cpu_us], [peak_bytes]
         total_us = sum(runs_us) + running_us
         cpu_us, peak_bytes = self.end_one(0 if running_us else total_us)
         if running_us:
             self._cpu_ns -= cpu_us * running_us // total_us * 1000
-        elif len(runs_us) == 1:
-            return [cpu_us], [peak_bytes]
         return [cpu_us * run_us // (total_us or 1) for run_us in runs_us], [peak_bytes] * len(runs_us)
 
 

@@ -363,6 +363,27 @@ def test_whatever_changes_the_environ_is_noticed(slot: Driver) -> None:
         assert slot.result(3 * n + 3), how
 
 
+def put_in_place(fd: int, path: str) -> None:
+    """Put another file in the place of the output, or nothing."""
+    if path:
+        os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), fd)
+    else:
+        os.close(fd)
+
+
+def are_outputs_whole() -> bool:
+    return os.path.sameopenfile(1, 2) and os.readlink("/proc/self/fd/1").startswith("/memfd:pfw-output")
+
+
+@pytest.mark.parametrize("fd", [1, 2])
+@pytest.mark.parametrize("name", ["other", ""])
+def test_the_next_message_finds_the_output_as_before(slot: Driver, tmp_path: Path, fd: int, name: str) -> None:
+    slot.assign(put_in_place, fd, str(tmp_path / name) if name else "")
+    assert slot.result() is None
+    slot.assign(are_outputs_whole, attempt=2)
+    assert slot.result(2)
+
+
 def fork_and_come_back() -> int:
     return os.fork()
 

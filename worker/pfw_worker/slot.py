@@ -238,7 +238,8 @@ class Slot:
         functions, forget, blocks = message
         self._streams.restore()
         self._meter.begin()
-        self._functions.update(functions, forget)
+        if functions or forget:
+            self._functions.update(functions, forget)
         output = None
         self._rest.extend(blocks)
         while self._rest:
@@ -302,11 +303,12 @@ class Slot:
         if self._notes:
             self._channel.send(self._notes)
             self._notes = []
-        unbegun = [(attempt, outcome.NOT_STARTED, 0, 0, b"") for attempt in given_back]
-        attempts, codes, starts_us, runs_us, payloads = zip(*self._outcomes, *unbegun, strict=True)
-        cpus_us, peaks_bytes = self._meter.end(runs_us[: len(self._outcomes)], running_us)
-        rest = [0] * len(unbegun)
-        columns = attempts, bytes(codes), starts_us, runs_us, payloads, cpus_us + rest, peaks_bytes + rest
+        attempts, codes, starts_us, runs_us, payloads = (
+            zip(*self._outcomes, strict=True) if self._outcomes else ((),) * 5
+        )
+        columns = attempts, bytes(codes), starts_us, runs_us, payloads, *self._meter.end(runs_us, running_us)
+        if given_back:
+            columns = _with_unbegun(columns, given_back)
         self._channel.send(columns)
         self._outcomes.clear()
         self._collected_bytes = 0
@@ -354,6 +356,15 @@ def _fill_in(inputs: tuple[bytes | None, ...], before: bytes | None) -> tuple[by
     """Return the inputs with what the step before returned; None if one of them is that, and it is nothing."""
     given = tuple([before if pickled is None else pickled for pickled in inputs])
     return None if None in given else given  # type: ignore[return-value]
+
+
+def _with_unbegun(columns: tuple[Any, ...], unbegun: Sequence[int]) -> tuple[Any, ...]:
+    """Return the columns of outcomes with rows for attempts that were not begun."""
+    attempts, codes, *others = columns
+    zeros, payloads = (0,) * len(unbegun), (b"",) * len(unbegun)
+    rest = zip(others, (zeros, zeros, payloads, zeros, zeros), strict=True)
+    codes += bytes((outcome.NOT_STARTED,)) * len(unbegun)
+    return (*attempts, *unbegun), codes, *[(*column, *more) for column, more in rest]
 
 
 def main(channel: Channel, page: StatusPage, folder: Path) -> None:
