@@ -74,7 +74,7 @@ class Inputs:
 
     def pick(self, inputs: Sequence[Any]) -> list[Any]:
         """Returns what this stands for."""
-        return [inputs[position] for position in range(self.start, self.start + self.count)]
+        return list(inputs[self.start : self.start + self.count])
 
 
 # ---------------------------------------------------------------- where the step runs

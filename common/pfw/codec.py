@@ -14,7 +14,7 @@ import re
 import sys
 import sysconfig
 from collections import ChainMap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
@@ -198,8 +198,15 @@ def load(pickled: bytes) -> Any:
     try:
         return pickle.loads(pickled)
     except ModuleNotFoundError as error:
-        message = f"module {error.name!r} is needed to load a value and is not installed here"
-        raise MissingModuleError(message, module=error.name) from error
+        raise _missing(error) from error
+
+
+def load_all(pickled: Iterable[bytes]) -> list[Any]:
+    """Return the values that `dump` made these of. Raises as `load`."""
+    try:
+        return list(map(pickle.loads, pickled))
+    except ModuleNotFoundError as error:
+        raise _missing(error) from error
 
 
 def dump_function(function: StepFunction | Callable[..., Any], inherited: bytes = b"") -> bytes:
@@ -234,6 +241,11 @@ def load_function(pickled: bytes) -> LoadedFunction:
         raise MissingModuleError(f"the installed module differs from the sender's: {error}") from error
     fn = function.fn if isinstance(function, StepFunction) else function
     return LoadedFunction(fn, Retry(on=on, give_up=give_up).is_retryable, is_async(fn), run_if, inherited)
+
+
+def _missing(error: ModuleNotFoundError) -> MissingModuleError:
+    message = f"module {error.name!r} is needed to load a value and is not installed here"
+    return MissingModuleError(message, module=error.name)
 
 
 def _dump_by_value(value: Any) -> bytes:
