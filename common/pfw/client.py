@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -303,22 +303,21 @@ def kept_steps(compiled: Compiled, keep: Keep) -> tuple[int, ...] | None:
         return None
     value = _steps_of(compiled.value)
     if keep == "leaves":
-        return tuple({*compiled.leaves, *value})
-    kept = set(value)
+        # Of a fan-out both are one range.
+        return tuple(value if value == compiled.leaves else {*compiled.leaves, *value})
+    kept, index = set(value), compiled.index
     for wanted in keep:
         name = wanted if isinstance(wanted, str) else wanted.id
-        kept.update(compiled.maps[name] if name in compiled.maps else [_index(compiled, name)])
+        if name not in compiled.maps and name not in index:
+            raise UnknownDependencyError(f"keep names {name!r}, which is no step{did_you_mean(name, index)}")
+        kept.update(compiled.maps[name] if name in compiled.maps else (index[name],))
     return tuple(kept)
 
 
-def _index(compiled: Compiled, name: str) -> int:
-    if name not in compiled.index:
-        raise UnknownDependencyError(f"keep names {name!r}, which is no step{did_you_mean(name, compiled.index)}")
-    return compiled.index[name]
-
-
-def _steps_of(value: Any) -> list[int]:
+def _steps_of(value: Any) -> Sequence[int]:
     """The steps that a value's structure names."""
+    if isinstance(value, Inputs):
+        return range(value.start, value.start + value.count)
     steps: list[int] = []
     stack = [value]
     while stack:

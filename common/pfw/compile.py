@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from collections.abc import Callable, Collection, Sequence
-from functools import partial
-from itertools import chain
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import chain, repeat
+from typing import Any, NamedTuple, TypeVar
 
-from pfw.call import PLAIN_TYPES, Input, Inputs, is_plain, place_all
-from pfw.draft import Dependencies, Draft
-from pfw.errors import GraphError, UnpicklableError
+from pfw.call import Input, Inputs, Row, place_all
+from pfw.draft import Dependencies, Draft, ranks_of
+from pfw.errors import GraphError, PfwError, UnpicklableError
 from pfw.expansion import ids_within
 from pfw.graph import Graph, Spec
 from pfw.step import STEP_DEFAULTS, Inherited, StepFunction
+
+T = TypeVar("T")
 
 
 class Compiled(NamedTuple):
@@ -27,13 +28,16 @@ class Compiled(NamedTuple):
     #: Structure in which `Input(step, path)` stands for outputs: the value of a run. None: there are several leaves.
     value: Any
     #: Steps that nothing depends on.
-    leaves: tuple[int, ...]
-    #: `{id: step}`
-    index: dict[str, int]  # type: ignore[assignment]  # tuple.index is of no use here
+    leaves: Sequence[int]
     #: `{name of a map: its members in the order of their items}`
-    maps: dict[str, tuple[int, ...]]
+    maps: dict[str, Sequence[int]]
     #: Whether the value is the output of the last step, to which all others lead.
     has_tail: bool
+
+    @property
+    def index(self) -> dict[str, int]:  # type: ignore[override]  # tuple.index is of no use here
+        """`{id: step}`, made anew each time: few ask for it."""
+        return {name: step for step, name in enumerate(self.graph.ids)}
 
 
 def compile_draft(
@@ -59,37 +63,42 @@ def compile_draft(
         UnpicklableError: a function or an argument cannot be sent.
     """
     order, rank = dependencies.order, dependencies.ranks()
-    ids = [draft.ids[place] for place in order]
-    steps = [draft.steps[place] for place in order]
-    keys = list(map(id, steps))
-    distinct = dict(zip(keys, steps, strict=True))
+    ids, steps = _in_order(draft.ids, order), _in_order(draft.steps, order)
+    distinct = {step: step for step in dict.fromkeys(steps)}
     if inherited.defaults != STEP_DEFAULTS:
-        distinct = {key: step.settled(inherited.defaults) for key, step in distinct.items()}
-    functions, number_of_function = _dump_functions(
-        distinct, dict(zip(keys[::-1], ids[::-1], strict=True)), _dump_inherited(inherited)
-    )
+        distinct = {given: step.settled(inherited.defaults) for given, step in distinct.items()}
+    functions, number_of_function = _dump_functions(distinct, ids, steps, _dump_inherited(inherited))
     specs, number_of_spec = _share_specs(distinct)
     inputs, after = (_renumber(column, order, rank) for column in (dependencies.inputs, dependencies.after))
     leaves = _leaves(inputs, after)
     if apart:
         leaves = tuple([leaf for leaf in leaves if order[leaf] not in apart])
-    maps = {name: tuple([rank[member] for member in members]) for name, members in draft.maps.items()}
+    maps = {name: ranks_of(members, rank) for name, members in draft.maps.items()}
     value = _only_leaf(leaves, maps) if value is None else value
-    has_tail = leaves == (len(ids) - 1,) and value == Input(leaves[0])
+    has_tail = len(leaves) == 1 and leaves[0] == len(ids) - 1 and value == Input(leaves[0])
     if within is not None:
         ids = ids_within(within, ids, has_tail=has_tail)
     graph = Graph(
-        ids=list(map(str, ids)),
+        ids=ids if within is None else list(map(str, ids)),
         functions=functions,
         specs=specs,
-        function_of=[number_of_function[key] for key in keys],
-        spec_of=[number_of_spec[key] for key in keys],
+        function_of=_numbers(steps, number_of_function),
+        spec_of=_numbers(steps, number_of_spec),
         calls=_dump_calls(draft, order, ids),
         inputs=inputs,
         after=after,
     )
-    index = dict(zip(graph.ids, range(len(ids)), strict=True))
-    return Compiled(graph, value, leaves, index, maps, has_tail)
+    return Compiled(graph, value, leaves, maps, has_tail)
+
+
+def _in_order(column: list[T], order: Sequence[int]) -> list[T]:
+    return column[:] if isinstance(order, range) else [column[place] for place in order]
+
+
+def _numbers(steps: list[StepFunction], number_of: dict[StepFunction, int]) -> list[int]:
+    if len(number_of) == 1:
+        return [0] * len(steps)
+    return list(map(number_of.__getitem__, steps))
 
 
 def _renumber(column: list[tuple[int, ...]], order: Sequence[int], rank: Sequence[int]) -> list[tuple[int, ...]]:
@@ -99,14 +108,16 @@ def _renumber(column: list[tuple[int, ...]], order: Sequence[int], rank: Sequenc
     return [tuple([rank[needed] for needed in column[place]]) if column[place] else () for place in order]
 
 
-def _leaves(inputs: list[tuple[int, ...]], after: list[tuple[int, ...]]) -> tuple[int, ...]:
-    needed = set(chain(chain.from_iterable(inputs), chain.from_iterable(after)))
-    if not needed:
-        return tuple(range(len(inputs)))
-    return tuple([step for step in range(len(inputs)) if step not in needed])
+def _leaves(inputs: list[tuple[int, ...]], after: list[tuple[int, ...]]) -> Sequence[int]:
+    steps = range(len(inputs))
+    if not any(inputs) and not any(after):
+        return steps
+    needed = set(chain.from_iterable(inputs))
+    needed.update(chain.from_iterable(after))
+    return tuple([step for step in steps if step not in needed])
 
 
-def _only_leaf(leaves: tuple[int, ...], maps: dict[str, tuple[int, ...]]) -> Input | Inputs | list[Input] | None:
+def _only_leaf(leaves: Sequence[int], maps: dict[str, Sequence[int]]) -> Input | Inputs | list[Input] | None:
     """Returns what stands for the output of the only leaf, a map counting as one; None: there are several."""
     members = next((members for members in maps.values() if leaves[0] in members), None)
     if members is not None and (members == leaves or set(leaves).issubset(members)):
@@ -127,19 +138,22 @@ def _dump_inherited(inherited: Inherited) -> bytes:
 
 
 def _dump_functions(
-    distinct: dict[int, StepFunction], ids: dict[int, str], inherited: bytes
-) -> tuple[list[bytes], dict[int, int]]:
-    """Returns pickled functions, each once, and `{key of a StepFunction: its function's number}`."""
+    distinct: dict[StepFunction, StepFunction], ids: list[str], steps: list[StepFunction], inherited: bytes
+) -> tuple[list[bytes], dict[StepFunction, int]]:
+    """Returns pickled functions, each once, and `{step as it was given: its function's number}`."""
     from pfw.codec import dump_function
 
     functions: list[bytes] = []
     number_of: dict[object, int] = {}
-    numbers: dict[int, int] = {}
-    for key, step in distinct.items():
+    numbers: dict[StepFunction, int] = {}
+    for given, step in distinct.items():
         # Many StepFunctions (made by `options`) may share one function.
-        number = numbers[key] = number_of.setdefault(_function_key(step), len(functions))
+        number = numbers[given] = number_of.setdefault(_function_key(step), len(functions))
         if number == len(functions):
-            functions.append(_explained(partial(dump_function, step, inherited), ids[key], "its function"))
+            try:
+                functions.append(dump_function(step, inherited))
+            except Exception as error:
+                raise _explained(error, ids[steps.index(given)], "its function") from error
     return functions, numbers
 
 
@@ -149,10 +163,10 @@ def _function_key(step: StepFunction) -> object:
     return id(step.fn), step.run_if, *(rule if isinstance(rule, tuple) else id(rule) for rule in rules)
 
 
-def _share_specs(distinct: dict[int, StepFunction]) -> tuple[list[Spec], dict[int, int]]:
-    """Returns distinct specs, and `{key of a StepFunction: its spec's number}`."""
+def _share_specs(distinct: dict[StepFunction, StepFunction]) -> tuple[list[Spec], dict[StepFunction, int]]:
+    """Returns distinct specs, and `{step as it was given: its spec's number}`."""
     number_of: dict[Spec, int] = {}
-    numbers = {key: number_of.setdefault(step.spec, len(number_of)) for key, step in distinct.items()}
+    numbers = {given: number_of.setdefault(step.spec, len(number_of)) for given, step in distinct.items()}
     return list(number_of), numbers
 
 
@@ -162,32 +176,38 @@ def _share_specs(distinct: dict[int, StepFunction]) -> tuple[list[Spec], dict[in
 def _dump_calls(draft: Draft, order: Sequence[int], ids: Sequence[str]) -> list[bytes]:
     from pfw.codec import dump
 
-    args, kwargs = draft.args, draft.kwargs
+    others = draft.others
+    rows: Iterable[Row] = draft.rows()
+    if not isinstance(order, range):
+        rows = _in_order(list(rows), order)
     try:
-        # Plain values name no module, so they need not be searched for one: half of what a call costs.
-        if not any(kwargs) and is_plain(chain.from_iterable(filter(None, args))):
-            return [pickle.dumps((step_id, args[place], None), 5) for place, step_id in zip(order, ids, strict=True)]
+        # Plain values name no module, so they need not be searched for one: half of what a call costs. Where there are
+        # no others nearly all that is left is pickle's own: no frame and no tuple of ours for each step.
+        if not others:
+            return list(map(pickle.dumps, zip(ids, rows, repeat(None), strict=False), repeat(5)))
         return [
-            pickle.dumps((step_id, args[place], None), 5)
-            if kwargs[place] is None and PLAIN_TYPES.issuperset(map(type, args[place] or ()))
-            else dump((step_id, args[place], kwargs[place]))
-            for place, step_id in zip(order, ids, strict=True)
+            dump((step_id, *others[place])) if place in others else pickle.dumps((step_id, row, None), 5)
+            for place, step_id, row in zip(order, ids, rows, strict=True)
         ]
     except Exception:
         # The usual case runs without a try per step; who is to blame is looked for only now.
         for place in order:
-            _check_arguments(draft, place)
+            if place in others:
+                _check_arguments(draft, place, *others[place])
         raise
 
 
-def _check_arguments(draft: Draft, place: int) -> None:
+def _check_arguments(draft: Draft, place: int, args: Row, kwargs: dict[str, Any] | None) -> None:
     """Raises the error of the first argument of a step that cannot be pickled, if there is one."""
     from pfw.codec import dump
 
-    args, kwargs, step = draft.args[place] or (), draft.kwargs[place] or {}, draft.steps[place]
-    names = [*_parameter_names(step.fn, len(args)), *kwargs]
+    args, kwargs = args or (), kwargs or {}
+    names = [*_parameter_names(draft.steps[place].fn, len(args)), *kwargs]
     for name, value in zip(names, (*args, *kwargs.values()), strict=True):
-        _explained(partial(dump, value), draft.ids[place], f"argument {name}")
+        try:
+            dump(value)
+        except Exception as error:
+            raise _explained(error, draft.ids[place], f"argument {name}") from error
 
 
 def _parameter_names(fn: Callable[..., Any], count: int) -> list[str]:
@@ -203,19 +223,11 @@ def _parameter_names(fn: Callable[..., Any], count: int) -> list[str]:
     return names
 
 
-def _explained(dump: Callable[[], bytes], step_id: str, what: str) -> bytes:
-    """Returns `dump()`; what it raises is raised with the place where it happened.
-
-    Raises:
-        GraphError: because of a Node.
-        UnpicklableError: because of anything else.
-    """
-    try:
-        return dump()
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, GraphError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is not None:
-            raise GraphError(f'step "{step_id}": {what}: {cause}') from error
-        raise UnpicklableError(f'step "{step_id}": {what}: {error}', step=step_id) from error
+def _explained(error: Exception, step_id: str, what: str) -> PfwError:
+    """Returns the error with the place where it happened: an UnpicklableError, unless a Node is the reason."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, GraphError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is not None:
+        return GraphError(f'step "{step_id}": {what}: {cause}')
+    return UnpicklableError(f'step "{step_id}": {what}: {error}', step=step_id)

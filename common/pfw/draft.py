@@ -5,10 +5,11 @@ Other steps are named by their places here. This module must not know Nodes, pic
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import repeat
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, repeat
 from typing import Any, NamedTuple
 
+from pfw.call import Column, Row, is_plain
 from pfw.errors import DuplicateStepError, EmptyWorkflowError, UnknownDependencyError, did_you_mean
 from pfw.graph import topological_order
 from pfw.step import StepFunction
@@ -44,16 +45,26 @@ class Dependencies(NamedTuple):
 class Draft:
     """Columns of steps, and the names that are taken."""
 
-    __slots__ = ("_last_number", "after", "args", "ids", "index", "inputs", "kwargs", "maps", "named", "steps")
+    __slots__ = (
+        "_last_number",
+        "_parts",
+        "_rows",
+        "_singles",
+        "after",
+        "ids",
+        "inputs",
+        "maps",
+        "named",
+        "others",
+        "steps",
+    )
 
     def __init__(self) -> None:
         self.ids: list[str] = []
-        #: `{id: place}`
-        self.index: dict[str, int] = {}
         self.steps: list[StepFunction] = []
-        #: Arguments with placeholders, as `pfw.call` has them.
-        self.args: list[tuple[Any, ...] | None] = []
-        self.kwargs: list[dict[str, Any] | None] = []
+        #: `{place: (args, kwargs)}` of the calls that have more than plain positional arguments: only these have to be
+        #: looked at one by one.
+        self.others: dict[int, tuple[Row, dict[str, Any] | None]] = {}
         self.inputs: list[tuple[int, ...]] = []
         #: `{place: what it starts after}`, only where there is something.
         self.after: dict[int, list[Target]] = {}
@@ -61,17 +72,22 @@ class Draft:
         self.named: dict[int, tuple[str, ...]] = {}
         #: `{name of the map: places of its members}`
         self.maps: dict[str, range] = {}
+        # `{id: place}` of the steps that are no members of a map: the id of a member says which one it is.
+        self._singles: dict[str, int] = {}
+        # Rows of plain arguments, None for all others: in lists and Columns, and the list that is the last of them.
+        self._rows: list[Row] = []
+        self._parts: list[list[Row] | Column] = [self._rows]
         # So that the hundred-thousandth use of a step does not try all numbers before its own.
         self._last_number: dict[str, int] = {}
 
     def add(
         self,
         step: StepFunction,
-        args: tuple[Any, ...] | None,
+        args: Row,
         kwargs: dict[str, Any] | None,
         inputs: tuple[int, ...],
     ) -> int:
-        """Adds a step and returns its place.
+        """Adds a step, whose inputs were added before, and returns its place.
 
         Raises:
             DuplicateStepError: its explicit id is taken.
@@ -79,21 +95,26 @@ class Draft:
         place = len(self.ids)
         name = self._free_name(step)
         self.ids.append(name)
-        self.index[name] = place
+        self._singles[name] = place
         self.steps.append(step)
-        self.args.append(args)
-        self.kwargs.append(kwargs)
+        self._rows.append(self._plain(place, args, kwargs) if args or kwargs else None)
         self.inputs.append(inputs)
         return place
 
     def add_map(
         self,
         step: StepFunction,
-        args: Sequence[tuple[Any, ...] | None],
-        kwargs: Iterable[dict[str, Any] | None],
+        args: Sequence[Row] | Column,
+        kwargs: Sequence[dict[str, Any] | None],
         inputs: Iterable[tuple[int, ...]],
     ) -> str:
         """Adds a use of `step` per entry of `args`; returns the name of the map.
+
+        Args:
+            step: the step.
+            args: positional arguments of each use.
+            kwargs: keyword arguments of each use; empty: no use has any.
+            inputs: of each use.
 
         Raises:
             DuplicateStepError: its explicit id, or the id of a member, is taken.
@@ -102,12 +123,40 @@ class Draft:
         members = range(len(self.ids), len(self.ids) + len(ids))
         self.maps[name] = members
         self.ids += ids
-        self.index.update(zip(ids, members, strict=True))
         self.steps += repeat(step, len(ids))
-        self.args += args
-        self.kwargs += kwargs
+        if any(kwargs) or not (isinstance(args, Column) or is_plain(chain.from_iterable(filter(None, args)))):
+            calls = zip(members, args, kwargs or repeat(None), strict=False)
+            args = [self._plain(place, row, named) for place, row, named in calls]
+        if isinstance(args, Column):
+            self._rows = []
+            self._parts += (args, self._rows)
+        else:
+            self._rows += args
         self.inputs += inputs
         return name
+
+    def _plain(self, place: int, args: Row, kwargs: dict[str, Any] | None) -> Row:
+        """Returns the arguments if they are plain, else None, and puts the call among the others."""
+        if not kwargs and (args is None or is_plain(args)):
+            return args
+        self.others[place] = args, kwargs
+        return None
+
+    def rows(self) -> Iterator[Row]:
+        """Gives the arguments of each step in the order in which they were added; None for those in `others`."""
+        return chain.from_iterable(self._parts)
+
+    def place_of(self, name: Any) -> int | None:
+        """Returns the place of the step with this id; None if there is none."""
+        place = self._singles.get(name)
+        if place is None and isinstance(name, str) and name.endswith("]"):
+            map_name, _, number = name[:-1].rpartition("[")
+            members = self.maps.get(map_name, ())
+            # No other number is longer; and "[01]" is none that a member has.
+            if number.isdecimal() and len(number) <= len(str(len(members))) and int(number) < len(members):
+                found = members[int(number)]
+                place = found if self.ids[found] == name else None
+        return place
 
     def order_after(self, places: Iterable[int], targets: Sequence[Target]) -> None:
         """Lets each of `places` start only when all `targets` have ended."""
@@ -116,8 +165,7 @@ class Draft:
 
     def _free_name(self, step: StepFunction) -> str:
         if step.id is None:
-            name = step.name
-            return self._numbered(name) if name in self.index or name in self.maps else name
+            return self._numbered(step.name) if self._is_taken(step.name) else step.name
         if self._is_taken(step.id):
             raise _duplicate(step.id)
         return step.id
@@ -126,18 +174,20 @@ class Draft:
         name = self._free_name(step)
         while True:
             ids = [f"{name}[{number}]" for number in range(count)]
-            if self.index.keys().isdisjoint(ids):
+            # Members of two maps have two ids, since the maps have two names.
+            if self._singles.keys().isdisjoint(ids):
                 return name, ids
             if step.id is not None:
-                raise _duplicate(next(id for id in ids if id in self.index))
+                raise _duplicate(next(id for id in ids if id in self._singles))
             name = self._numbered(step.name)
 
     def _is_taken(self, name: str) -> bool:
-        return name in self.index or name in self.maps
+        return name in self.maps or self.place_of(name) is not None
 
     def _numbered(self, name: str) -> str:
         number = self._last_number.get(name, 1) + 1
-        while (numbered := f"{name}#{number}") in self.index or numbered in self.maps:
+        # A member of a map has another form.
+        while (numbered := f"{name}#{number}") in self._singles or numbered in self.maps:
             number += 1
         self._last_number[name] = number
         return numbered
@@ -159,7 +209,8 @@ class Draft:
         for place, targets in self.after.items():
             wanted = dict.fromkeys(found for target in targets for found in self._look_up(place, target))
             after[place] = tuple(found for found in wanted if found not in inputs[place])
-        if _are_earlier(inputs) and _are_earlier(after):
+        # All other inputs were added before, since a Node is made first.
+        if _are_earlier(inputs, self.named) and _are_earlier(after, self.after):
             return Dependencies(inputs, after, range(len(self.ids)))
         return Dependencies(inputs, after, topological_order(_joined(inputs, after), self.ids.__getitem__))
 
@@ -177,7 +228,7 @@ class Draft:
         return self.maps[target] if target in self.maps else (self._look_up_step(place, target),)
 
     def _look_up_step(self, place: int, name: str) -> int:
-        found = self.index.get(name)
+        found = self.place_of(name)
         if found is None:
             raise UnknownDependencyError(
                 f'step "{self.ids[place]}" depends on "{name}", which is no step of this workflow'
@@ -186,9 +237,14 @@ class Draft:
         return found
 
 
-def _are_earlier(column: list[tuple[int, ...]]) -> bool:
-    """Whether each step depends only on steps that were added before it: the usual case, since a Node is made first."""
-    return all(max(needed) < place for place, needed in enumerate(column) if needed)
+def ranks_of(members: range, ranks: Sequence[int]) -> Sequence[int]:
+    """Returns the positions in the order of what stands at these places; of a fan-out they are one range as well."""
+    return members if isinstance(ranks, range) else tuple([ranks[member] for member in members])
+
+
+def _are_earlier(column: list[tuple[int, ...]], places: Iterable[int]) -> bool:
+    """Whether the steps at `places` depend only on steps that were added before them: the usual case."""
+    return all(max(column[place], default=-1) < place for place in places)
 
 
 def _joined(inputs: list[tuple[int, ...]], after: list[tuple[int, ...]]) -> dict[int, tuple[int, ...]]:

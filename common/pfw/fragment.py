@@ -67,7 +67,8 @@ def make_fragment(workflow: Workflow, step_id: str, inherited: Inherited) -> byt
     compiled = workflow.compile_within(step_id, inherited, mine.apart if mine else frozenset())
     fragment = Fragment(_with_tail(compiled, workflow.name, step_id))
     if mine:
-        index = {node: compiled.index[ids_within(step_id, [node.id], has_tail=False)[0]] for node in mine.nodes}
+        step_of = compiled.index
+        index = {node: step_of[ids_within(step_id, [node.id], has_tail=False)[0]] for node in mine.nodes}
         siblings = step_id.rpartition("/")[0]
         fragment = fragment._replace(
             skipped=tuple([index[node] for node in mine.skipped]),
@@ -112,7 +113,7 @@ def _numbered(number: int) -> str:
 
 def _place(source: Input | Inputs, numbering: Numbering[int]) -> Any:
     if isinstance(source, Inputs):
-        return place_all([numbering.position(source.start + number) for number in range(source.count)])
+        return place_all(numbering.positions(range(source.start, source.start + source.count)))
     return Input(numbering.position(source.position), source.path)
 
 

@@ -182,7 +182,9 @@ def _begin(
         # Of a run that is cancelled already no cluster needs to hear.
         return _begin_here(wf, config, token, is_inline=is_inline)
     # Before a cluster is started for it: what can be said of the workflow is said at once.
-    kept_steps(wf.compile(config.step_defaults), config.keep)
+    compiled = wf.compile(config.step_defaults)
+    if not isinstance(config.keep, str):
+        kept_steps(compiled, config.keep)
     found = _client(on, config).submit_run(wf, config)
     if token is not None:
         found.obey(token)

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from pfw.call import rows_of
 from pfw.checks import check_count
 from pfw.errors import GraphError
 from pfw.fragment import Replacement, give
@@ -87,7 +88,7 @@ def make_map(step: StepFunction) -> tuple[StepFunction, list[Stage]]:
 
 def _spread(name: str, stages: list[Stage], items: Iterable[Any], /, **constants: Any) -> Any:
     """Is the function of a map: a workflow with a use of each stage for each item."""
-    rows = [(item,) for item in items]
+    rows = rows_of((items,))
     if not rows:
         return []
     workflow = Replacement(name)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self, overload
 
+from pfw.call import rows_of
 from pfw.checks import check_number, check_timeout, checked_priority, checked_tags
 from pfw.errors import GraphError, StepTimeoutError
 from pfw.graph import Spec
@@ -214,7 +215,7 @@ class StepFunction:
         """
         if not iterables:
             raise TypeError(f"{self.name}.map() needs at least one iterable")
-        return self._workflow_for("map").add_map(self, list(zip(*iterables, strict=False)), constants)
+        return self._workflow_for("map").add_map(self, rows_of(iterables), constants)
 
     def starmap(self, rows: Iterable[Iterable[Any]], /, **constants: Any) -> MapNode:
         """Adds one use for each row, with the row's items as its positional arguments; else as `map`."""
@@ -242,8 +243,7 @@ class StepFunction:
         return self._workflow_for("loop").add(make_loop(self, until, limit, constants), value)
 
     def _workflow_for(self, method: str) -> Workflow:
-        workflow = open_workflow.get()
-        if workflow is None:
+        if (workflow := open_workflow.get()) is None:
             raise GraphError(
                 f"{self.name}.{method}() adds steps to a workflow, and no workflow's block is open here: "
                 f"call it inside `with Workflow() as wf:`; to compute at once, use the built-in map()"

@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from pfw import graph
-from pfw.call import Input, Inputs, Numbering, Scan, is_plain, place_all, replace_sources, scan
+from pfw.call import Column, Input, Inputs, Numbering, Row, Rows, is_plain, place_all, replace_sources, scan
 from pfw.checks import checked_text
 from pfw.compile import Compiled, compile_draft
-from pfw.draft import Dependencies, Draft, Target
+from pfw.draft import Dependencies, Draft, Target, ranks_of
 from pfw.errors import ConfigError, GraphError, UnknownDependencyError, did_you_mean
 from pfw.node import BranchNode, Deferred, ItemNode, LateMapNode, MapNode, Node
 from pfw.step import STEP_DEFAULTS, Inherited, StepDefaults, StepFunction, open_workflow
@@ -97,8 +97,8 @@ class Workflow:
             return self._add_instance(fn, args, kwargs)
         step = as_step(fn)
         step.check_call(len(args), kwargs)
-        found = self._scan(args, kwargs)
-        return self._added(self._draft.add(step, found.args, found.kwargs, found.sources), step)
+        found, named, sources = self._scan(args, kwargs)
+        return self._added(self._draft.add(step, found, named, sources), step)
 
     def _add_instance(self, instance: Step, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Node:
         if args or kwargs:
@@ -116,7 +116,7 @@ class Workflow:
         node = self._nodes[place] = Node(self, place)
         return node
 
-    def add_map(self, fn: Callable[..., Any], rows: list[tuple[Any, ...]], constants: dict[str, Any]) -> MapNode:
+    def add_map(self, fn: Callable[..., Any], rows: Rows, constants: dict[str, Any]) -> MapNode:
         """Adds a use of `fn` for each row, with the row's items as positional and `constants` as keyword arguments.
 
         `step.map`, `step.starmap` and `MapNode.map` are the usual ways to here.
@@ -127,11 +127,12 @@ class Workflow:
             TypeError: as `add`.
         """
         step = as_step(fn)
-        for count in set(map(len, rows)):
+        is_column = isinstance(rows, Column)
+        for count in {1} if is_column and rows else set(map(len, rows)):
             step.check_call(count, constants)
-        if is_plain(chain.from_iterable(rows)) and is_plain(constants.values()):
-            count = len(rows)
-            name = self._draft.add_map(step, rows, repeat(constants or None, count), repeat((), count))
+        if (is_column or is_plain(chain.from_iterable(rows))) and is_plain(constants.values()):
+            kwargs = [constants] * len(rows) if constants else ()
+            name = self._draft.add_map(step, rows, kwargs, repeat((), len(rows)))
         else:
             found = [self._scan(row, constants) for row in rows]
             args, kwargs, sources = zip(*found, strict=True) if found else ((), (), ())
@@ -181,19 +182,20 @@ class Workflow:
         self._draft.order_after(places, targets)
         self._compiled = None
 
-    def _scan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scan[int]:
+    def _scan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Row, Any, tuple[int, ...]]:
+        """Returns what a Scan has."""
         if not kwargs and _ONLY_NODES.issuperset(map(type, args)):
             # The usual form of a call that has inputs at all: a third of the time of a full scan.
             places = tuple([node.index for node in args if node.workflow is self])
             if len(set(places)) == len(args):
-                return Scan(None, None, places)
+                return None, None, places
         return scan(args, kwargs, (Deferred,), self._place)
 
     def _place(self, source: Any, numbering: Numbering[int]) -> Input | Inputs | list[Input]:
         """Gives the placeholder of a Node; a step's place in the draft is what is numbered."""
         self._own(source)
         if isinstance(source, MapNode):
-            return place_all([numbering.position(member) for member in source.members])
+            return place_all(numbering.positions(source.members))
         return Input(numbering.position(source.index), source.path)
 
     def _own(self, node: D) -> D:
@@ -234,7 +236,7 @@ class Workflow:
         Raises:
             UnknownDependencyError: there is none (it is a KeyError).
         """
-        place = self._draft.index.get(id)
+        place = self._draft.place_of(id)
         if place is not None:
             return self.node(place)
         if id in self._draft.maps:
@@ -242,7 +244,7 @@ class Workflow:
         raise UnknownDependencyError(f'workflow "{self.name}" has no step "{id}"{did_you_mean(id, self._draft.ids)}')
 
     def __contains__(self, id: object) -> bool:
-        return id in self._draft.index or id in self._draft.maps
+        return id in self._draft.maps or self._draft.place_of(id) is not None
 
     def __repr__(self) -> str:
         return f'<Workflow "{self.name}" of {len(self._draft.ids)} steps>'
@@ -348,7 +350,7 @@ class Workflow:
         def place(source: Any, numbering: Numbering[int]) -> Input | Inputs | list[Input]:
             self._own(source)
             if isinstance(source, MapNode):
-                return place_all([rank[member] for member in source.members])
+                return place_all(ranks_of(source.members, rank))
             return Input(rank[source.index], source.path)
 
         return replace_sources(self._returned, (Deferred,), place, Numbering())

@@ -183,7 +183,7 @@ def test_map_adds_one_use_per_item() -> None:
     assert workflow["add"].id == "add"
     assert value_of(workflow) == 66
     compiled = workflow.compile()
-    assert compiled.maps == {"add": (0, 1, 2)}
+    assert compiled.maps == {"add": range(3)}
     assert codec.load(compiled.graph.calls[3]) == ("total", (Inputs(0, 3),), None)
 
 
@@ -213,7 +213,7 @@ def test_an_empty_map_is_an_empty_list() -> None:
         total(nothing)
     assert len(nothing) == 0
     assert value_of(workflow) == 0
-    assert workflow.compile().maps == {"add": ()}
+    assert workflow.compile().maps == {"add": range(0)}
 
 
 def test_a_map_is_ordered_as_a_whole() -> None:
@@ -267,6 +267,30 @@ def test_odd_ids(name: str) -> None:
         assert workflow.add(one.options(id=name)).id == name
         assert workflow.order() == [name]
         assert workflow.to_mermaid().isprintable() or "\n" in workflow.to_mermaid()
+
+
+def test_members_of_maps_are_found_by_their_ids() -> None:
+    with Workflow() as workflow:
+        one()
+        maps = [add.map([1, 2, 3], [4, 5, 6]), add.options(id="add[0]x").map([1]), add.map([7] * 12)]
+    assert [node.id for node in workflow.nodes][4:6] == ["add[0]x[0]", "add#2[0]"]
+    assert all(workflow[node.id] is node for node in workflow.nodes)
+    assert [workflow[nodes.id].id for nodes in maps] == ["add", "add[0]x", "add#2"]
+    for name in (
+        "add[3]",
+        "add[03]",
+        "add[-1]",
+        "add[]",
+        "add[1",
+        "add#2[12]",
+        "add#2[\u0661]",
+        "[0]",
+        "add[" + "9" * 5000 + "]",
+    ):
+        assert name not in workflow
+        with pytest.raises(UnknownDependencyError):
+            workflow[name]
+    assert 5 not in workflow
 
 
 def test_an_explicit_id_that_is_taken() -> None:
@@ -505,7 +529,15 @@ def test_a_map_counts_as_one_leaf() -> None:
     with Workflow() as workflow:
         add.map([1, 2])
     assert value_of(workflow) == [1, 2]
-    assert workflow.compile().leaves == (0, 1)
+    assert workflow.compile().leaves == range(2)
+
+
+def test_a_single_step_is_the_tail() -> None:
+    with Workflow() as workflow:
+        one()
+        assert workflow.compile().has_tail
+        add(1, 2)
+        assert not workflow.compile().has_tail
 
 
 def test_several_leaves_have_no_value() -> None:
@@ -513,7 +545,7 @@ def test_several_leaves_have_no_value() -> None:
         add.map([1, 2])
         one()
     compiled = workflow.compile()
-    assert (compiled.value, compiled.leaves) == (None, (0, 1, 2))
+    assert (compiled.value, compiled.leaves) == (None, range(3))
 
 
 def test_returns_names_steps_by_their_place_in_the_graph() -> None:
