@@ -92,8 +92,9 @@ class Draft:
         Raises:
             DuplicateStepError: its explicit id is taken.
         """
-        place = len(self.ids)
-        name = self._free_name(step)
+        place, name = len(self.ids), step.name
+        # Most steps of a large graph are a further use of a function: that needs no look at the other kinds of names.
+        name = self._numbered(name) if step.id is None and name in self._singles else self._free_name(step)
         self.ids.append(name)
         self._singles[name] = place
         self.steps.append(step)
