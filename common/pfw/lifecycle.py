@@ -412,6 +412,12 @@ class RunLife:
         """How a step is to be run."""
         return self.graph.specs[self.graph.spec_of[step]]
 
+    def has_follower(self, steps: Iterable[int]) -> bool:
+        """Whether there is a `follower` of any of these."""
+        dependents = self._dependents
+        alone = [step for step in steps if (found := dependents[step]) is not None and len(found) == 1]
+        return any(self.follower(step) is not None for step in alone)
+
     def follower(self, step: int) -> int | None:
         """The step that may be handed out along with this one, to be begun where its output is made.
 

@@ -2,7 +2,8 @@
 
 Waking a sleeping process on a virtual machine costs 30-100 µs and its warm caches. While slots are free, a daemon that
 has lately waited less than AWAKE_S looks again for about that long before it sleeps, and gives way to everybody else
-who wants the core. Measured on a chain of 1,000: 2,100 steps/s without, 3,000 with it.
+who wants the core. Measured on a chain of 1,000 whose steps went out one by one: 2,100 steps/s without, 3,000 with it;
+on single calls, of which each takes so long: 1.3 ms where 0.5 ms were waited, 1.05 ms with 1 ms.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import select
 import time
 
 #: How long to stay awake, s; also what counts as a short wait.
-AWAKE_S = 0.000_500
+AWAKE_S = 0.001
 #: Weight of the newest wait in their moving average.
 _WEIGHT = 0.125
 

@@ -974,7 +974,7 @@ class Core:
                 continue
             followers = list[int]()
             has_chain = demand is None and has_chains(run, placed[0], expected_us)
-            if has_chain and any(life.follower(step) is not None for step in steps):
+            if has_chain and life.has_follower(steps):
                 bookings, followers = self._book_chains(attempts, number)
             elif len(steps) > 1 and len({life.attempts[step] for step in steps}) > 1:
                 bookings = bookings_of(list(enumerate(attempts, number)))
