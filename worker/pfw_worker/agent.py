@@ -15,7 +15,7 @@ import signal
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pfw import host
 from pfw import messages as m
@@ -77,17 +77,13 @@ class Agent:
 
         from pfw import sockets
 
-        self._sockets = sockets
-        self._spawner = spawner
-        self._address = address
+        self._sockets, self._spawner = sockets, spawner
+        self._address, self._pub = address, ""
         self._warn_at = time.monotonic() + 5.0
-        self._drain_s = drain_s
-        self._is_embedded = bool(parent_pid)
+        self._drain_s, self._is_embedded = drain_s, bool(parent_pid)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._dealer = sockets.make_dealer(self._context, address, os.urandom(8))
-        self._ears = [_Ear(self._dealer)]
-        self._pub = ""
-        self._core = Core(registration, time.monotonic())
+        self._ears, self._core = [_Ear(self._dealer)], Core(registration, time.monotonic())
         self._slots: dict[int, SlotHandle] = {}
         self._number_of_pid, self._slot_of_fd = dict[int, int](), dict[int, int]()
         self._outputs, self._oddities = Outputs(), 0
@@ -196,8 +192,7 @@ class Agent:
 
     def _receive(self, ear: _Ear, now: float) -> None:
         frames = self._sockets.receive(ear.socket)
-        # Fewer than it takes at once: it has asked, and there was nothing more.
-        ear.is_touched = len(frames) == self._sockets.FRAMES_PER_TURN
+        ear.is_touched = len(frames) == self._sockets.FRAMES_PER_TURN  # else it has asked, and there was no more
         for parts in frames:
             try:
                 if len(parts) != 1:
@@ -245,28 +240,30 @@ class Agent:
     def _read_slot(self, number: int, now: float) -> None:
         slot = self._slots[number]
         try:
-            messages = slot.channel.recv()
-            if not all(not message or are_notes(message) or are_outcomes(message) for message in messages):
-                raise ProtocolError("neither notes nor outcomes")
+            for message in slot.channel.recv():
+                self._hear(number, slot, message, now)
         except ProtocolError as error:  # its death is reported by the spawner, and blamed on the step that executes
             logger.warning("a step has written into its slot's socket, the slot is killed: %s", error)
             slot.kill()
             return
-        for message in messages:
-            if not message:
-                self._core.on_slot_ready(number, now)
-            elif are_notes(message):
-                for attempt, what in message:
-                    if type(what) is tuple:
-                        self._core.on_progress((attempt, *what), now)
-                    else:
-                        text = what if type(what) is bytes else slot.output.take_until(attempt, what, now)
-                        self._core.on_printed(attempt, text, now)
-            else:
-                self._core.on_slot_outcomes(number, message, now)
         if slot.channel.wants_write:
             slot.channel.flush()
             self._watch_slot(slot)
+
+    def _hear(self, number: int, slot: SlotHandle, message: tuple[Any, ...], now: float) -> None:
+        if not message:
+            self._core.on_slot_ready(number, now)
+        elif are_outcomes(message):
+            self._core.on_slot_outcomes(number, message, now)
+        elif not are_notes(message):
+            raise ProtocolError("neither notes nor outcomes")
+        else:
+            for attempt, what in message:
+                if type(what) is tuple:
+                    self._core.on_progress((attempt, *what), now)
+                else:
+                    text = what if type(what) is bytes else slot.output.take_until(attempt, what, now)
+                    self._core.on_printed(attempt, text, now)
 
     def _reap(self, now: float) -> None:
         for pid, status, peak_bytes in self._spawner.poll():

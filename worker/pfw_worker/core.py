@@ -58,8 +58,9 @@ NOTE_AFTER_S = 0.050
 STOP_EVERY_S = 0.100
 #: A slot of the IO lane (or the async process) that has had nothing to do for so long ends.
 IDLE_S = 10.0
-#: Outcomes may wait for company so long while slots have queued work: a message costs more than many outcomes in it.
-COMPANY_S = 0.010
+#: Outcomes may wait for company so long while slots have twice as much queued: a message costs more than many outcomes in
+#: it. With 10 ms 1,000 steps of 5 ms took 1.5 % longer.
+COMPANY_S = 0.020
 #: How often a worker introduces itself until it is welcome.
 REGISTER_S = 0.1
 #: What is not acknowledged after so many heartbeats is sent again.
@@ -133,12 +134,9 @@ class Core:
         self._unseen_s: dict[int, float] = {}
         self._noted, self._progress = set[int](), Progress()
         self._last_batch = self._last_cancel = self._wanted_cancel = 0
-        self._pieces = Pieces()
-        self._unsent = Unsent()
-        self._outcomes_since = now
+        self._pieces, self._unsent, self._outcomes_since = Pieces(), Unsent(), now
         self._outbox: dict[int, m.OutcomeColumns] = {}
-        self._outbox_number = 0
-        self._repeat_at = 0.0
+        self._outbox_number, self._repeat_at = 0, 0.0
         self._in_outbox: set[int] = set()
         self._slot_number = self._failed_starts = 0
         self._no_start_before = [float("-inf")] * len(LANES)
