@@ -58,8 +58,8 @@ NOTE_AFTER_S = 0.050
 STOP_EVERY_S = 0.100
 #: A slot of the IO lane (or the async process) that has had nothing to do for so long ends.
 IDLE_S = 10.0
-#: Outcomes may wait for company so long while slots have twice as much queued: a message costs more than many outcomes in
-#: it. With 10 ms 1,000 steps of 5 ms took 1.5 % longer.
+#: Outcomes may wait for company so long while slots have twice as much queued: a message costs more than many outcomes
+#: in it. With 10 ms 1,000 steps of 5 ms took 1.5 % longer.
 COMPANY_S = 0.020
 #: How often a worker introduces itself until it is welcome.
 REGISTER_S = 0.1
