@@ -233,12 +233,22 @@ class Core:
         due, size = self._to_acknowledge.get(worker, (now + ACKNOWLEDGE_S, 0))
         size += sum(map(len, msg.columns[4]))
         self._to_acknowledge[worker] = (now if size > ACKNOWLEDGE_BYTES or worker.is_leaving else due), size
-        if any(codes) or worker.ahead:
+        if any(codes) or not self._follow_all(worker, numbers):
             for row in zip(*msg.columns, strict=True):
                 self._on_outcome(worker, row, now)
         else:
             self._on_all_ok(worker, zip(worker.free_all(numbers, now), *others, strict=True), now)
         self._settle(worker)
+
+    def _follow_all(self, worker: Worker, numbers: Iterable[int]) -> bool:
+        """Whether these attempts, which have returned, do so in order: `_is_in_order` for each; 0.1 µs."""
+        ahead = worker.ahead
+        for number in numbers if ahead else ():
+            if number in ahead:
+                return False
+            if number + 1 in ahead:
+                worker.follow(number + 1)
+        return True
 
     def _on_all_ok(
         self, worker: Worker, rows: Iterable[tuple[Attempt | None, int, int, bytes, int, int]], now: float
