@@ -1,13 +1,11 @@
-"""Clusters on this machine: daemons as child processes, gone when their client is gone."""
+"""Clusters on this machine: one child process, and its slots, gone when their client is gone."""
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import importlib.util
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +13,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from pfw import host
 from pfw.checks import SLOTS_LIMIT, check_count
@@ -22,7 +21,7 @@ from pfw.client import Client
 from pfw.config import Config, checked_config, settle
 from pfw.demand import GPU, HEAVY_IO, HEAVY_IO_PERMITS, MEMORY, Offer, demand_of, shortage
 from pfw.echo import Echo
-from pfw.errors import ClusterError, ConfigError, UnschedulableError
+from pfw.errors import ConfigError, UnschedulableError
 from pfw.folders import FOLDER_VARIABLE, make_folder, remove_folder
 from pfw.graph import Graph
 from pfw.hint import COUNT_LIMIT, checked_resource
@@ -32,19 +31,17 @@ from pfw.link import Link
 IDLE_S = 30.0
 #: A shared cluster whose place another has taken ends when it has had nothing to do for so long.
 HANDED_OUT_S = 5.0
-#: How long the daemons may take to start, and to end before they are killed.
+#: How long a cluster may take to start, and to end before it is killed.
 START_S = 20.0
 END_S = 5.0
-#: How often it is looked whether the worker is there, s.
-LOOK_S = 0.005
 #: How long the end of a run waits for a terminal that is slow.
 SHOW_S = 5.0
 
 
 class LocalCluster(Client):
-    """A coordinator and a worker of this process's own, on `ipc://` in a private folder.
+    """A coordinator and a worker of this process's own, in one child process, on `ipc://` in a private folder.
 
-    They end with `close`, with the `with` block, and when this process ends, however it ends.
+    It ends with `close`, with the `with` block, and when this process ends, however it ends.
     """
 
     def __init__(
@@ -58,7 +55,7 @@ class LocalCluster(Client):
         heavy_io: int | None = None,
         config: Config | None = None,
     ) -> None:
-        """Starts the daemons, and waits until they are there.
+        """Starts it, and waits until it is there.
 
         What is not given, or None, is as `config` says: `cpu`, `io`, `memory`.
 
@@ -74,8 +71,7 @@ class LocalCluster(Client):
         Raises:
             ConfigError: A size is not a whole number from 1 to 10,000, a name none for a resource, or there is no place
                 for temporary files.
-            ClusterError: The daemons do not start.
-            StalledError: The worker has ended while it started.
+            ClusterError: It does not start.
         """
         self.config = checked_config(config)
         sizes = settle(config, cpu=cpu, io=io, memory=memory)
@@ -95,7 +91,7 @@ class LocalCluster(Client):
         #: When the shared cluster was last asked for or busy, on the monotonic clock.
         self.used_at = time.monotonic()
         self._folder, self._lock_fd = make_folder("local")
-        self._daemons: list[subprocess.Popen[bytes]] = []
+        self._daemon: subprocess.Popen[bytes] | None = None
         _alive.add(self)
         try:
             self._start()
@@ -104,39 +100,22 @@ class LocalCluster(Client):
             raise
 
     def _start(self) -> None:
-        address = f"ipc://{self._folder}/c"
-        parent = str(os.getpid())
-        self._spawn("pfw_coordinator", "--bind", address, "--parent-pid", parent)
-        sizes = ["--cpu", str(self.cpu), "--io", str(self.io), "--gpu", str(self.gpu)]
-        sizes += ["--memory", f"{self.memory}B", "--heavy-io", str(self.heavy_io)]
-        resources = [f"--resource={name}={number}" for name, number in self.resources.items()]
-        self._spawn("pfw_worker", address, *sizes, *resources, "--parent-pid", parent)
-        names = ("coordinator", "worker")
-        watched = [(host.pidfd_open(d.pid), name) for d, name in zip(self._daemons, names, strict=True)]
-        self._link = Link(address, processes=watched)
+        path = f"{self._folder}/c"
+        resources = {MEMORY: self.memory, GPU: self.gpu, HEAVY_IO: self.heavy_io, **self.resources}
+        self._daemon = self._spawn(path, {"cpu": self.cpu, "io": self.io, "resources": resources})
+        self._link = Link(f"ipc://{path}", daemon_fd=host.pidfd_open(self._daemon.pid))
         self._link.session.on_printed = self.echo.put
         self._connect(START_S)
-        self._await_worker()
 
-    def _await_worker(self) -> None:
-        # Both daemons start at the same time, so there is little to wait for. Without it other clients of this
-        # address, and whoever asks who works here, would find nobody now and then.
-        deadline = time.monotonic() + START_S
-        while not self.workers():
-            if time.monotonic() > deadline:
-                raise ClusterError(f"the worker of the local cluster is not there after {START_S:g} s")
-            time.sleep(LOOK_S)
-
-    def _spawn(self, module: str, *arguments: str) -> None:
+    def _spawn(self, path: str, sizes: dict[str, Any]) -> subprocess.Popen[bytes]:
         environment = {
             **os.environ,
             FOLDER_VARIABLE: str(self._folder),
             "PFW_SYS_PATH": json.dumps([entry for entry in sys.path if isinstance(entry, str)]),
         }
-        command = [sys.executable, "-P", "-c", _boot(module), *arguments]
-        self._daemons.append(
-            subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
-        )
+        code = _BOOT.format(roots=_roots(), path=path, parent_pid=os.getpid(), sizes=sizes)
+        command = [sys.executable, "-P", "-c", code]
+        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def close(self) -> None:
         """Ends the cluster; what runs on it is stopped."""
@@ -156,16 +135,14 @@ class LocalCluster(Client):
         if hasattr(self, "_link"):
             super().close()
         self.echo.flush(SHOW_S)
-        for daemon in self._daemons:
-            with contextlib.suppress(ProcessLookupError):
-                daemon.send_signal(signal.SIGTERM)
-        for daemon in self._daemons:
+        if self._daemon is not None:
+            self._daemon.terminate()
             try:
-                daemon.wait(END_S)
+                self._daemon.wait(END_S)
             except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
-        self._daemons = []
+                self._daemon.kill()
+                self._daemon.wait()
+            self._daemon = None
         if self._lock_fd >= 0:
             remove_folder(self._folder)
             os.close(self._lock_fd)
@@ -193,19 +170,26 @@ class LocalCluster(Client):
     @property
     def is_usable(self) -> bool:
         """Whether this process made it and it is up."""
-        return self._owner == os.getpid() and bool(self._daemons) and not self._link.is_closed
+        return self._owner == os.getpid() and self._daemon is not None and not self._link.is_closed
 
 
-#: -P: nothing that lies in the working directory takes the place of our modules; they are found where the client's are.
-_BOOT = "import sys; sys.path += {roots!r}; from {module}.cli import main; main(prog_name={name!r})"
+#: What the child process runs: only here the two daemons know each other. -P: nothing that lies in the working
+#: directory takes the place of our modules, which are found where the client's are.
+_BOOT = """
+import sys
+from functools import partial
+sys.path += {roots!r}
+from pfw_coordinator.embedded import serve
+from pfw_worker.embedded import start
+serve({path!r}, {parent_pid}, partial(start, **{sizes!r}))
+"""
 
 
-def _boot(module: str) -> str:
-    specs = [importlib.util.find_spec(name) for name in ("pfw", module)]
+def _roots() -> list[str]:
+    """The folders of `sys.path` in which our packages are."""
+    specs = [importlib.util.find_spec(name) for name in ("pfw", "pfw_coordinator", "pfw_worker")]
     roots = [str(Path(spec.origin).parents[1]) for spec in specs if spec is not None and spec.origin]
-    return _BOOT.format(
-        roots=[root for root in roots if root in sys.path], module=module, name=module.replace("_", "-")
-    )
+    return [root for root in roots if root in sys.path]
 
 
 def _show(text: str) -> None:

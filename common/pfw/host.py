@@ -45,6 +45,19 @@ def pidfd_signal(pidfd: int, number: int) -> bool:
     return True
 
 
+def end_of(pidfd: int) -> tuple[int, str]:
+    """Return the exit code (-1: none) of a child of this process that has ended, and how; it can still be reaped."""
+    try:
+        found = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    except ChildProcessError:
+        found = None
+    if found is None:
+        return -1, "nobody knows how"
+    if found.si_code == os.CLD_EXITED:
+        return found.si_status, f"exit code {found.si_status}"
+    return -1, f"killed by {signal.Signals(found.si_status).name}"
+
+
 def wait_readable(fd: int, timeout_s: float) -> bool:
     """Wait until this descriptor is readable or at its end; return whether it is. Takes any number, unlike select."""
     poller = select.poll()

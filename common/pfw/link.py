@@ -15,13 +15,13 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 import zmq
 
+from pfw import host, sockets
 from pfw import messages as m
-from pfw import sockets
 from pfw.errors import (
     ClusterError,
     ConfigError,
@@ -47,12 +47,12 @@ LED_S = 0.050
 class Link:
     """A connection to a coordinator, shared by all threads of a client."""
 
-    def __init__(self, address: str, *, processes: Sequence[tuple[int, str]] = ()) -> None:
+    def __init__(self, address: str, *, daemon_fd: int = -1) -> None:
         """Makes one, not yet at work.
 
         Args:
             address: Of the coordinator.
-            processes: (pidfd, name) of daemons whose end is the end of this connection.
+            daemon_fd: Names the process of a local cluster, a child of this one: its end is that of this connection.
 
         Raises:
             ConfigError: The address is none.
@@ -77,13 +77,14 @@ class Link:
         self._afterwards: deque[Callable[[], None]] = deque()
         self._posted: deque[Callable[[Session, float], object]] = deque()
         self._pid = os.getpid()
-        self._processes = dict(processes)
+        self._daemon_fd = daemon_fd
         self._wake, self._waker = socket.socketpair()
         self._wake.setblocking(False)
         self._waker.setblocking(False)
         self._poller = select.epoll()
-        for fd in (sockets.descriptor(self._socket), self._wake.fileno(), *self._processes):
-            self._poller.register(fd, select.EPOLLIN)
+        for fd in (sockets.descriptor(self._socket), self._wake.fileno(), daemon_fd):
+            if fd >= 0:
+                self._poller.register(fd, select.EPOLLIN)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._attend, name="pfw-client", daemon=True)
         self._thread.start()
@@ -179,8 +180,8 @@ class Link:
         self._poller.close()
         self._wake.close()
         self._waker.close()
-        for fd in self._processes:
-            os.close(fd)
+        if self._daemon_fd >= 0:
+            os.close(self._daemon_fd)
 
     @property
     def is_closed(self) -> bool:
@@ -245,10 +246,10 @@ class Link:
                     self._wake.recv(4096)
                 except BlockingIOError:
                     pass
-            elif fd in self._processes:
+            elif fd == self._daemon_fd:
                 self._poller.unregister(fd)
                 with self._lock:
-                    self.session.on_lost(_ended(self._processes[fd]))
+                    self.session.on_lost(_ended(fd))
 
     def _poke(self) -> None:
         try:
@@ -292,8 +293,9 @@ class Link:
             self._run_afterwards()
 
 
-def _ended(name: str) -> ClusterError | StalledError:
-    """What the end of a local cluster's daemon means for its runs."""
-    if name == "coordinator":
-        return CoordinatorLostError("the coordinator of the local cluster has ended")
-    return StalledError(f"the {name} of the local cluster has ended, and no other will come: nothing can run any more")
+def _ended(daemon_fd: int) -> ClusterError | StalledError:
+    """What the end of a local cluster's process means for its runs."""
+    exit_code, how = host.end_of(daemon_fd)
+    if exit_code == m.EXIT_STALLED:
+        return StalledError("the local cluster can start no slots any more: nothing can run there")
+    return CoordinatorLostError(f"the local cluster has ended ({how})")

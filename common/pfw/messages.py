@@ -23,6 +23,9 @@ HEARTBEAT_S = 1.0
 #: What is on its way counts as lost only after as many seconds more as it has this many bytes.
 BYTES_PER_S = 16 << 20
 
+#: The exit code of a local cluster's process that can start no slots any more.
+EXIT_STALLED = 3
+
 #: Why a peer or a submission is not accepted.
 REFUSED_VERSION, REFUSED_PROTOCOL, REFUSED_GRAPH, REFUSED_UNKNOWN_RUN, REFUSED_KEY = range(5)
 

@@ -77,7 +77,7 @@ def run(
         RunCancelledError: The run was cancelled.
         RunTimeoutError: Its `timeout` was over first; also a RunCancelledError.
         ClusterError: There is no coordinator, or it was lost.
-        StalledError: The worker of the local cluster was lost.
+        StalledError: The local cluster can start no slots any more.
         KeyboardInterrupt: Ctrl-C; the run was cancelled. With `.run`.
 
     >>> from pfw import Workflow, run, step

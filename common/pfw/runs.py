@@ -103,7 +103,7 @@ class Run:
         Raises:
             ConfigError: The timeout is no number of seconds.
             ClusterError: The cluster was lost before the run ended.
-            StalledError: The worker of the local cluster was lost.
+            StalledError: The local cluster can start no slots any more.
         """
         check_wait("timeout", timeout)
         is_done = self._record.is_finished or self._engine.wait(lambda: self._record.is_finished, timeout)
@@ -131,7 +131,7 @@ class Run:
         Raises:
             ConfigError: The timeout is no number of seconds.
             ClusterError: The cluster was lost before the run ended.
-            StalledError: The worker of the local cluster was lost.
+            StalledError: The local cluster can start no slots any more.
         """
         check_wait("timeout", timeout)
         self.ask_to_end(reason)
@@ -156,7 +156,7 @@ class Run:
             RunCancelledError: It was cancelled, with `.run`, `.reason` and `.receipt`; RunTimeoutError: because of its
                 timeout.
             ClusterError: The cluster was lost before the run ended.
-            StalledError: The worker of the local cluster was lost.
+            StalledError: The local cluster can start no slots any more.
         """
         record = self._record
         if record.error is not None:

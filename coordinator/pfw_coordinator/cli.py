@@ -29,17 +29,16 @@ Example:
 
 @click.command(epilog=EXAMPLE, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--bind", default="tcp://127.0.0.1:7700", show_default=True, help="Where clients and workers connect.")
-@click.option("--parent-pid", type=int, default=0, hidden=True, help="End at once when this process has ended.")
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
 @click.version_option(__version__, prog_name="pfw-coordinator")
-def main(bind: str, parent_pid: int, verbose: bool) -> None:
+def main(bind: str, verbose: bool) -> None:
     """Own runs and give their steps to workers. Ends with SIGTERM or Ctrl-C."""
     logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.WARNING if parent_pid else logging.INFO,
+        level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s pfw-coordinator %(levelname)s %(message)s",
     )
     try:
-        sys.exit(_serve(bind, parent_pid))
+        sys.exit(_serve(bind))
     except InternalError:
         logger.exception("a bug in pfw, please report it")
         sys.exit(70)
@@ -52,16 +51,14 @@ def main(bind: str, parent_pid: int, verbose: bool) -> None:
         sys.exit(70)
 
 
-def _serve(bind: str, parent_pid: int) -> int:
+def _serve(bind: str) -> int:
     from pfw import connection
     from pfw_coordinator.server import Server
 
     bind = absolute(bind)
     lock = lock_path(bind)
     host.allow_descriptors()  # one for each peer, and one for each worker on this machine
-    server = Server(bind, publish_address(bind), parent_pid=parent_pid)
-    if parent_pid:
-        return server.run()
+    server = Server(bind, publish_address(bind))
     path = connection.write_connection(server.address, os.getpid())
     where = f"also named in {path}" if connection.is_ours(os.getpid()) else f"{path} names another one that is alive"
     click.echo(f"pfw-coordinator listens at {server.address} ({where})")

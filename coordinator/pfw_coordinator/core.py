@@ -254,19 +254,23 @@ class Core:
         self, worker: Worker, rows: Iterable[tuple[Attempt | None, int, int, bytes, int, int]], now: float
     ) -> None:
         """Commits attempts that have returned. 1.6 µs a step with a fact and one dependant."""
-        estimates, offset_us, latest_us = self._functions.estimates_us, worker.clock_offset_us, int(now * 1e6)
+        offset_us, latest_us = worker.clock_offset_us, int(now * 1e6)
         ended: dict[Run, list[Success]] = {}
-        run_before = None
+        runs_us: dict[int, list[int]] = {}
+        run_before = function_before = None
         for attempt, start_us, run_us, payload, cpu_us, peak_bytes in rows:
             if attempt is None:
                 continue
             run, step, function = attempt[0], attempt[1], attempt[2]
             if run is not run_before:
                 run_before, add = run, ended.setdefault(run, []).append
-            known = estimates[function]
-            estimates[function] = known + (run_us - known) * 0.25 if known else run_us + 1.0
+            if function != function_before:
+                function_before, note = function, runs_us.setdefault(function, []).append
+            note(run_us)
             started = min(latest_us, start_us + offset_us) * 1e-6
             add((step, started, run_us * 1e-6, payload, cpu_us, peak_bytes))
+        for function, found in runs_us.items():
+            self._functions.learn(function, found)
         for run, successes in ended.items():
             self._touched[run] = None
             run.life.on_all_succeeded(worker.number, successes, now)

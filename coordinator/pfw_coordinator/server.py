@@ -1,6 +1,7 @@
 """The coordinator's shell: sockets and clocks around the pure core.
 
 One turn: receive all that is there, hand it to the core, drain once, send, sleep until something arrives or `wake_at`.
+The worker of a client's own cluster lives in the same process: it has its turns here, and is handed its messages.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import zmq
 
 from pfw import host, sockets
 from pfw import messages as m
 from pfw.errors import ConfigError, ProtocolError
-from pfw.patience import Patience
 from pfw.version import __version__
 from pfw.wire import Assembler, encode
 from pfw_coordinator.core import Core, Outbox
+from pfw_coordinator.patience import Patience
 
 logger = logging.getLogger(__name__)
 
@@ -33,16 +34,36 @@ logger = logging.getLogger(__name__)
 STRANGERS = 1_000
 
 
+class EmbeddedWorker(Protocol):
+    """A worker in the coordinator's process."""
+
+    #: When its next turn is due, on the monotonic clock, if its descriptor does not become readable before.
+    wake_at: float
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when it has something to do."""
+
+    def deliver(self, message: m.Message, now: float) -> None:
+        """Hands it a message."""
+
+    def turn(self, now: float) -> list[m.Message]:
+        """Has it do what is to be done; returns what it says."""
+
+    def close(self) -> None:
+        """Ends it."""
+
+
 class Server:
     """One coordinator daemon."""
 
-    def __init__(self, bind: str, pub: str, *, parent_pid: int = 0) -> None:
+    def __init__(self, bind: str, pub: str, *, worker: EmbeddedWorker | None = None, parent_pid: int = 0) -> None:
         """Makes one, not yet at work.
 
         Args:
             bind: Where clients and workers connect, tcp://HOST:PORT (port 0 or *: any free one) or ipc://PATH.
             pub: Where cancels are published, in the same form.
-            parent_pid: The client this coordinator belongs to (0: to nobody): it ends when that process has ended.
+            worker: The one of a client's own cluster.
+            parent_pid: That client (0: it belongs to nobody): the coordinator ends when that process has ended.
 
         Raises:
             ConfigError: An address is in use or not one.
@@ -60,7 +81,7 @@ class Server:
             seed=os.urandom(32),
             epoch_s=time.time() - now,
             now=now,
-            is_embedded=bool(parent_pid),
+            is_embedded=worker is not None,
         )
         self._assemblers: dict[bytes, Assembler] = {}
         self._oddities: dict[bytes, int] = {}
@@ -69,8 +90,12 @@ class Server:
         self._poller = select.epoll()
         self._patience = Patience(self._poller)
         self._poller.register(sockets.descriptor(self._router), select.EPOLLIN)
+        #: The embedded worker, its name as a peer, and what it has still to be handed.
+        self._worker, self._worker_peer, self._worker_mail = worker, os.urandom(8), list[m.Message]()
+        if worker is not None:
+            self._poller.register(worker.fileno(), select.EPOLLIN)
         self._parent_fd = self._watch_parent(parent_pid)
-        self._signal_fd = self._watch_signals(is_embedded=bool(parent_pid))
+        self._signal_fd = self._watch_signals(is_embedded=worker is not None)
         self._handlers = self._make_handlers()
 
     def _make_handlers(self) -> dict[type, Callable[[bytes, Any, float], None]]:
@@ -105,6 +130,8 @@ class Server:
                 pass
             return 0
         finally:
+            if self._worker is not None:
+                self._worker.close()
             self._context.destroy(linger=0)
 
     def _watch_parent(self, pid: int) -> int:
@@ -133,7 +160,8 @@ class Server:
         timeout_s = 0 if frames else max(0.0, min(1.0, self._wake_at - time.monotonic()))
         ready = self._patience.wait(timeout_s, may_stay_awake=self.core.is_embedded and self.core.has_free_core)
         now = time.monotonic()
-        for fd, _ in ready:
+        fds = [fd for fd, _ in ready]
+        for fd in fds:
             if fd in self._peer_of_fd:
                 self._on_process_end(fd, now)
             elif fd in (self._parent_fd, self._signal_fd):
@@ -142,11 +170,27 @@ class Server:
             frames = sockets.receive(self._router)
         for parts in frames:
             self._receive(parts, now)
+        if self._worker is not None and (self._worker.fileno() in fds or now >= self._worker.wake_at):
+            self._attend(self._worker, now)
         if len(frames) < sockets.FRAMES_PER_TURN:
             # A peer's deadline may pass only when nothing of it waits to be read.
             self.core.on_time(now)
         self._perform(self.core.drain(now))
+        if self._worker is not None:
+            if self._worker_mail and self._attend(self._worker, now):
+                self._wake_at = 0.0
+            self._wake_at = min(self._wake_at, self._worker.wake_at)
         return True
+
+    def _attend(self, worker: EmbeddedWorker, now: float) -> bool:
+        """A turn of the embedded worker; whether it has said something."""
+        mail, self._worker_mail = self._worker_mail, []
+        for message in mail:
+            worker.deliver(message, now)
+        said = worker.turn(now)
+        for message in said:
+            self._handlers[type(message)](self._worker_peer, message, now)
+        return bool(said)
 
     def _receive(self, parts: list[bytes], now: float) -> None:
         peer = parts[0]
@@ -191,8 +235,13 @@ class Server:
         self._wake_at = box.wake_at
         for message in box.broadcasts:
             sockets.send(self._publisher, encode([message]))
+            if self._worker is not None:
+                self._worker_mail.append(message)
         for peer, messages in box.messages:
-            sockets.send(self._router, encode(messages), peer)
+            if peer == self._worker_peer:
+                self._worker_mail += messages
+            else:
+                sockets.send(self._router, encode(messages), peer)
         for peer, pid in box.watch:
             self._watch(peer, pid)
         for peer in box.gone:
@@ -203,6 +252,8 @@ class Server:
                 self._ignore(fd)
 
     def _watch(self, peer: bytes, pid: int) -> None:
+        if peer == self._worker_peer:  # it ends with us
+            return
         try:
             fd = host.pidfd_open(pid)
         except ProcessLookupError:

@@ -19,12 +19,12 @@ from pfw import (
     ClusterError,
     Config,
     ConfigError,
+    CoordinatorLostError,
     GraphError,
     Hint,
     LocalCluster,
     PfwError,
     Retry,
-    StalledError,
     StepCrashedError,
     StepTimeoutError,
     UnpicklableError,
@@ -395,6 +395,6 @@ def test_the_loss_of_the_cluster_ends_every_future_at_once(tmp_path: Path) -> No
         (worker,) = cluster.workers()
         os.kill(worker["pid"], signal.SIGKILL)
         for future in (running, waiting):
-            assert isinstance(future.exception(20), StalledError)
-        with pytest.raises(StalledError):
+            assert isinstance(future.exception(20), CoordinatorLostError)
+        with pytest.raises(CoordinatorLostError):
             cluster.submit(steps.give, 1)

@@ -18,10 +18,10 @@ from pfw import (
     Client,
     Config,
     ConfigError,
+    CoordinatorLostError,
     Hint,
     LocalCluster,
     PfwError,
-    StalledError,
     UnschedulableError,
     Workflow,
     arun,
@@ -182,8 +182,18 @@ def test_a_client_that_is_killed_leaves_no_process_and_the_next_start_sweeps_its
 # ---------------------------------------------------------------- losing a daemon
 
 
-@pytest.mark.parametrize("name", ["worker", "coordinator"])
-def test_a_daemon_that_is_killed_is_an_error_and_no_hang(script: Script, name: str) -> None:
+DAEMON = "cluster.workers()[0]['pid']"
+SPAWNER = f"psutil.Process({DAEMON}).children()[0].children()[0].pid"
+
+
+@pytest.mark.parametrize(
+    ("process", "message"),
+    [
+        (DAEMON, "the local cluster has ended (killed by SIGKILL)"),
+        (SPAWNER, "the local cluster can start no slots any more: nothing can run there"),
+    ],
+)
+def test_a_daemon_that_is_killed_is_an_error_and_no_hang(script: Script, process: str, message: str) -> None:
     output = script.run(f"""
         import os, signal, sys, time
         from pathlib import Path
@@ -200,10 +210,7 @@ def test_a_daemon_that_is_killed_is_an_error_and_no_hang(script: Script, name: s
             found = start(wf, on=cluster)
             while not (Path({str(script.folder)!r}) / "began").exists():
                 time.sleep(0.01)
-            worker = cluster.workers()[0]["pid"]
-            daemons = [child.pid for child in psutil.Process().children()]
-            pid = worker if {name!r} == "worker" else next(pid for pid in daemons if pid != worker)
-            os.kill(pid, signal.SIGKILL)
+            os.kill({process}, signal.SIGKILL)
             for action in (found.wait, found.check, lambda: found.value, cluster.status, lambda: start(wf, on=cluster)):
                 try:
                     action()
@@ -212,9 +219,7 @@ def test_a_daemon_that_is_killed_is_an_error_and_no_hang(script: Script, name: s
             assert found.done()
             list(found.events())
     """)
-    lines = output.splitlines()
-    assert len(lines) == 5
-    assert all(line.startswith(f"the {name} of the local cluster has ended") for line in lines), output
+    assert output.splitlines() == [message] * 5
     script.check_nothing_is_left()
     assert script.folders() == []
 
@@ -329,22 +334,22 @@ def test_sizes_come_from_variables_and_the_worker_is_there(monkeypatch: pytest.M
 
 
 def python_with(tmp_path: Path, what: str) -> str:
-    """A Python that does this before it is a worker."""
+    """A Python that does this before it is a daemon."""
     file = tmp_path / "python"
-    file.write_text(f'#!/bin/sh\ncase "$*" in *pfw_worker*) {what};; esac\nexec {shlex.quote(sys.executable)} "$@"\n')
+    file.write_text(f'#!/bin/sh\n{what}\nexec {shlex.quote(sys.executable)} "$@"\n')
     file.chmod(0o700)
     return str(file)
 
 
-def test_a_worker_that_is_slow_to_start_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_is_slow_to_start_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", python_with(tmp_path, "sleep 0.5"))
     with LocalCluster(cpu=1, io=1) as own, Client(own.address) as other:
         assert [worker["cpu"] for worker in other.workers()] == [1]
 
 
-def test_a_worker_that_does_not_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_does_not_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", python_with(tmp_path, "exit 1"))
-    with pytest.raises(StalledError, match="worker of the local cluster has ended"):
+    with pytest.raises(CoordinatorLostError, match=r"the local cluster has ended \(exit code 1\)"):
         LocalCluster(cpu=1, io=1)
 
 

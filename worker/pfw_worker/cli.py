@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import sys
 
 import click
 
 from pfw import host
-from pfw import messages as m
 from pfw.checks import check_number, checked_bytes
 from pfw.connection import find_address
 from pfw.demand import GPU, HEAVY_IO, HEAVY_IO_PERMITS, MEMORY
 from pfw.errors import InternalError, PfwError
 from pfw.hint import parse_resource
 from pfw.version import __version__
+from pfw_worker.registration import make_registration
 from pfw_worker.spawner import Spawner
-
-#: `async def` steps that one worker runs at a time.
-ASYNC_PERMITS = 1_000
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +39,6 @@ Example, with a coordinator on this machine:
 )  # fmt: skip
 @click.option("--name", help="Name in reports. Default: host name and process id.")
 @click.option("--drain-s", default=20.0, show_default=True, help="How long running steps may go on after SIGTERM.")
-@click.option("--parent-pid", type=int, default=0, hidden=True, help="End at once when this process has ended.")
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
 @click.version_option(__version__, prog_name="pfw-worker")
 def main(
@@ -57,7 +51,6 @@ def main(
     heavy_io: int,
     name: str | None,
     drain_s: float,
-    parent_pid: int,
     verbose: bool,
 ) -> None:
     """Run steps for the coordinator at ADDRESS (default: $PFW_ADDRESS, else this user's coordinator).
@@ -65,16 +58,19 @@ def main(
     SIGTERM drains: steps that run may finish, all others go back. A second SIGTERM ends the worker at once.
     """
     logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.WARNING if parent_pid else logging.INFO,
-        format="%(asctime)s pfw-worker %(levelname)s %(message)s",
+        level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s pfw-worker %(levelname)s %(message)s"
     )
     try:
         check_number("--drain-s", drain_s)
         spawner = Spawner.start()  # before anything imports zmq: what it forks must not hold it
         host.allow_descriptors()  # five for each slot
         offered = _offered(memory, gpu, heavy_io, resources)
-        registration = _registration(name, cpu, io, offered)
-        sys.exit(_serve(spawner, find_address(address), registration, drain_s, parent_pid))
+        cpu = host.cpu_capacity() if cpu is None else cpu
+        registration = make_registration(name, cpu, 4 * max(cpu, 1) if io is None else io, offered)
+        from pfw_worker.agent import Agent
+        from pfw_worker.daemon import Daemon
+
+        sys.exit(Daemon(find_address(address), Agent(registration, spawner), drain_s=drain_s).run())
     except InternalError:
         logger.exception("a bug in pfw, please report it")
         sys.exit(70)
@@ -92,27 +88,3 @@ def _offered(memory: str | None, gpu: int | None, heavy_io: int, resources: tupl
     size = host.memory_capacity() if memory is None else checked_bytes("--memory", memory)
     own = dict(map(parse_resource, resources))
     return {MEMORY: size, GPU: host.gpu_capacity(gpu), HEAVY_IO: heavy_io, **own}
-
-
-def _registration(name: str | None, cpu: int | None, io: int | None, offered: dict[str, int]) -> m.Register:
-    cpu = host.cpu_capacity() if cpu is None else cpu
-    return m.Register(
-        m.PROTOCOL,
-        f"{sys.version_info.major}.{sys.version_info.minor}",
-        __version__,
-        name or f"{socket.gethostname()}-{os.getpid()}",
-        os.getpid(),
-        host.host_identity(),
-        cpu,
-        4 * max(cpu, 1) if io is None else io,
-        ASYNC_PERMITS,
-        0,
-        tuple(offered.items()),
-    )
-
-
-def _serve(spawner: Spawner, address: str, registration: m.Register, drain_s: float, parent_pid: int) -> int:
-    from pfw_worker.agent import Agent
-
-    agent = Agent(address, registration, spawner, parent_pid=parent_pid, drain_s=drain_s)
-    return agent.run()

@@ -1,4 +1,4 @@
-"""How an embedded daemon waits for input: asleep, or awake for a moment if input has lately come fast.
+"""How the embedded coordinator waits for input: asleep, or awake for a moment if input has lately come fast.
 
 Waking a sleeping process on a virtual machine costs 30-100 µs and its warm caches. While slots are free, a daemon that
 has lately waited less than AWAKE_S looks again for about that long before it sleeps, and gives way to everybody else

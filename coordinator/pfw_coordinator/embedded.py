@@ -1,0 +1,45 @@
+"""The process of a client's own cluster: its coordinator and its worker in one, which ends with the client.
+
+Whoever runs a first step waits for this process to start, so no command line is loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn
+
+from pfw.errors import ClusterError, ConfigError
+from pfw.messages import EXIT_STALLED
+
+if TYPE_CHECKING:
+    from pfw_coordinator.server import EmbeddedWorker
+
+logger = logging.getLogger(__name__)
+
+
+def serve(path: str, parent_pid: int, start_worker: Callable[[], EmbeddedWorker]) -> NoReturn:
+    """Serves a client at `ipc://path` until it has ended.
+
+    Args:
+        path: In a private folder of the client.
+        parent_pid: The client.
+        start_worker: Called before anything imports ZeroMQ: what a worker forks must not hold it.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s pfw %(levelname)s %(message)s")
+    try:
+        worker = start_worker()
+        from pfw_coordinator.server import Server
+
+        server = Server(f"ipc://{path}", f"ipc://{path}.pub", worker=worker, parent_pid=parent_pid)
+        sys.exit(server.run())
+    except ConfigError as error:
+        sys.exit(f"pfw: {error}")
+    except ClusterError as error:
+        logger.error("the local cluster ends: %s", error)
+        sys.exit(EXIT_STALLED)
+    except Exception:
+        # Nothing runs on half-changed state.
+        logger.exception("a bug in pfw, please report it")
+        sys.exit(70)
