@@ -14,19 +14,17 @@ from pfw.checks import check_number, checked_text
 from pfw.config import Config, Keep, checked_config, settle
 from pfw.connection import find_address
 from pfw.errors import ClusterError, ConfigError, PfwError, UnknownDependencyError, UnknownRunError, did_you_mean
-from pfw.futures import Caller, Calls, Future
 from pfw.graph import Graph
-from pfw.link import Link
 from pfw.progress import open_all, report
 from pfw.receipt import CancelReceipt
 from pfw.record import RunRecord
 from pfw.results import Meaning
 from pfw.runs import Run
-from pfw.session import answer_of
-from pfw.wire import pack_graph
 
 if TYPE_CHECKING:
+    from pfw.futures import Caller, Calls, Future
     from pfw.hint import Hint
+    from pfw.link import Link
     from pfw.retry import Retry
     from pfw.workflow import Compiled, Workflow
 
@@ -48,10 +46,12 @@ class Client:
             ClusterError: Nobody answers there.
             VersionMismatchError: The coordinator runs another protocol or Python version.
         """
+        from pfw.link import Link
+
         check_number("timeout", timeout)
         #: As it was given.
         self.config = checked_config(config)
-        self._link = Link(find_address(address))
+        self._link: Link = Link(find_address(address))
         self._calls: Calls | None = None
         self._connect(timeout)
 
@@ -127,6 +127,8 @@ class Client:
         """As `start`; a run that is not detached is cancelled when this process has been gone for 30 s."""
         if config.mode == "sequential":
             raise ConfigError("mode 'sequential' is of runs in this process; on a cluster it is 'parallel' or 'waves'")
+        from pfw.wire import pack_graph
+
         compiled = wf.compile(config.step_defaults)
         self._check_demands(compiled.graph)
         kept = kept_steps(compiled, config.keep)
@@ -206,6 +208,8 @@ class Client:
         return dict(self._ask(lambda number: m.Query(number, "status")))
 
     def _ask(self, make: Callable[[int], m.Message]) -> Any:
+        from pfw.session import answer_of
+
         link = self._link
         number = link.call(lambda session, now: session.ask(make))
         answers = link.session.answers
@@ -257,6 +261,8 @@ class Client:
             rerun_on_loss: As in `step`.
             priority: As in `step`; among the single calls of this client.
         """
+        from pfw.futures import Caller
+
         options = {
             "name": name, "hint": hint, "retry": retry, "grace": grace, "timeout": timeout,
             "rerun_on_loss": rerun_on_loss, "priority": priority,
@@ -272,6 +278,8 @@ class Client:
             self._calls.finish()
             self._calls = None
         if self._calls is None or self._calls.is_broken:
+            from pfw.futures import Calls
+
             self._calls = Calls(self._link, settle(self.config).step_defaults)
         return self._calls
 

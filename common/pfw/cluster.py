@@ -25,7 +25,6 @@ from pfw.errors import ConfigError, UnschedulableError
 from pfw.folders import FOLDER_VARIABLE, make_folder, remove_folder
 from pfw.graph import Graph
 from pfw.hint import COUNT_LIMIT, checked_resource
-from pfw.link import Link
 
 #: The shared cluster of `run(wf)` ends when it has not been used for so long.
 IDLE_S = 30.0
@@ -103,6 +102,8 @@ class LocalCluster(Client):
         path = f"{self._folder}/c"
         resources = {MEMORY: self.memory, GPU: self.gpu, HEAVY_IO: self.heavy_io, **self.resources}
         self._daemon = self._spawn(path, {"cpu": self.cpu, "io": self.io, "resources": resources})
+        from pfw.link import Link  # its dependencies take as long to load as the process to start: not before it
+
         self._link = Link(f"ipc://{path}", daemon_fd=host.pidfd_open(self._daemon.pid))
         self._link.session.on_printed = self.echo.put
         self._connect(START_S)
@@ -136,12 +137,12 @@ class LocalCluster(Client):
             super().close()
         self.echo.flush(SHOW_S)
         if self._daemon is not None:
+            pidfd = host.pidfd_open(self._daemon.pid)  # Popen.wait with a time limit looks only now and then
             self._daemon.terminate()
-            try:
-                self._daemon.wait(END_S)
-            except subprocess.TimeoutExpired:
+            if not host.wait_readable(pidfd, END_S):
                 self._daemon.kill()
-                self._daemon.wait()
+            os.close(pidfd)
+            self._daemon.wait()
             self._daemon = None
         if self._lock_fd >= 0:
             remove_folder(self._folder)

@@ -22,7 +22,7 @@ from pfw.errors import MissingModuleError, UnpicklableError
 from pfw.graph import IF_ALL
 
 if TYPE_CHECKING:
-    from pfw.step import Inherited, StepFunction
+    from pfw.stepfunction import Inherited, StepFunction
 
 _PROTOCOL: Final = 5
 #: Values of these types name no module, so their bytes need not be searched.
@@ -66,7 +66,7 @@ def dump_inherited(inherited: Inherited) -> bytes:
     Raises:
         UnpicklableError: It cannot be sent.
     """
-    from pfw.step import STEP_DEFAULTS
+    from pfw.stepfunction import STEP_DEFAULTS
 
     if not inherited.params and inherited.defaults == STEP_DEFAULTS:
         return b""
@@ -75,7 +75,7 @@ def dump_inherited(inherited: Inherited) -> bytes:
 
 def load_inherited(pickled: bytes) -> Inherited:
     """Return what `dump_inherited` made these bytes of."""
-    from pfw.step import STEP_DEFAULTS, Inherited, StepDefaults
+    from pfw.stepfunction import STEP_DEFAULTS, Inherited, StepDefaults
 
     if not pickled:
         return Inherited({}, STEP_DEFAULTS)
@@ -219,7 +219,7 @@ def dump_function(function: StepFunction | Callable[..., Any], inherited: bytes 
     Raises:
         UnpicklableError: The function, or something that it closes over, cannot be sent.
     """
-    from pfw.step import RUN_IF, Retry, StepFunction
+    from pfw.stepfunction import RUN_IF, Retry, StepFunction
 
     retry, run_if = Retry(), IF_ALL
     if isinstance(function, StepFunction):
@@ -233,7 +233,7 @@ def load_function(pickled: bytes) -> LoadedFunction:
     Raises:
         MissingModuleError: Its module, or one that it imports, is not installed here, or does not define it.
     """
-    from pfw.step import Retry, StepFunction, is_async
+    from pfw.stepfunction import Retry, StepFunction, is_async
 
     try:
         function, on, give_up, run_if, inherited = load(pickled)

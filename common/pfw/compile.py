@@ -16,7 +16,7 @@ from pfw.draft import Dependencies, Draft, ranks_of
 from pfw.errors import GraphError, PfwError, UnpicklableError
 from pfw.expansion import ids_within
 from pfw.graph import Graph, Spec
-from pfw.step import STEP_DEFAULTS, Inherited, StepFunction
+from pfw.stepfunction import STEP_DEFAULTS, Inherited, StepFunction
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from pfw.errors import ConfigError, did_you_mean
 from pfw.lifecycle import MODES, ON_FAILURE
 from pfw.node import Deferred, MapNode, Node
 from pfw.retry import RETRIES_LIMIT, Retry
-from pfw.step import StepDefaults
+from pfw.stepfunction import StepDefaults
 from pfw.trackers import Progress, Tracker, trackers_of
 
 #: Names the TOML file.

@@ -12,7 +12,7 @@ from pfw.context import Entry
 from pfw.errors import OutputNotKeptError
 from pfw.facts import FACT_SUCCEEDED, FAILURES, SKIPPED, STATE_NAMES, SUCCEEDED
 from pfw.record import RunRecord
-from pfw.step import open_workflow
+from pfw.stepfunction import open_workflow
 from pfw.tolerance import bind_some
 
 #: So many ids are named in a message.

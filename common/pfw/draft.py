@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pfw.call import Column, Row, is_plain
 from pfw.errors import DuplicateStepError, EmptyWorkflowError, UnknownDependencyError, did_you_mean
 from pfw.graph import topological_order
-from pfw.step import StepFunction
+from pfw.stepfunction import StepFunction
 
 #: A dependency as it was given: the place of a step, or the id of a step or map, which may still be to come.
 Target = int | str

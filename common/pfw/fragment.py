@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pfw.compile import Compiled
     from pfw.graph import Graph
     from pfw.node import Node
-    from pfw.step import Inherited
+    from pfw.stepfunction import Inherited
 
 #: Largest fragment, in bytes and in steps: the coordinator holds it, and every client of the run gets it.
 FRAGMENT_BYTES = 256 << 20
@@ -118,7 +118,7 @@ def _place(source: Input | Inputs, numbering: Numbering[int]) -> Any:
 
 
 def _added(graph: Graph, step: str, call: bytes, inputs: tuple[int, ...], after: tuple[int, ...]) -> Graph:
-    from pfw.step import StepFunction
+    from pfw.stepfunction import StepFunction
 
     function = StepFunction(give, name=RETURNS)
     return graph._replace(

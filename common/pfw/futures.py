@@ -7,7 +7,7 @@ import contextlib
 import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pfw import codec
 from pfw import messages as m
@@ -24,12 +24,14 @@ from pfw.facts import (
 )
 from pfw.graph import IF_ALL, Graph, Spec
 from pfw.inherited import Inherited, StepDefaults
-from pfw.link import Link
 from pfw.messages import FactRow
 from pfw.record import RunRecord
 from pfw.session import Session
-from pfw.step import StepFunction
+from pfw.stepfunction import StepFunction
 from pfw.wire import pack_graph
+
+if TYPE_CHECKING:
+    from pfw.link import Link
 
 #: After so many calls the next one starts a new run, once those before are done.
 CALLS_PER_RUN = 100_000

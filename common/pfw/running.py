@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import threading
@@ -152,6 +151,8 @@ async def arun(
         config, on, mode=mode, cpu=cpu, io=io, memory=memory, progress=progress, timeout=timeout,
         on_failure=on_failure, keep=keep, priority=priority,
     )  # fmt: skip
+    import asyncio
+
     # Starting a cluster and waiting block, so they are done on a thread.
     found = await asyncio.to_thread(_begin, wf, on, settled, token, is_inline=False)
     try:
@@ -280,8 +281,6 @@ def end_interrupted(found: Run) -> None:
 
 
 def _refuse_event_loop() -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return
-    raise RuntimeError("run() would block the running event loop: use `await pfw.arun(wf)`")
+    asyncio = sys.modules.get("asyncio")  # who runs a loop has loaded it; loading it for this would take 15 ms
+    if asyncio is not None and asyncio._get_running_loop() is not None:
+        raise RuntimeError("run() would block the running event loop: use `await pfw.arun(wf)`")

@@ -32,7 +32,7 @@ from pfw.graph import LANE_CPU
 from pfw.lifecycle import RunLife
 from pfw.printed import LAST_BYTES, Pace
 from pfw.record import RunRecord
-from pfw.step import open_workflow
+from pfw.stepfunction import open_workflow
 from pfw.usage import Loads, Meter
 from pfw.wire import unpack_fragment
 

@@ -13,7 +13,7 @@ from pfw.call import rows_of
 from pfw.checks import check_count
 from pfw.errors import GraphError
 from pfw.fragment import Replacement, give
-from pfw.step import StepFunction
+from pfw.stepfunction import StepFunction
 
 #: Ids of the step that looks at the output of a round, and of the one that passes a value on.
 UNTIL, PASSED = "until", "passed"

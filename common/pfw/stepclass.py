@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from pfw.step import StepFunction, is_async
+from pfw.stepfunction import StepFunction, is_async
 
 
 class Step:

@@ -21,7 +21,7 @@ from pfw.errors import ConfigError, CycleError
 from pfw.graph import critical_path, topological_order
 from pfw.jsonfile import Place, read_json
 from pfw.node import Node
-from pfw.step import step
+from pfw.stepfunction import step
 from pfw.workflow import Workflow
 
 Lane = Literal["cpu", "io"]

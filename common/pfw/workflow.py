@@ -18,8 +18,8 @@ from pfw.compile import Compiled, compile_draft
 from pfw.draft import Dependencies, Draft, Target, ranks_of
 from pfw.errors import ConfigError, GraphError, UnknownDependencyError, did_you_mean
 from pfw.node import BranchNode, Deferred, ItemNode, LateMapNode, MapNode, Node
-from pfw.step import STEP_DEFAULTS, Inherited, StepDefaults, StepFunction, open_workflow
 from pfw.stepclass import Step, from_instance
+from pfw.stepfunction import STEP_DEFAULTS, Inherited, StepDefaults, StepFunction, open_workflow
 
 __all__ = ["BranchNode", "Compiled", "ItemNode", "LateMapNode", "MapNode", "Node", "Workflow"]
 
@@ -32,7 +32,7 @@ D = TypeVar("D", bound=Deferred)
 class Workflow:
     """A graph of steps.
 
-    >>> from pfw.step import step
+    >>> from pfw.stepfunction import step
     >>> @step
     ... def add(x, y):
     ...     return x + y

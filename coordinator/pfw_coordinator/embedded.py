@@ -6,6 +6,7 @@ Whoever runs a first step waits for this process to start, so no command line is
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
@@ -33,7 +34,10 @@ def serve(path: str, parent_pid: int, start_worker: Callable[[], EmbeddedWorker]
         from pfw_coordinator.server import Server
 
         server = Server(f"ipc://{path}", f"ipc://{path}.pub", worker=worker, parent_pid=parent_pid)
-        sys.exit(server.run())
+        code = server.run()
+        # What Python does at its end takes 15 ms, for which the client waits, and gives nothing back that ends with us.
+        sys.stderr.flush()
+        os._exit(code)
     except ConfigError as error:
         sys.exit(f"pfw: {error}")
     except ClusterError as error:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pfw.errors import CycleError
 from pfw.graph import critical_path, find_cycle, generations, topological_order
-from pfw.step import step
+from pfw.stepfunction import step
 from pfw.workflow import Workflow
 
 Dependencies = dict[int, list[int]]

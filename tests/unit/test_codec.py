@@ -19,7 +19,7 @@ import pytest
 
 from pfw import codec
 from pfw.errors import MissingModuleError, UnpicklableError
-from pfw.step import Retry, step
+from pfw.stepfunction import Retry, step
 
 
 @functools.cache
@@ -136,7 +136,7 @@ def test_modules_beside_the_script_go_by_value_and_others_by_name(tmp_path: Path
             import json.decoder
             from beside import Point
             from pfw import codec
-            from pfw.step import step
+            from pfw.stepfunction import step
 
             @step
             def helper(x): return x * 10
@@ -147,7 +147,7 @@ def test_modules_beside_the_script_go_by_value_and_others_by_name(tmp_path: Path
             point, function = codec.dump([Point(1)]), codec.dump_function(main)
             sys.stdout.buffer.write(point.hex().encode() + b" " + function.hex().encode())
             assert codec.is_by_value("beside") and codec.is_by_value("__main__")
-            assert not codec.is_by_value("json.decoder") and not codec.is_by_value("pfw.step")
+            assert not codec.is_by_value("json.decoder") and not codec.is_by_value("pfw.stepfunction")
             """
         )
     )

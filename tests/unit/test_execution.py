@@ -15,7 +15,7 @@ from pfw.codec import LoadedFunction
 from pfw.context import Entry, current
 from pfw.errors import StepInterrupt
 from pfw.failure import FAIL_CANCELLED, FAIL_ERROR, FAIL_MODULE, FAIL_UNPICKLABLE, Failure
-from pfw.step import Retry
+from pfw.stepfunction import Retry
 
 
 def loaded(fn: Callable[..., Any], on: Any = Exception) -> LoadedFunction:

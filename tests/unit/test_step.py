@@ -15,7 +15,7 @@ from pfw import codec
 from pfw.errors import ConfigError, GraphError, StepTimeoutError
 from pfw.graph import IF_ALWAYS, LANE_ASYNC, LANE_CPU, LANE_IO, Spec
 from pfw.hint import HINTS, Hint
-from pfw.step import Retry, StepFunction, is_async, step
+from pfw.stepfunction import Retry, StepFunction, is_async, step
 from pfw.workflow import Workflow
 
 

@@ -24,8 +24,8 @@ from pfw.errors import (
 )
 from pfw.graph import LANE_ASYNC, LANE_IO
 from pfw.node import Deferred, ItemNode, MapNode, Node
-from pfw.step import Retry, open_workflow, step
 from pfw.stepclass import Step
+from pfw.stepfunction import Retry, open_workflow, step
 from pfw.workflow import Compiled, Workflow
 
 

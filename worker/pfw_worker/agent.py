@@ -50,7 +50,9 @@ class Agent:
         self._number_of_pid, self._slot_of_fd = dict[int, int](), dict[int, int]()
         self._outputs = Outputs()
         self._memory_fd = host.open_memory(os.getpid())
-        self._stats_at = self._cpu_seconds = 0.0
+        #: Not in the first moments: psutil takes a while to load, and somebody may wait for a first step.
+        self._stats_at, self._measured_at = time.monotonic() + m.HEARTBEAT_S, 0.0
+        self._cpu_seconds = 0.0
         self._processes: dict[int, psutil.Process] = {}
         self._poller = select.epoll()
         self._poller.register(spawner.fileno(), select.EPOLLIN)
@@ -259,7 +261,6 @@ class Agent:
                     cpu += times.user + times.system
             except psutil.NoSuchProcess:
                 continue
-        elapsed = now - self._stats_at + m.HEARTBEAT_S if self._stats_at else 0.0
-        percent = max(0.0, 100 * (cpu - self._cpu_seconds) / elapsed) if elapsed else 0.0
-        self._cpu_seconds, self._stats_at = cpu, now + m.HEARTBEAT_S
+        percent = max(0.0, 100 * (cpu - self._cpu_seconds) / (now - self._measured_at)) if self._measured_at else 0.0
+        self._cpu_seconds, self._measured_at, self._stats_at = cpu, now, now + m.HEARTBEAT_S
         self.core.on_stats(rss, round(percent, 1), os.getloadavg()[0], now)

@@ -61,7 +61,6 @@ IDLE_S = 10.0
 #: Outcomes may wait for company so long while slots have twice as much queued: a message costs more than many outcomes
 #: in it. With 10 ms 1,000 steps of 5 ms took 1.5 % longer.
 COMPANY_S = 0.020
-COMPANY_STEPS = 200
 #: How often a worker introduces itself until it is welcome.
 REGISTER_S = 0.1
 #: What is not acknowledged after so many heartbeats is sent again.
@@ -804,8 +803,7 @@ class Core:
             self._outcomes_since = now
             return
         queued = sum(map(len, self._queues))
-        may_wait = len(self._unsent) <= min(COMPANY_STEPS, queued // 2) and now - self._outcomes_since < COMPANY_S
-        if may_wait and self.number:
+        if 2 * len(self._unsent) <= queued and now - self._outcomes_since < COMPANY_S and self.number:
             return
         columns, self._outcomes_since = self._unsent.take(), now
         if not self.number:

@@ -365,12 +365,15 @@ def _run_and_exit(function: Callable[[], None]) -> NoReturn:
 
 
 def _preload() -> None:
-    """Import what every slot needs once, so that a fork is all it takes to have another."""
+    """Import what every slot needs once, so that a fork is all it takes to have another.
+
+    Not asyncio, which the process of async steps loads: the first slots of a cluster wait for this.
+    """
     import cloudpickle  # noqa: F401
 
-    import pfw.step  # noqa: F401
+    import pfw.stepfunction  # noqa: F401
     from pfw import codec
-    from pfw_worker import async_slot, slot  # noqa: F401
+    from pfw_worker import slot  # noqa: F401
 
     codec.look_at_modules()
     logging.root.handlers.clear()  # the worker's own: what steps log is theirs
