@@ -946,9 +946,9 @@ class Core:
     def _place(self, lane: int, now: float) -> None:
         waiting = self._waiting[lane]
         batches: dict[Worker, list[Booking]] = {}
-        self._book(
-            lane, plan_round(lane, waiting, self._credit[lane], self._functions.estimates_us), None, batches, now
-        )
+        workers, estimates_us = self._credit[lane], self._functions.estimates_us
+        plan = plan_round(lane, waiting, workers, estimates_us, is_alone=len(self.workers) == 1)
+        self._book(lane, plan, None, batches, now)
         self._assign_all(batches, (lane,))
         for worker in tuple(self._credit[lane]):  # the plan may have set another target
             self._settle(worker, (lane,))

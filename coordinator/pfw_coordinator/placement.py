@@ -27,7 +27,7 @@ RECALL_EVERY_S = 0.100
 
 
 def plan_round(
-    lane: int, runs: Iterable[Run], workers: Iterable[Worker], estimates_us: Sequence[float]
+    lane: int, runs: Iterable[Run], workers: Iterable[Worker], estimates_us: Sequence[float], *, is_alone: bool = False
 ) -> Iterator[Placement]:
     """Takes ready steps from the runs and gives them to workers, run priority first.
 
@@ -44,6 +44,7 @@ def plan_round(
         runs: Runs with ready steps in this lane, in the order of their turn.
         workers: Workers with credit in this lane.
         estimates_us: Function number -> expected µs, 0 if not known.
+        is_alone: There is one worker only.
     """
     offers, runs = list(workers), list(runs)
     for priority in sorted({run.priority for run in runs}, reverse=True):
@@ -54,7 +55,7 @@ def plan_round(
             yield from _send_ahead(lane, equals, idle, estimates_us, TARGET_US)
             return
         if equals:
-            target_us = _plan_target(lane, equals, offers, estimates_us)
+            target_us = _plan_target(lane, equals, offers, estimates_us, is_alone=is_alone)
             yield from _send_ahead(lane, equals, offers, estimates_us, target_us)
 
 
@@ -107,8 +108,18 @@ def _send_ahead(
         yield from _fill_ahead(lane, rotation, worker, share, estimates_us)
 
 
-def _plan_target(lane: int, runs: Iterable[Run], workers: list[Worker], estimates_us: Sequence[float]) -> int:
-    """How much may be sent ahead to each slot: half of its share of what is ready, within bounds."""
+def _plan_target(
+    lane: int, runs: Iterable[Run], workers: list[Worker], estimates_us: Sequence[float], *, is_alone: bool
+) -> int:
+    """How much may be sent ahead to each slot: half of its share of what is ready, within bounds.
+
+    A worker that is alone gets all it may have: nobody else could start any of it sooner, and 1,000 steps of 5 ms take
+    a fifth fewer turns than with ever smaller portions at their end.
+    """
+    if lane != LANE_CPU:
+        return TARGET_US
+    if is_alone:
+        return DEEP_TARGET_US
     ready_us = 0
     for run in runs:
         queue = run.life.ready[lane]
@@ -116,7 +127,7 @@ def _plan_target(lane: int, runs: Iterable[Run], workers: list[Worker], estimate
             function = run.functions[run.life.graph.function_of[queue.heads()[0]]]
             ready_us += queue.count * max(FLOOR_US, int(estimates_us[function]))
     slots = sum([worker.slots[lane] for worker in workers]) or 1
-    return max(TARGET_US, min(DEEP_TARGET_US, ready_us // (2 * slots)) if lane == LANE_CPU else 0)
+    return max(TARGET_US, min(DEEP_TARGET_US, ready_us // (2 * slots)))
 
 
 def _fill_ahead(

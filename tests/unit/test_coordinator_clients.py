@@ -13,7 +13,7 @@ from pfw import messages as m
 from pfw import outcome as oc
 from pfw.wire import pack_graph, unpack
 from pfw_coordinator import feed as feed_module
-from pfw_coordinator.feed import FACTS_EVERY_S, REWIND_S
+from pfw_coordinator.feed import FACTS_EVERY_S, REWIND_S, SLACK_S
 
 EMPTY = graph_of([])
 
@@ -120,6 +120,15 @@ def test_facts_go_at_once_and_then_together(rig: CoordinatorRig) -> None:
     assert positions(rig.turn(100.0 + 1.01 * FACTS_EVERY_S)) == [(1, 2)]
     rig.outcome("a", 3, 4)
     assert positions(rig.turn()) == [(3, 3)], "the end does not wait"
+
+
+def test_facts_go_along_with_a_turn_that_is_taken_anyway(rig: CoordinatorRig) -> None:
+    rig.submit(graph_of([()] * 4))
+    rig.turn()
+    rig.outcome("a", 1)
+    assert positions(rig.turn(100.0 + FACTS_EVERY_S - 1.01 * SLACK_S)) == []
+    assert rig.wake_at == pytest.approx(100.0 + FACTS_EVERY_S), "none is taken for them alone before that"
+    assert positions(rig.turn(100.0 + FACTS_EVERY_S - 0.99 * SLACK_S)) == [(1, 1)]
 
 
 def test_confirmed_facts_are_not_sent_again_and_lost_ones_are(rig: CoordinatorRig) -> None:

@@ -43,12 +43,13 @@ def worker_of(number: int, cpu: int = 1, io: int = 1) -> Worker:
 
 
 def place(
-    runs: Sequence[Run], workers: Sequence[Worker], estimates_us: Sequence[float] = (UNKNOWN,), lane: int = LANE_CPU
-) -> list[Placed]:
+    runs: Sequence[Run], workers: Sequence[Worker], estimates_us: Sequence[float] = (UNKNOWN,), lane: int = LANE_CPU,
+    *, is_alone: bool = False,
+) -> list[Placed]:  # fmt: skip
     """A round, booked as the core books it."""
     placed: list[Placed] = []
     held = sum(len(worker.attempts) for worker in workers)
-    for worker, run, steps, expected_us in plan_round(lane, runs, workers, estimates_us):
+    for worker, run, steps, expected_us in plan_round(lane, runs, workers, estimates_us, is_alone=is_alone):
         assert worker.has_credit(lane)
         for step in steps:
             worker.add(held + len(placed), [Attempt(run, step, 0, lane, expected_us, 10, 1)], lane)
@@ -118,6 +119,14 @@ def test_short_steps_are_sent_ahead_up_to_the_target_for_each_slot() -> None:
     many = place([run_of(9_000)], [worker_of(1, 2)], [100.0])
     assert counts(many) == {1: min(MAX_HELD, 2 * DEEP_TARGET_US // 100)}, "more where much more is ready"
     assert {expected for _, _, _, expected in placed} == {100}
+
+
+@pytest.mark.parametrize(
+    ("lane", "is_alone", "expected"), [(LANE_CPU, True, 100), (LANE_CPU, False, 50), (LANE_IO, True, 20)]
+)
+def test_a_worker_that_is_alone_is_sent_all_that_it_may_have(lane: int, is_alone: bool, expected: int) -> None:
+    run = run_of(100, one=spec(lane=lane))
+    assert len(place([run], [worker_of(1)], [1_000.0], lane, is_alone=is_alone)) == expected
 
 
 def test_every_worker_is_sent_its_share() -> None:

@@ -13,7 +13,14 @@ from pfw import messages as m
 from pfw import outcome as oc
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
 from pfw.printed import PIECE_EVERY_S
-from pfw_worker.core import IDLE_S, MESSAGE_STEPS, MESSAGE_US, NOTE_AFTER_S, REPEAT_HEARTBEATS, STOP_UNLOAD
+from pfw_worker.core import (
+    IDLE_S,
+    MESSAGE_STEPS,
+    MESSAGE_US,
+    NOTE_AFTER_S,
+    REPEAT_HEARTBEATS,
+    STOP_UNLOAD,
+)
 
 FUNCTION = (0, b"fn 0")
 

@@ -58,9 +58,12 @@ NOTE_AFTER_S = 0.050
 STOP_EVERY_S = 0.100
 #: A slot of the IO lane (or the async process) that has had nothing to do for so long ends.
 IDLE_S = 10.0
-#: Outcomes may wait for company so long while slots have twice as much queued: a message costs more than many outcomes
-#: in it. With 10 ms 1,000 steps of 5 ms took 1.5 % longer.
-COMPANY_S = 0.020
+#: While slots have twice as much queued, outcomes wait for company: for a turn that is taken anyway after COMPANY_S,
+#: for one of their own until ALONE_S. A turn takes 0.5 to 0.9 ms of a core that steps want.
+COMPANY_S = 0.010
+ALONE_S = 0.050
+#: A look that is due within so long is had in a turn that is taken anyway.
+SLACK_S = 0.020
 #: How often a worker introduces itself until it is welcome.
 REGISTER_S = 0.1
 #: What is not acknowledged after so many heartbeats is sent again.
@@ -611,7 +614,7 @@ class Core:
 
     def is_look_due(self, now: float) -> bool:
         """Whether `on_look` wants to see the status pages now."""
-        return now >= self._next_look and bool(self.attempts)
+        return now >= self._next_look - SLACK_S and bool(self.attempts)
 
     def on_look(self, executing: Mapping[int, tuple[int, int]], now: float) -> None:
         """What the slots execute: {slot: (attempt or 0, start_us)}. Tells of long ones, ends what is over time."""
@@ -770,7 +773,7 @@ class Core:
         if self.attempts:
             wake_at = min(wake_at, max(now, self._next_look))
         if self._unsent:
-            wake_at = min(wake_at, self._outcomes_since + COMPANY_S)
+            wake_at = min(wake_at, self._outcomes_since + ALONE_S)
         self._wake_at = wake_at
         box = Outbox(
             self._mail,

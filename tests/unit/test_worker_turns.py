@@ -1,0 +1,48 @@
+"""What waits for a turn that the worker takes anyway, and how long."""
+
+from __future__ import annotations
+
+import pytest
+
+from helpers.worker_rig import WorkerRig, outcome, row
+from pfw_worker.core import ALONE_S, COMPANY_S, NOTE_AFTER_S, SLACK_S
+
+
+@pytest.fixture
+def busy() -> WorkerRig:
+    """One slot, and far more queued than it has; its first outcome is there."""
+    rig = WorkerRig().join()
+    rig.assign(*[row(attempt, us=5_000) for attempt in range(1, 41)])
+    rig.turn()
+    rig.end(1, 1)
+    rig.turn(at=100.005)
+    rig.look()
+    assert "messages" not in rig.turn(), "it may wait"
+    return rig
+
+
+def test_outcomes_leave_with_a_turn_that_is_taken_anyway(busy: WorkerRig) -> None:
+    began = 100.0
+    assert "messages" not in busy.turn(at=began + 0.99 * COMPANY_S)
+    assert busy.wake_at > began + COMPANY_S, "none is taken for them"
+    assert busy.turn(at=began + 1.01 * COMPANY_S)["messages"] == [busy.outcomes(outcome(1))]
+
+
+def test_outcomes_have_a_turn_of_their_own_if_no_other_comes(busy: WorkerRig) -> None:
+    assert busy.wake_at == pytest.approx(100.0 + ALONE_S)
+    assert busy.turn(at=busy.wake_at)["messages"] == [busy.outcomes(outcome(1))]
+
+
+def test_outcomes_do_not_wait_once_little_is_queued(busy: WorkerRig) -> None:
+    while busy.core._queues[0]:
+        slot = busy.core.slots[1]
+        busy.end(1, *slot.held)
+        said = busy.turn().get("messages", [])
+    assert len(said) == 1
+
+
+def test_a_look_that_is_due_soon_is_had_in_a_turn_that_is_taken_anyway(busy: WorkerRig) -> None:
+    assert not busy.core.is_look_due(busy.now + NOTE_AFTER_S - 1.01 * SLACK_S)
+    assert busy.core.is_look_due(busy.now + NOTE_AFTER_S - 0.99 * SLACK_S)
+    busy.turn()
+    assert busy.wake_at <= busy.now + NOTE_AFTER_S
