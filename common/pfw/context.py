@@ -154,6 +154,18 @@ class Entry:
         return self.token is not None and self.token.cancelled
 
 
+class LocalEntry(Entry):
+    """A step that runs in the client's process, where a debugger can look at the frames of what it raises."""
+
+    __slots__ = ("on_raised",)
+
+    on_raised: Callable[[BaseException], None]
+
+    def note_raised(self, error: BaseException) -> None:
+        """Hands it on."""
+        self.on_raised(error)
+
+
 Sink: TypeAlias = Callable[[Entry, float, float, str], object]
 
 #: The step of this thread or asyncio task.
