@@ -28,6 +28,7 @@ import heapq
 from collections import deque
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from itertools import repeat
 from typing import TypeAlias
 
 from pfw.absence import Absence
@@ -94,8 +95,10 @@ _ALL = range(1 << 62)
 _PRIORITY_SHIFT = 32
 
 
-#: (step, started_at, run_s, output, cpu_us, peak_bytes) of an attempt that returned.
-Success: TypeAlias = tuple[int, float, float, bytes, int, int]
+#: Of attempts that returned: (steps, started_at, runs_s, outputs, cpus_us, peaks_bytes), as long as each other.
+Successes: TypeAlias = tuple[
+    Sequence[int], Sequence[float], Sequence[float], Sequence[bytes], Sequence[int], Sequence[int]
+]
 
 
 class ReadyQueue:
@@ -173,6 +176,7 @@ class RunLife:
         "_discards",
         "_ended_tails",
         "_failures",
+        "_has_links",
         "_has_tolerant",
         "_is_timed_out",
         "_is_passing_on",
@@ -263,7 +267,8 @@ class RunLife:
         #: When the run ends whether it is complete or not (None for never), and when it was decided that it ends.
         self.deadline, self._stopped_at = None, 0.0
         self._seed, self._timeout_s, self._is_timed_out = seed, timeout_s, False
-        self._discards, self._has_tolerant, self._is_passing_on = set(), False, False
+        self._discards, self._has_links = set(), False
+        self._has_tolerant = self._is_passing_on = False
         #: {failed step: packed failure}
         self._reasons: dict[int, bytes] = {}
         #: {tail: the step that waits for it}, and those that have ended since the last look, with the step to blame.
@@ -302,6 +307,7 @@ class RunLife:
         count = len(fragment.ids)
         is_linked = any(fragment.inputs) or any(fragment.after)
         self.has_inputs = self.has_inputs or any(fragment.inputs)
+        self._has_links = self._has_links or is_linked
         self.unfinished += count
         if within is not None:
             self._ranks[first:] = [self._ranks[within] % (1 << _PRIORITY_SHIFT)] * count
@@ -618,16 +624,37 @@ class RunLife:
         if not self.unfinished:
             self._finish_if_done(now)
 
-    def on_all_succeeded(self, worker: int, rows: Sequence[Success], now: float) -> None:
-        """As `on_succeeded` for each. 0.7 µs a step, where one by one takes 1.3."""
+    def on_all_succeeded(self, worker: int, columns: Successes, now: float) -> None:
+        """As `on_succeeded` for each, where one by one takes 1.3 µs: 0.4 µs a step without links, 0.7 with one."""
+        steps, started_at, runs_s, given, cpus_us, peaks_bytes = columns
         if self._discards or self._depths or self._tails or self.started_at:
-            for step, started_at, run_s, output, cpu_us, peak_bytes in rows:
-                self.on_succeeded(step, worker, started_at, run_s, output, now, (cpu_us, peak_bytes))
+            for step, began, run_s, output, *cost in zip(*columns, strict=True):
+                self.on_succeeded(step, worker, began, run_s, output, now, (cost[0], cost[1]))
             return
+        if self._has_links or self.is_open:
+            self._on_linked(worker, columns, now)
+        else:
+            states, calls, attempts, queued_at = self.states, self.graph.calls, self.attempts, self.queued_at
+            for step in steps:
+                states[step] = SUCCEEDED
+                calls[step] = b""
+            kept = self._kept
+            told = given if self.keep_all else [o if s in kept else b"" for s, o in zip(steps, given, strict=True)]
+            rows = zip(
+                repeat(FACT_SUCCEEDED), steps, repeat(now), [attempts[s] for s in steps], repeat(worker),
+                [queued_at[s] for s in steps], started_at, runs_s, told, cpus_us, peaks_bytes,
+            )  # fmt: skip
+            self.facts.extend(map(new_fact, rows))
+        self.unfinished -= len(steps)
+        if not self.unfinished:
+            self._finish_if_done(now)
+
+    def _on_linked(self, worker: int, columns: Successes, now: float) -> None:
+        """In order, for a step may be in the same columns as those that depend on it."""
         states, outputs, attempts, queued_at = self.states, self.outputs, self.attempts, self.queued_at
         consumers, dependents, inputs, calls = self._consumers, self._dependents, self.graph.inputs, self.graph.calls
-        keep_all, kept, add_fact = self.keep_all, self._kept, self.facts.append
-        for step, started_at, run_s, output, cpu_us, peak_bytes in rows:
+        keep_all, kept, add_fact, missing = self.keep_all, self._kept, self.facts.append, self._missing
+        for step, started_at, run_s, output, cpu_us, peak_bytes in zip(*columns, strict=True):
             states[step] = SUCCEEDED
             calls[step] = b""
             if consumers[step]:
@@ -641,27 +668,33 @@ class RunLife:
                     )
                 )
             )  # fmt: skip
-            if dependents[step] is not None:
-                self._free_dependents(step, min(now, started_at + run_s), now)
+            waiting = dependents[step]
+            if waiting is not None:
+                dependents[step] = None
+                for dependent in waiting:
+                    missing[dependent] -= 1
+                    if not missing[dependent]:
+                        self._unblock(dependent, min(now, started_at + run_s), now)
             for dependency in inputs[step]:
                 consumers[dependency] -= 1
                 if not consumers[dependency]:
                     outputs[dependency] = None
-        self.unfinished -= len(rows)
-        if not self.unfinished:
-            self._finish_if_done(now)
 
     def _free_dependents(self, step: int, ended_at: float, now: float) -> None:
         """What depends on a step waits for one less."""
         dependents, self._dependents[step] = self._dependents[step], None
-        missing, states = self._missing, self.states
+        missing = self._missing
         for dependent in dependents or ():
             missing[dependent] -= 1
             if not missing[dependent]:
-                if states[dependent] == WAITING:
-                    self._make_ready(dependent, now)
-                elif states[dependent] == ASSIGNED:  # ahead
-                    self.queued_at[dependent] = ended_at
+                self._unblock(dependent, ended_at, now)
+
+    def _unblock(self, step: int, ended_at: float, now: float) -> None:
+        """A step waits for no other any more, since the last one ended."""
+        if self.states[step] == WAITING:
+            self._make_ready(step, now)
+        elif self.states[step] == ASSIGNED:  # ahead
+            self.queued_at[step] = ended_at
 
     def on_expanded(
         self,

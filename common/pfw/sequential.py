@@ -30,7 +30,7 @@ from pfw.execution import execute, execute_async, is_interruptible, load_functio
 from pfw.facts import ENDED_INTERRUPTED, ENDED_ITSELF, STATE_NAMES, Cost, pack_capacity, pack_progress, sendable_reason
 from pfw.failure import Failure, describe_timeout
 from pfw.graph import LANE_CPU
-from pfw.lifecycle import RunLife, Success
+from pfw.lifecycle import RunLife
 from pfw.printed import LAST_BYTES, Pace
 from pfw.record import RunRecord
 from pfw.stepfunction import open_workflow
@@ -238,10 +238,10 @@ class Sequential:
             self._life.on_succeeded(step, WORKER, started, run_s, payload, now, self._meter.end_one(int(run_s * 1e6)))
         elif self._returned:
             cpus_us, peaks_bytes = self._meter.end([int(run_s * 1e6) for _, _, run_s, _ in self._returned], running_us)
-            costs = zip(cpus_us, peaks_bytes, strict=True)
-            rows: list[Success] = [(*row, *cost) for row, cost in zip(self._returned, costs, strict=True)]
+            steps, started_at, runs_s, payloads = zip(*self._returned, strict=True)
             self._returned.clear()
-            self._life.on_all_succeeded(WORKER, rows, now)
+            columns = steps, started_at, runs_s, payloads, cpus_us, peaks_bytes
+            self._life.on_all_succeeded(WORKER, columns, now)
 
     def _run(self, step: int) -> None:
         life = self._life

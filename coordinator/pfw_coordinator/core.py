@@ -27,6 +27,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from itertools import repeat
 from typing import Any, NamedTuple
 
 from pfw import messages as m
@@ -36,7 +37,7 @@ from pfw.errors import ProtocolError
 from pfw.facts import ENDED_INTERRUPTED, ENDED_ITSELF, ENDED_KILLED, Cost, pack_capacity, pack_progress
 from pfw.failure import FAIL_ERROR, FAIL_LOST, FAIL_UNPICKLABLE, FAIL_UNSCHEDULABLE, Failure
 from pfw.graph import LANE_CPU
-from pfw.lifecycle import ON_FAILURE, ReadyQueue, RunLife, Success
+from pfw.lifecycle import ON_FAILURE, ReadyQueue, RunLife
 from pfw.messages import Message
 from pfw.wire import MESSAGE_BYTES, PIECE_BYTES, pack, parts, unpack_fragment, unpack_graph
 from pfw_coordinator.catalogue import Catalogue
@@ -237,7 +238,11 @@ class Core:
             for row in zip(*msg.columns, strict=True):
                 self._on_outcome(worker, row, now)
         else:
-            self._on_all_ok(worker, zip(worker.free_all(numbers, now), *others, strict=True), now)
+            alike = worker.free_alike(numbers, now) if len(numbers) > 1 else None
+            if alike is not None:
+                self._on_alike_ok(worker, *alike, others, now)
+            else:
+                self._on_all_ok(worker, zip(worker.free_all(numbers, now), *others, strict=True), now)
         self._settle(worker)
 
     def _follow_all(self, worker: Worker, numbers: Iterable[int]) -> bool:
@@ -250,12 +255,24 @@ class Core:
                 worker.follow(number + 1)
         return True
 
+    def _on_alike_ok(
+        self, worker: Worker, run: Run, function: int, steps: Sequence[int], columns: Sequence[Any], now: float
+    ) -> None:
+        """Commits attempts of one run and function that have returned."""
+        starts_us, runs_us, payloads, cpus_us, peaks_bytes = columns
+        offset_us, latest_us = worker.clock_offset_us, int(now * 1e6)
+        self._functions.learn(function, runs_us)
+        started_at = [min(latest_us, start_us + offset_us) * 1e-6 for start_us in starts_us]
+        runs_s = [run_us * 1e-6 for run_us in runs_us]
+        self._touched[run] = None
+        run.life.on_all_succeeded(worker.number, (steps, started_at, runs_s, payloads, cpus_us, peaks_bytes), now)
+
     def _on_all_ok(
         self, worker: Worker, rows: Iterable[tuple[Attempt | None, int, int, bytes, int, int]], now: float
     ) -> None:
-        """Commits attempts that have returned. 1.6 µs a step with a fact and one dependant."""
+        """Commits attempts that have returned."""
         offset_us, latest_us = worker.clock_offset_us, int(now * 1e6)
-        ended: dict[Run, list[Success]] = {}
+        ended: dict[Run, list[tuple[int, float, float, bytes, int, int]]] = {}
         runs_us: dict[int, list[int]] = {}
         run_before = function_before = None
         for attempt, start_us, run_us, payload, cpu_us, peak_bytes in rows:
@@ -273,7 +290,9 @@ class Core:
             self._functions.learn(function, found)
         for run, successes in ended.items():
             self._touched[run] = None
-            run.life.on_all_succeeded(worker.number, successes, now)
+            steps, started_at, runs_s, payloads, cpus_us, peaks_bytes = zip(*successes, strict=True)
+            columns = steps, started_at, runs_s, payloads, cpus_us, peaks_bytes
+            run.life.on_all_succeeded(worker.number, columns, now)
 
     def _on_outcome(self, worker: Worker, row: m.OutcomeRow, now: float) -> None:
         """Commits how one attempt ended."""
@@ -979,11 +998,9 @@ class Core:
             life, function = run.life, run.functions[run.life.graph.function_of[placed[0]]]
             life.on_all_assigned(placed)
             steps, sizes = self._sendable(run, placed, now)
-            shared = function, lane, expected_us
-            attempts = [
-                new_attempt((run, step, *shared, size, worker.batch + 1, demand))
-                for step, size in zip(steps, sizes, strict=True)
-            ]
+            shared = map(repeat, (function, lane, expected_us))
+            rows = zip(repeat(run), steps, *shared, sizes, repeat(worker.batch + 1), repeat(demand))
+            attempts = list(map(new_attempt, rows))
             if not attempts:
                 continue
             followers = list[int]()

@@ -303,7 +303,7 @@ class Worker:
         return attempt
 
     def free_all(self, numbers: Iterable[int], now: float) -> list[Attempt | None]:
-        """As `free` for each, none of which is ahead. 0.25 µs each."""
+        """As `free` for each, none of which is ahead."""
         pop, out, queued_us = self.attempts.pop, self.out, self.queued_us
         freed = [pop(number, None) for number in numbers]
         for attempt in freed:
@@ -318,6 +318,29 @@ class Worker:
             queued_us[lane] -= estimate_us
             self.out_bytes -= size
         return freed
+
+    def free_alike(self, numbers: Sequence[int], now: float) -> tuple[Run, int, Sequence[int]] | None:
+        """As `free_all`, if all are held and of one run, function, lane and demand: run, function, steps. 0.2 µs each.
+
+        Else nothing is done, and None returned.
+        """
+        attempts = self.attempts
+        if not attempts.keys() >= set(numbers) or len(set(numbers)) < len(numbers):
+            return None
+        runs, steps, functions, lanes, estimates_us, sizes, _, demands = zip(
+            *[attempts[number] for number in numbers], strict=True
+        )
+        if max(map(len, map(set, (runs, functions, lanes)))) > 1 or any(demands):
+            return None
+        for number in numbers:
+            del attempts[number]
+        lane = lanes[0]
+        if self.out[lane] - len(numbers) < self.slots[lane] <= self.out[lane]:
+            self.idle_since[lane] = now
+        self.out[lane] -= len(numbers)
+        self.queued_us[lane] -= sum(estimates_us)
+        self.out_bytes -= sum(sizes)
+        return runs[0], functions[0], steps
 
 
 class Subscription:
