@@ -1,4 +1,4 @@
-"""What the form itself costs: a coordinator, a supervisor and a slot that only pass messages on.
+"""What the form itself costs: a local cluster, in one process, and a slot, that only pass messages on.
 
 The same sockets, as many processes and hops as in pfw, msgpack at each, one wait at a time: no graph, no checks, no
 credit, no heartbeats, nothing that survives a loss. What it needs for a step is what this machine charges for waking
@@ -16,8 +16,6 @@ from contextlib import contextmanager
 import msgpack
 import zmq
 
-_WORKER, _CLIENT = b"worker", b"client"
-
 
 @contextmanager
 def relay() -> Iterator[Callable[[int, int], int]]:
@@ -28,15 +26,15 @@ def relay() -> Iterator[Callable[[int, int], int]]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         processes = [
             fork.Process(target=_be_slot, args=(theirs, ours), daemon=True),
-            fork.Process(target=_be_supervisor, args=(address, ours), daemon=True),
-            fork.Process(target=_be_coordinator, args=(address,), daemon=True),
+            fork.Process(target=_be_cluster, args=(address, ours), daemon=True),
         ]
         for process in processes:
             process.start()
         ours.close()
         theirs.close()
         context = zmq.Context()
-        client = _dealer(context, address, _CLIENT)
+        client = context.socket(zmq.DEALER)
+        client.connect(address)
         try:
             yield lambda steps, number: _ask(client, steps, number)
         finally:
@@ -46,42 +44,25 @@ def relay() -> Iterator[Callable[[int, int], int]]:
                 process.join()
 
 
-def _dealer(context: zmq.Context[zmq.Socket[bytes]], address: str, identity: bytes) -> zmq.Socket[bytes]:
-    dealer = context.socket(zmq.DEALER)
-    dealer.setsockopt(zmq.IDENTITY, identity)
-    dealer.connect(address)
-    return dealer
-
-
 def _ask(client: zmq.Socket[bytes], steps: int, number: int) -> int:
     client.send(msgpack.packb((steps, number)))
     value: int = msgpack.unpackb(client.recv())
     return value
 
 
-def _be_coordinator(address: str) -> None:
+def _be_cluster(address: str, slot: socket.socket) -> None:
     router = zmq.Context().socket(zmq.ROUTER)
     router.bind(address)
-    router.recv_multipart()  # the supervisor is there
     while True:
-        _, request = router.recv_multipart()
+        client, request = router.recv_multipart()
         steps, value = msgpack.unpackb(request)
         for _ in range(steps):
-            router.send_multipart((_WORKER, msgpack.packb(value)))
-            _, outcome = router.recv_multipart()
-            value = msgpack.unpackb(outcome)
-        router.send_multipart((_CLIENT, msgpack.packb(value)))
+            slot.send(msgpack.packb(value))
+            value = msgpack.unpackb(slot.recv(100))
+        router.send_multipart((client, msgpack.packb(value)))
 
 
-def _be_supervisor(address: str, slot: socket.socket) -> None:
-    dealer = _dealer(zmq.Context(), address, _WORKER)
-    dealer.send(b"")
-    while True:
-        slot.send(msgpack.packb(msgpack.unpackb(dealer.recv())))
-        dealer.send(msgpack.packb(msgpack.unpackb(slot.recv(100))))
-
-
-def _be_slot(supervisor: socket.socket, other_end: socket.socket) -> None:
+def _be_slot(cluster: socket.socket, other_end: socket.socket) -> None:
     other_end.close()
-    while call := supervisor.recv(100):
-        supervisor.send(msgpack.packb(msgpack.unpackb(call) + 1))
+    while call := cluster.recv(100):
+        cluster.send(msgpack.packb(msgpack.unpackb(call) + 1))

@@ -206,6 +206,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "errors":  # `except pfw.errors.ClusterError`: a module that users name
+        return import_module("pfw.errors")
     if name not in _LAZY:
         raise AttributeError(f"module 'pfw' has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_LAZY[name]), name)

@@ -71,6 +71,7 @@ class LocalCluster(Client):
             ConfigError: A size is not a whole number from 1 to 10,000, a name none for a resource, or there is no place
                 for temporary files.
             ClusterError: It does not start.
+            StalledError: Its slots do not start.
         """
         self.config = checked_config(config)
         sizes = settle(config, cpu=cpu, io=io, memory=memory)
@@ -137,12 +138,7 @@ class LocalCluster(Client):
             super().close()
         self.echo.flush(SHOW_S)
         if self._daemon is not None:
-            pidfd = host.pidfd_open(self._daemon.pid)  # Popen.wait with a time limit looks only now and then
-            self._daemon.terminate()
-            if not host.wait_readable(pidfd, END_S):
-                self._daemon.kill()
-            os.close(pidfd)
-            self._daemon.wait()
+            _end(self._daemon)
             self._daemon = None
         if self._lock_fd >= 0:
             remove_folder(self._folder)
@@ -191,6 +187,21 @@ def _roots() -> list[str]:
     specs = [importlib.util.find_spec(name) for name in ("pfw", "pfw_coordinator", "pfw_worker")]
     roots = [str(Path(spec.origin).parents[1]) for spec in specs if spec is not None and spec.origin]
     return [root for root in roots if root in sys.path]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process, by force if it does not end in time."""
+    process.terminate()
+    if process.poll() is not None:
+        return
+    try:
+        pidfd = host.pidfd_open(process.pid)  # Popen.wait with a time limit looks only now and then
+        host.wait_readable(pidfd, END_S)
+        os.close(pidfd)
+        process.wait(0)
+    except (OSError, subprocess.TimeoutExpired):  # no descriptor is left, or it has not ended
+        process.kill()
+        process.wait()
 
 
 def _show(text: str) -> None:
@@ -242,7 +253,7 @@ class _Shared:
         threading.Thread(target=self._watch, args=(cluster,), name="pfw-idle", daemon=True).start()
 
     def _watch(self, cluster: LocalCluster) -> None:
-        """Ends a cluster that is not used any more, or whose daemons have ended."""
+        """Ends a cluster that is not used any more, or whose process has ended."""
         while cluster.is_usable:
             time.sleep(1.0)
             with self._lock:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pfw import codec, context
@@ -79,13 +80,23 @@ def call_again(record: RunRecord, step: int) -> Any:
     attempts = [row[3] for row in record.rows if row[1] == step and row[0] in (*FAILURES, FACT_SUCCEEDED)]
     entry = Entry(record.run_id, attempts[-1] if attempts else 1)
     entry.step_id, entry.inherited = graph.ids[step], loaded.inherited
-    block, previous = open_workflow.set(None), context.enter(entry)
+    previous = context.enter(entry)
     try:
-        result = loaded.fn(*args, **kwargs)
-        return _awaited(result) if inspect.iscoroutine(result) else result
+        with outside_of_blocks():
+            result = loaded.fn(*args, **kwargs)
+            return _awaited(result) if inspect.iscoroutine(result) else result
     finally:
         context.leave(previous)
-        open_workflow.reset(block)
+
+
+@contextmanager
+def outside_of_blocks() -> Iterator[None]:
+    """What runs inside a workflow's block must not add nodes to it."""
+    token = open_workflow.set(None)
+    try:
+        yield
+    finally:
+        open_workflow.reset(token)
 
 
 def _awaited(coroutine: Any) -> Any:

@@ -55,7 +55,11 @@ def end_of(pidfd: int) -> tuple[int, str]:
         return -1, "nobody knows how"
     if found.si_code == os.CLD_EXITED:
         return found.si_status, f"exit code {found.si_status}"
-    return -1, f"killed by {signal.Signals(found.si_status).name}"
+    try:
+        name = signal.Signals(found.si_status).name
+    except ValueError:  # most real-time signals have none
+        name = f"signal {found.si_status}"
+    return -1, f"killed by {name}"
 
 
 def wait_readable(fd: int, timeout_s: float) -> bool:

@@ -202,6 +202,7 @@ class RunLife:
         "failed",
         "graph",
         "has_inputs",
+        "has_priorities",
         "is_open",
         "keep_all",
         "limits",
@@ -251,8 +252,7 @@ class RunLife:
         self.facts: list[Fact] = []
         #: How many facts from the start are no longer in `facts` (open runs drop what was acknowledged).
         self.facts_dropped = 0
-        self.states = bytearray()
-        self.attempts, self.queued_at = list[int](), list[float]()
+        self.states, self.attempts, self.queued_at = bytearray(), list[int](), list[float]()
         self.started_at: dict[int, float] = {}
         #: Output bytes while somebody may still need them.
         self.outputs: list[bytes | None] = []
@@ -267,8 +267,9 @@ class RunLife:
         #: When the run ends whether it is complete or not (None for never), and when it was decided that it ends.
         self.deadline, self._stopped_at = None, 0.0
         self._seed, self._timeout_s, self._is_timed_out = seed, timeout_s, False
-        self._discards, self._has_links = set(), False
-        self._has_tolerant = self._is_passing_on = False
+        #: Whether a step may go before others; whether steps depend on each other, or a client uses their outputs.
+        self.has_priorities, self._has_links = False, is_open
+        self._discards, self._has_tolerant, self._is_passing_on = set(), False, False
         #: {failed step: packed failure}
         self._reasons: dict[int, bytes] = {}
         #: {tail: the step that waits for it}, and those that have ended since the last look, with the step to blame.
@@ -356,6 +357,7 @@ class RunLife:
         if any(spec.keep for spec in specs):
             self._kept.update(step for step in range(first, len(spec_of)) if specs[spec_of[step]].keep)
         if least_priority or any(spec.priority for spec in specs):
+            self.has_priorities = True
             for step in range(first, len(spec_of)):
                 self._ranks[step] += max(specs[spec_of[step]].priority, least_priority) << _PRIORITY_SHIFT
 
@@ -530,9 +532,9 @@ class RunLife:
 
     def all_input_bytes(self, steps: Iterable[int]) -> list[int]:
         """As `input_bytes` for each."""
+        calls, inputs, outputs = self.graph.calls, self.graph.inputs, self.outputs
         if self.has_inputs:
-            return [self.input_bytes(step) for step in steps]
-        calls = self.graph.calls
+            return [len(calls[step]) + sum([len(outputs[d] or b"") for d in inputs[step]]) for step in steps]
         return [len(calls[step]) for step in steps]
 
     def on_assigned(self, step: int) -> int:
@@ -631,7 +633,7 @@ class RunLife:
             for step, began, run_s, output, *cost in zip(*columns, strict=True):
                 self.on_succeeded(step, worker, began, run_s, output, now, (cost[0], cost[1]))
             return
-        if self._has_links or self.is_open:
+        if self._has_links:
             self._on_linked(worker, columns, now)
         else:
             states, calls, attempts, queued_at = self.states, self.graph.calls, self.attempts, self.queued_at

@@ -281,6 +281,7 @@ def end_interrupted(found: Run) -> None:
 
 
 def _refuse_event_loop() -> None:
-    asyncio = sys.modules.get("asyncio")  # who runs a loop has loaded it; loading it for this would take 15 ms
-    if asyncio is not None and asyncio._get_running_loop() is not None:
+    # Who runs a loop has loaded asyncio; loading it for this would take 15 ms. Another thread may be at it just now.
+    running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    if running_loop is not None and running_loop() is not None:
         raise RuntimeError("run() would block the running event loop: use `await pfw.arun(wf)`")

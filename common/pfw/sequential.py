@@ -25,6 +25,7 @@ from pfw.cancellation import CancellationToken
 from pfw.capture import Buffer, capturing
 from pfw.codec import LoadedFunction
 from pfw.context import Entry, LocalEntry
+from pfw.debugging import outside_of_blocks
 from pfw.errors import InternalError, StepInterrupt
 from pfw.execution import execute, execute_async, is_interruptible, load_function, report_load_error, run, uninterrupted
 from pfw.facts import ENDED_INTERRUPTED, ENDED_ITSELF, STATE_NAMES, Cost, pack_capacity, pack_progress, sendable_reason
@@ -33,7 +34,6 @@ from pfw.graph import LANE_CPU
 from pfw.lifecycle import RunLife
 from pfw.printed import LAST_BYTES, Pace
 from pfw.record import RunRecord
-from pfw.stepfunction import open_workflow
 from pfw.usage import Loads, Meter
 from pfw.wire import unpack_fragment
 
@@ -118,7 +118,7 @@ class Sequential:
             KeyboardInterrupt: Ctrl-C; the run is cancelled.
         """
         life, self._thread = self._life, threading.get_ident()
-        with _outside_of_blocks(), self._hearing_interrupts(), capturing():
+        with outside_of_blocks(), self._hearing_interrupts(), capturing():
             life.start(self._record.graph, time.monotonic(), CAPACITY)
             self._meter.begin()  # and then at the end of each step: 1 µs for one look at that clock
             while not life.is_finished:
@@ -181,67 +181,72 @@ class Sequential:
         """Some steps, or the wait for a backoff to end."""
         life = self._life
         now, wake_at = time.monotonic(), life.wake_at()
-        if self._is_cancelled:
-            life.cancel(self._reason, now)
-        elif wake_at is not None and wake_at <= now:
-            life.on_time(now)
+        if self._is_cancelled or (wake_at is not None and wake_at <= now):
+            with self._lock:
+                life.cancel(self._reason, now) if self._is_cancelled else life.on_time(now)
         elif life.ready[LANE_CPU].count:
-            if self._short:
-                self._run_short()
-            if life.ready[LANE_CPU].count and not self._is_cancelled:
+            if not self._run_short(now + TOGETHER_S if wake_at is None else min(now + TOGETHER_S, wake_at)):
                 self._run(life.ready[LANE_CPU].take()[0])
         else:
             with self._interruptible(), self._changed:
                 self._changed.wait_for(lambda: self._is_cancelled, max(0.0, (wake_at or now) - now))
             self._meter.begin()
 
-    def _run_short(self) -> None:
-        """Short steps in their order, as long as the next one is short too. 5 µs a no-op, where one by one takes 8."""
+    def _run_short(self, until: float) -> bool:
+        """Short steps in their order, as long as the next one is short too; whether there were any.
+
+        5 µs a no-op, where one by one takes 8. Nobody hears of their ends before the last one has ended.
+        """
         life, short, returned, take_printed = self._life, self._short, self._returned, self._printed.take
-        graph, outputs, queue = life.graph, life.outputs, life.ready[LANE_CPU]
+        graph, outputs, queue, has_run = life.graph, life.outputs, life.ready[LANE_CPU], False
         now = time.monotonic()
-        until = now + TOGETHER_S
-        while now < until and not self._is_cancelled:
-            if not queue.count:
-                if not returned:
+        try:
+            while short and now < until and not self._is_cancelled:
+                if not queue.count:
+                    if not returned:
+                        break
+                    self._commit(now)  # of a chain each step waits for the one before it
+                    now = time.monotonic()
+                    continue
+                step = queue.heads()[0]
+                kind = graph.function_of[step], graph.spec_of[step]
+                function = short.get(kind)
+                if function is None:
                     break
-                self._commit(now)  # of a chain each step waits for the one before it
-                continue
-            step = queue.heads()[0]
-            kind = graph.function_of[step], graph.spec_of[step]
-            function = short.get(kind)
-            if function is None:
-                break
-            queue.take()
-            self._began = now
-            entry = self._begin(step)
-            context.succeed(entry)
-            inputs: list[bytes] = [outputs[dependency] for dependency in graph.inputs[step]]  # type: ignore[misc]
-            code, payload = run(function, graph.calls[step], inputs, entry)
-            began, now = now, time.monotonic()
-            printed = take_printed()
-            if code != oc.OK or printed or self._is_cancelled:
-                self._commit(began)
-                self._end(step, code, payload, now, printed)
-                break
-            returned.append((step, began, now - began, payload))
-            if now - began > SHORT_S:
-                del short[kind]
-        context.end()
+                queue.take()
+                self._began, has_run = now, True
+                entry = self._begin(step)
+                context.succeed(entry)
+                inputs: list[bytes] = [outputs[dependency] for dependency in graph.inputs[step]]  # type: ignore[misc]
+                code, payload = run(function, graph.calls[step], inputs, entry)
+                began, now = now, time.monotonic()
+                printed = take_printed()
+                is_short = now - began < SHORT_S
+                if not is_short:
+                    del short[kind]
+                if code != oc.OK or printed or self._is_cancelled or not is_short:
+                    self._commit(began, max(1, int((now - began) * 1e6)))
+                    self._end(step, code, payload, now, printed)
+                    break
+                returned.append((step, began, now - began, payload))
+        finally:
+            if has_run:
+                context.end()
         self._commit(now)
+        return has_run
 
     def _commit(self, now: float, running_us: int = 0) -> None:
         """Commits the short steps that have returned; another one may be running, for so long."""
-        if len(self._returned) == 1 and not running_us:
-            ((step, started, run_s, payload),) = self._returned
-            self._returned.clear()
-            self._life.on_succeeded(step, WORKER, started, run_s, payload, now, self._meter.end_one(int(run_s * 1e6)))
-        elif self._returned:
-            cpus_us, peaks_bytes = self._meter.end([int(run_s * 1e6) for _, _, run_s, _ in self._returned], running_us)
-            steps, started_at, runs_s, payloads = zip(*self._returned, strict=True)
-            self._returned.clear()
-            columns = steps, started_at, runs_s, payloads, cpus_us, peaks_bytes
-            self._life.on_all_succeeded(WORKER, columns, now)
+        with self._lock:
+            returned, self._returned[:] = self._returned[:], []
+            runs_us = [int(run_s * 1e6) for _, _, run_s, _ in returned]
+            if len(returned) == 1 and not running_us:
+                ((step, started, run_s, payload),) = returned
+                self._life.on_succeeded(step, WORKER, started, run_s, payload, now, self._meter.end_one(runs_us[0]))
+            elif returned:
+                steps, started_at, runs_s, payloads = zip(*returned, strict=True)
+                columns = steps, started_at, runs_s, payloads, *self._meter.end(runs_us, running_us)
+                self._life.on_all_succeeded(WORKER, columns, now)
 
     def _run(self, step: int) -> None:
         life = self._life
@@ -259,34 +264,34 @@ class Sequential:
         """Others that are like this step are short too; not where one that becomes ready may go before them."""
         graph = self._life.graph
         function = self._functions.get(graph.functions[graph.function_of[step]])
-        if not isinstance(function, LoadedFunction) or function.is_async or any(spec.priority for spec in graph.specs):
-            return
-        self._short[graph.function_of[step], graph.spec_of[step]] = function
+        if isinstance(function, LoadedFunction) and not (function.is_async or self._life.has_priorities):
+            self._short[graph.function_of[step], graph.spec_of[step]] = function
 
     def _end(self, step: int, code: int, payload: bytes, now: float, printed: bytes) -> None:
         """Commits how the step that began last has ended."""
-        life, started = self._life, self._began
-        run_s = now - started
-        if self._loads.ns:
-            run_s -= self._loads.take(self._meter) * 1e-9
-        cost = self._meter.end_one(int(run_s * 1e6))
-        life.on_printed(step, WORKER, printed, now)
-        if self._is_cancelled:  # from then on nothing that the step returns counts
-            life.cancel(self._reason, self._cancelled_at)
-        if self._is_late and not self._is_cancelled:
-            last_output = printed[-LAST_BYTES:].decode("utf-8", "replace")
-            failure = describe_timeout(life.spec(step).timeout, last_output, b"" if code == oc.OK else payload)
-            self._end_late(step, started, run_s, failure, now, cost)
-        elif code == oc.OK:
-            life.on_succeeded(step, WORKER, started, run_s, payload, now, cost)
-        elif code == oc.EXPANDED:
-            self._short.clear()  # its steps may have priorities
-            life.on_expanded(step, WORKER, started, run_s, unpack_fragment(payload), payload, now, cost)
-        elif code == oc.STOPPED and self._is_cancelled:
-            how = ENDED_INTERRUPTED if self._has_raised else ENDED_ITSELF
-            life.on_stopped(step, WORKER, how, now, started, run_s, cost)
-        else:
-            life.on_failed(step, WORKER, started, run_s, payload, code == oc.RETRYABLE, now, cost)
+        with self._lock:  # a thread that it has left may say how far it is
+            life, started = self._life, self._began
+            run_s = now - started
+            if self._loads.ns:
+                run_s -= self._loads.take(self._meter) * 1e-9
+            cost = self._meter.end_one(int(run_s * 1e6))
+            life.on_printed(step, WORKER, printed, now)
+            if self._is_cancelled:  # from then on nothing that the step returns counts
+                life.cancel(self._reason, self._cancelled_at)
+            if self._is_late and not self._is_cancelled:
+                last_output = printed[-LAST_BYTES:].decode("utf-8", "replace")
+                failure = describe_timeout(life.spec(step).timeout, last_output, b"" if code == oc.OK else payload)
+                self._end_late(step, started, run_s, failure, now, cost)
+            elif code == oc.OK:
+                life.on_succeeded(step, WORKER, started, run_s, payload, now, cost)
+            elif code == oc.EXPANDED:
+                self._short.clear()  # its steps may have priorities
+                life.on_expanded(step, WORKER, started, run_s, unpack_fragment(payload), payload, now, cost)
+            elif code == oc.STOPPED and self._is_cancelled:
+                how = ENDED_INTERRUPTED if self._has_raised else ENDED_ITSELF
+                life.on_stopped(step, WORKER, how, now, started, run_s, cost)
+            else:
+                life.on_failed(step, WORKER, started, run_s, payload, code == oc.RETRYABLE, now, cost)
 
     def _end_late(self, step: int, started: float, run_s: float, failure: Failure, now: float, cost: Cost) -> None:
         """The step was told that its time is over: what it returned does not count."""
@@ -349,13 +354,16 @@ class Sequential:
 
     def _on_progress(self, entry: Entry, done: float, total: float, message: str) -> None:
         now = time.monotonic()
-        self._pace = self._pace or Pace(now, inf)
-        if now < self._pace.due or entry.token is not self._token:
+        pace = self._pace = self._pace or Pace(now, inf)
+        if now < pace.due or entry.token is not self._token:
             return  # too early, or a thread of a step that has ended
         was_cancelled = self._token.cancelled
-        with uninterrupted():
-            self._pace.on_told(0, now)
-            self._commit(self._began, int((now - self._began) * 1e6))
+        with uninterrupted(), self._lock:
+            if entry.token is not self._token:
+                return
+            pace.on_told(0, now)
+            if threading.get_ident() == self._thread:  # else what has ended is told when this step has ended too
+                self._commit(self._began, max(1, int((now - self._began) * 1e6)))
             self._life.on_progressed(self._step_now, WORKER, pack_progress(done, total, message), now, self._began)
             self._publish()
         if self._token.cancelled and not was_cancelled:
@@ -381,16 +389,6 @@ class Sequential:
                 self._record.apply(self._life.take_facts())
                 if self._waiting:
                     self._changed.notify_all()
-
-
-@contextmanager
-def _outside_of_blocks() -> Iterator[None]:
-    """A run inside a workflow's block must not add nodes to it."""
-    token = open_workflow.set(None)
-    try:
-        yield
-    finally:
-        open_workflow.reset(token)
 
 
 def start_thread(engine: Sequential) -> None:

@@ -137,9 +137,9 @@ class Server:
     def _watch_parent(self, pid: int) -> int:
         if not pid:
             return -1
-        fd = host.pidfd_open(pid)
         if os.getppid() != pid:
-            raise ConfigError(f"process {pid} is not the parent of this coordinator")
+            raise ConfigError(f"process {pid} is not the parent of this coordinator, or has ended")
+        fd = host.pidfd_open(pid)
         self._poller.register(fd, select.EPOLLIN)
         return fd
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from pfw import (
     Hint,
     LocalCluster,
     PfwError,
+    StalledError,
     UnschedulableError,
     Workflow,
     arun,
@@ -224,6 +226,24 @@ def test_a_daemon_that_is_killed_is_an_error_and_no_hang(script: Script, process
     assert script.folders() == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGRTMIN + 1])
+def test_a_cluster_whose_process_somebody_else_has_reaped_is_closed(number: int) -> None:
+    with LocalCluster(cpu=1, io=1) as cluster:
+        (worker,) = cluster.workers()
+        os.kill(worker["pid"], number)
+        os.waitpid(worker["pid"], 0)
+        with pytest.raises(CoordinatorLostError, match="the local cluster has ended"):
+            wait_until(lambda: cluster.status() is None, what="the end is heard of")
+    assert not cluster._folder.exists()
+
+
+def test_a_signal_without_a_name_is_named_by_its_number() -> None:
+    with LocalCluster(cpu=1, io=1) as cluster:
+        os.kill(cluster.workers()[0]["pid"], signal.SIGRTMIN + 1)
+        with pytest.raises(CoordinatorLostError, match=f"killed by signal {signal.SIGRTMIN + 1}"):
+            wait_until(lambda: cluster.status() is None, what="the end is heard of")
+
+
 def test_a_lost_shared_cluster_is_replaced(script: Script) -> None:
     output = script.run("""
         import os, signal
@@ -351,6 +371,24 @@ def test_a_cluster_that_does_not_start_is_an_error(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(sys, "executable", python_with(tmp_path, "exit 1"))
     with pytest.raises(CoordinatorLostError, match=r"the local cluster has ended \(exit code 1\)"):
         LocalCluster(cpu=1, io=1)
+
+
+def test_slots_that_do_not_start_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of the machine's own that is loaded by every Python, and goes wrong in slots."""
+    ends = "import os, sys\nimport pfw_worker.slot\npfw_worker.slot.main = lambda *given: os._exit(1)\n"
+    (tmp_path / "sitecustomize.py").write_text(ends)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
+    with pytest.raises(StalledError, match="can start no slots any more"), LocalCluster(cpu=1, io=1) as cluster:
+        wait_until(lambda: cluster.status() is None, what="the end is heard of")
+
+
+def test_what_the_coordinator_keeps_is_not_memory_of_steps() -> None:
+    with Workflow() as wf:
+        made = step(bytes).map([20_000_000] * 12)
+        step(len).map(made)
+    with LocalCluster(cpu=1, io=1, memory="250MB") as cluster:
+        found = run(wf, on=cluster, keep="all")
+    assert found.status == "SUCCEEDED"
 
 
 def test_the_memory_of_a_run_is_that_of_its_local_cluster() -> None:

@@ -9,7 +9,7 @@ import pytest
 from helpers.worker_rig import WorkerRig, outcome, row, sent
 from pfw import messages as m
 from pfw import outcome as oc
-from pfw.errors import InternalError
+from pfw.errors import ClusterError
 from pfw.failure import FAIL_CRASHED, Failure
 from pfw.graph import LANE_ASYNC, LANE_CPU
 from pfw_worker.core import COMPANY_S, NOTE_AFTER_S, STARTS_LIMIT, STOP_EVERY_S, STOP_INTERRUPT, STOP_TOKEN
@@ -95,7 +95,7 @@ def test_slots_that_never_become_ready_end_the_worker() -> None:
     for number in range(1, STARTS_LIMIT):
         rig.core.on_slot_died(number, 0, 0, 0, 1, rig.now)
         rig.turn()
-    with pytest.raises(InternalError, match="before they were ready"):
+    with pytest.raises(ClusterError, match="before they were ready"):
         rig.core.on_slot_died(STARTS_LIMIT, 0, 0, 0, 1, rig.now)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from helpers.worker_rig import WorkerRig, outcome, row
-from pfw_worker.core import ALONE_S, COMPANY_S, NOTE_AFTER_S, SLACK_S
+from pfw import messages as m
+from pfw_worker.core import ALONE_S, COMPANY_S, NOTE_AFTER_S, SLACK_S, STOP_INTERRUPT
 
 
 @pytest.fixture
@@ -46,3 +47,20 @@ def test_a_look_that_is_due_soon_is_had_in_a_turn_that_is_taken_anyway(busy: Wor
     assert busy.core.is_look_due(busy.now + NOTE_AFTER_S - 0.99 * SLACK_S)
     busy.turn()
     assert busy.wake_at <= busy.now + NOTE_AFTER_S
+
+
+def test_nothing_is_told_to_stop_more_often_while_something_else_is_due() -> None:
+    rig = WorkerRig(cpu=2, io=1).join()
+    rig.assign(row(1, run=1, grace_s=2.0), row(2, run=2, grace_s=5.0), limits=((2, 1_065, 0),))
+    rig.turn()
+    rig.core.on_cancels(m.Cancels(0, 1, (1,)), rig.now)
+    stopped_at = []
+    for turn in range(1_200):  # as many turns as others make
+        rig.now = 100.0 + turn / 1_000
+        if rig.core.is_look_due(rig.now):
+            rig.look(slot1=1, slot2=2)
+        stops = rig.turn().get("stops", ())
+        stopped_at += [turn for _, attempt, level in stops if (attempt, level) == (1, STOP_INTERRUPT)]
+    assert stopped_at == [1_000, 1_065, 1_165], (
+        "at half of its grace, when the other's timeout is over, and 0.1 s later"
+    )

@@ -35,12 +35,13 @@ logger = logging.getLogger(__name__)
 class Agent:
     """One worker: its core, its slots, and what the operating system has to say of them."""
 
-    def __init__(self, registration: m.Register, spawner: Spawner) -> None:
+    def __init__(self, registration: m.Register, spawner: Spawner, *, is_embedded: bool = False) -> None:
         """Makes one, not yet at work.
 
         Args:
             registration: What this worker offers.
             spawner: Started before ZeroMQ was imported.
+            is_embedded: The process is a coordinator too, whose memory is not the steps'.
         """
         self._spawner = spawner
         self.core = Core(registration, time.monotonic())
@@ -49,7 +50,7 @@ class Agent:
         self._slots: dict[int, SlotHandle] = {}
         self._number_of_pid, self._slot_of_fd = dict[int, int](), dict[int, int]()
         self._outputs = Outputs()
-        self._memory_fd = host.open_memory(os.getpid())
+        self._memory_fd = -1 if is_embedded else host.open_memory(os.getpid())
         #: Not in the first moments: psutil takes a while to load, and somebody may wait for a first step.
         self._stats_at, self._measured_at = time.monotonic() + m.HEARTBEAT_S, 0.0
         self._cpu_seconds = 0.0
@@ -66,7 +67,8 @@ class Agent:
         self._spawner.close()
         for slot in self._slots.values():
             slot.close()
-        os.close(self._memory_fd)
+        if self._memory_fd >= 0:
+            os.close(self._memory_fd)
         self._poller.close()
 
     # -- one turn --------------------------------------------------------------------------------------------------
@@ -125,7 +127,7 @@ class Agent:
                 self.core.on_progress(slot.page.progress(), now)
             self.core.on_look({number: slot.page.executing() for number, slot in self._slots.items()}, now)
             held = {number: host.private_bytes(slot.memory_fd) for number, slot in self._slots.items()}
-            self.core.on_memory(held, host.private_bytes(self._memory_fd), now)
+            self.core.on_memory(held, 0 if self._memory_fd < 0 else host.private_bytes(self._memory_fd), now)
 
     def _read_slot(self, number: int, now: float) -> None:
         slot = self._slots[number]

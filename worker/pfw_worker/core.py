@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from pfw import messages as m
 from pfw import outcome as oc
 from pfw.demand import GPU, MEMORY
-from pfw.errors import InternalError
+from pfw.errors import ClusterError
 from pfw.failure import Failure, describe_crash, describe_timeout
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
 from pfw.messages import Message
@@ -144,7 +144,8 @@ class Core:
         self._slot_number = self._failed_starts = 0
         self._no_start_before = [float("-inf")] * len(LANES)
         self._next_heartbeat, self._is_unsent = now, False
-        self._next_look = self._wake_at = now
+        #: When to look next, and when if there is nothing in particular to be looked at.
+        self._next_look = self._routine_look = self._wake_at = now
         self._mail: list[Message] = []
         self._to_cancel: list[int] = []
         self._has_new_numbers = False
@@ -542,7 +543,7 @@ class Core:
         if not slot.is_ready:
             self._failed_starts += 1
             if self._failed_starts >= STARTS_LIMIT:
-                raise InternalError(f"{STARTS_LIMIT} slots in a row died before they were ready (signal {signal})")
+                raise ClusterError(f"{STARTS_LIMIT} slots in a row died before they were ready (signal {signal})")
         orphans = [n for n in slot.held if n in self.attempts]
         if slot.lane == LANE_ASYNC and len(orphans) == 1 and not slot.is_killed:
             executing, start_us = orphans[0], start_us or int(slot.held[orphans[0]] * 1e6)
@@ -614,11 +615,12 @@ class Core:
 
     def is_look_due(self, now: float) -> bool:
         """Whether `on_look` wants to see the status pages now."""
-        return now >= self._next_look - SLACK_S and bool(self.attempts)
+        return (now >= self._next_look or now >= self._routine_look - SLACK_S) and bool(self.attempts)
 
     def on_look(self, executing: Mapping[int, tuple[int, int]], now: float) -> None:
         """What the slots execute: {slot: (attempt or 0, start_us)}. Tells of long ones, ends what is over time."""
         self._next_look = now + (STOP_EVERY_S if self._stops else NOTE_AFTER_S)
+        self._routine_look = math.inf if self._stops else self._next_look
         late = now - self._wake_at
         if late > LATE_S:
             self._stops = {number: stop._replace(since=stop.since + late) for number, stop in self._stops.items()}

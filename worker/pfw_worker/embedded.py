@@ -25,4 +25,4 @@ def start(cpu: int, io: int, resources: Mapping[str, int]) -> Agent:
     from pfw_worker.agent import Agent  # what is loaded before the fork, the spawner has to carry
 
     host.allow_descriptors()  # five for each slot
-    return Agent(make_registration(None, cpu, io, resources), spawner)
+    return Agent(make_registration(None, cpu, io, resources), spawner, is_embedded=True)
