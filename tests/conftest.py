@@ -1,8 +1,9 @@
-"""For all tests: daemons that a test starts with `python -m` find the sources of this tree, and nobody's own config."""
+"""For all tests: what a test starts with `python -m` finds this tree's sources, nobody's config, and heeds Ctrl-C."""
 
 from __future__ import annotations
 
 import os
+import signal
 
 from helpers import SOURCE_ROOTS
 
@@ -13,3 +14,6 @@ for name in [
     name for name in os.environ if name.startswith("PFW_") and not name.startswith(("PFW_SIM_", "PFW_CHAOS_"))
 ]:
     del os.environ[name]
+
+# What a shell starts in the background ignores SIGINT, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -11,7 +11,7 @@ import resource
 import select
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -60,6 +60,17 @@ def end_of(pidfd: int) -> tuple[int, str]:
     except ValueError:  # most real-time signals have none
         name = f"signal {found.si_status}"
     return -1, f"killed by {name}"
+
+
+def hear_signals(numbers: Iterable[int]) -> socket.socket:
+    """Have these signals do nothing but make the socket readable that this returns; once in a process."""
+    reader, writer = socket.socketpair()
+    for end in (reader, writer):
+        end.setblocking(False)
+    signal.set_wakeup_fd(writer.detach())
+    for number in numbers:
+        signal.signal(number, lambda *_: None)
+    return reader
 
 
 def wait_readable(fd: int, timeout_s: float) -> bool:

@@ -655,7 +655,7 @@ class RunLife:
         """In order, for a step may be in the same columns as those that depend on it."""
         states, outputs, attempts, queued_at = self.states, self.outputs, self.attempts, self.queued_at
         consumers, dependents, inputs, calls = self._consumers, self._dependents, self.graph.inputs, self.graph.calls
-        keep_all, kept, add_fact, missing = self.keep_all, self._kept, self.facts.append, self._missing
+        keep_all, kept, add_fact = self.keep_all, self._kept, self.facts.append
         for step, started_at, run_s, output, cpu_us, peak_bytes in zip(*columns, strict=True):
             states[step] = SUCCEEDED
             calls[step] = b""
@@ -670,13 +670,8 @@ class RunLife:
                     )
                 )
             )  # fmt: skip
-            waiting = dependents[step]
-            if waiting is not None:
-                dependents[step] = None
-                for dependent in waiting:
-                    missing[dependent] -= 1
-                    if not missing[dependent]:
-                        self._unblock(dependent, min(now, started_at + run_s), now)
+            if dependents[step] is not None:
+                self._free_dependents(step, min(now, started_at + run_s), now)
             for dependency in inputs[step]:
                 consumers[dependency] -= 1
                 if not consumers[dependency]:
@@ -685,18 +680,14 @@ class RunLife:
     def _free_dependents(self, step: int, ended_at: float, now: float) -> None:
         """What depends on a step waits for one less."""
         dependents, self._dependents[step] = self._dependents[step], None
-        missing = self._missing
+        missing, states = self._missing, self.states
         for dependent in dependents or ():
             missing[dependent] -= 1
             if not missing[dependent]:
-                self._unblock(dependent, ended_at, now)
-
-    def _unblock(self, step: int, ended_at: float, now: float) -> None:
-        """A step waits for no other any more, since the last one ended."""
-        if self.states[step] == WAITING:
-            self._make_ready(step, now)
-        elif self.states[step] == ASSIGNED:  # ahead
-            self.queued_at[step] = ended_at
+                if states[dependent] == WAITING:
+                    self._make_ready(dependent, now)
+                elif states[dependent] == ASSIGNED:  # ahead
+                    self.queued_at[dependent] = ended_at
 
     def on_expanded(
         self,

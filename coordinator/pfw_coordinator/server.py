@@ -11,7 +11,6 @@ import logging
 import os
 import select
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -144,14 +143,11 @@ class Server:
         return fd
 
     def _watch_signals(self, *, is_embedded: bool) -> int:
-        self._signal_ends = socket.socketpair()
-        for end in self._signal_ends:
-            end.setblocking(False)
-        signal.set_wakeup_fd(self._signal_ends[1].fileno())
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        signal.signal(signal.SIGINT, signal.SIG_IGN if is_embedded else lambda *_: None)
-        self._poller.register(self._signal_ends[0].fileno(), select.EPOLLIN)
-        return self._signal_ends[0].fileno()
+        if is_embedded:  # Ctrl-C is for the client
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._signals = host.hear_signals([signal.SIGTERM] if is_embedded else [signal.SIGTERM, signal.SIGINT])
+        self._poller.register(self._signals.fileno(), select.EPOLLIN)
+        return self._signals.fileno()
 
     def _turn(self) -> bool:
         """One turn; False when the daemon is to end."""

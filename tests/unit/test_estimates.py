@@ -8,6 +8,7 @@ from helpers.columns import columns_of
 from helpers.worker_rig import WorkerRig, row
 from pfw import outcome as oc
 from pfw_coordinator.catalogue import Catalogue
+from pfw_worker.core import MESSAGE_STEPS, MESSAGE_US
 
 # -- at the coordinator ------------------------------------------------------------------------------------------------
 
@@ -91,3 +92,13 @@ def test_other_functions_are_left_alone() -> None:
     rig.turn()
     end(rig, [1, 2, 3], run_us=5)
     assert rig.core.attempts[4].estimate_us == 600
+
+
+def test_nothing_is_expected_anew_where_that_would_change_no_message() -> None:
+    """A message has MESSAGE_STEPS of such steps at most, however little they take."""
+    rig = WorkerRig().join()
+    rig.assign(*[row(attempt, us=MESSAGE_US // MESSAGE_STEPS) for attempt in range(1, 1_200)])
+    first, _ = sent_by(rig) + sent_by(rig)
+    assert len(first) == MESSAGE_STEPS
+    end(rig, first, run_us=0)
+    assert {held.estimate_us for held in rig.core.attempts.values()} == {MESSAGE_US // MESSAGE_STEPS}

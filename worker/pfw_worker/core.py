@@ -447,9 +447,10 @@ class Core:
         self._unsent.extend(columns)
         self._in_outbox.update(numbers)
         first = ended[0]
-        took_us = sum([run_us for known, run_us in zip(ended, columns[3], strict=True) if known is first])
-        if is_short(first) and 4 * took_us < first.estimate_us * ended.count(first):
-            self._expect_less(first.function, first.estimate_us // 4)
+        if is_short(first) and first.estimate_us * MESSAGE_STEPS > MESSAGE_US:  # else less would change no message
+            runs_us = [run_us for known, run_us in zip(ended, columns[3], strict=True) if known is first]
+            if 4 * sum(runs_us) < first.estimate_us * len(runs_us):
+                self._expect_less(first.function, first.estimate_us // 4)
 
     def _expect_less(self, function: int, estimate_us: int) -> None:
         """Short attempts take far less than was expected when they were assigned: slots are sent more of them at once.

@@ -11,13 +11,12 @@ import logging
 import os
 import select
 import signal
-import socket
 import time
 
 import zmq
 
+from pfw import host, sockets
 from pfw import messages as m
-from pfw import sockets
 from pfw.errors import ProtocolError
 from pfw.wire import Assembler, encode
 from pfw_worker.agent import Agent
@@ -65,7 +64,8 @@ class Daemon:
         self._poller = select.epoll()
         self._poller.register(self._ears[0].fd, select.EPOLLIN)
         self._poller.register(agent.fileno(), select.EPOLLIN)
-        self._signal_fd = self._watch_signals()
+        self._signals = host.hear_signals([signal.SIGTERM, signal.SIGINT])
+        self._poller.register(self._signals.fileno(), select.EPOLLIN)
 
     def run(self) -> int:
         """Turns until the worker has drained or is not wanted; returns the exit code."""
@@ -79,22 +79,12 @@ class Daemon:
             self._agent.close()
             self._context.destroy(linger=200 if self._stop_at is not None else 0)
 
-    def _watch_signals(self) -> int:
-        reader, writer = self._signal_ends = socket.socketpair()
-        for end in (reader, writer):
-            end.setblocking(False)
-        signal.set_wakeup_fd(writer.fileno())
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
-        self._poller.register(reader.fileno(), select.EPOLLIN)
-        return reader.fileno()
-
     # -- one turn --------------------------------------------------------------------------------------------------
 
     def _turn(self) -> int | None:
         fds = [fd for fd, _ in self._poller.poll(self._sleep_s())]
         now = time.monotonic()
-        if self._signal_fd in fds and self._on_signal(now):
+        if self._signals.fileno() in fds and self._on_signal(now):
             return 0
         for ear in self._ears:
             if ear.is_touched or ear.fd in fds:
@@ -159,7 +149,7 @@ class Daemon:
 
     def _on_signal(self, now: float) -> bool:
         """SIGTERM drains (the second one ends at once); True if the worker is to end now."""
-        self._signal_ends[0].recv(4096)
+        self._signals.recv(4096)
         if self._stop_at is not None:
             return True
         logger.info("draining: steps that run have %.0f s", self._drain_s)
