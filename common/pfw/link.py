@@ -42,6 +42,8 @@ T = TypeVar("T")
 QUIET_S = 0.010
 #: How often it looks while somebody else leads.
 LED_S = 0.050
+#: How long an ended connection still sends what it has said, if the coordinator is there.
+LINGER_MS = 1_000
 
 
 class Link:
@@ -165,18 +167,22 @@ class Link:
         self._afterwards.append(action)
 
     def close(self) -> None:
-        """Ends the connection and its thread."""
-        if os.getpid() != self._pid or self._closed.is_set():
+        """Says what was posted, and ends the connection and its thread."""
+        if os.getpid() != self._pid:
             return
-        self._closed.set()
         with self._lock:
+            if self._closed.is_set():
+                return
+            if self.session.error is None:
+                self._turn()
+            self._closed.set()
             self.session.on_lost(ClusterError("the client was closed"))
             self._poke()
             self._changed.notify_all()
         if threading.current_thread() is not self._thread:
             self._thread.join()
         self._run_afterwards()
-        self._context.destroy(linger=100)
+        self._context.destroy(linger=LINGER_MS)
         self._poller.close()
         self._wake.close()
         self._waker.close()
