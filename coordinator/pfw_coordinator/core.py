@@ -46,6 +46,7 @@ from pfw_coordinator.feed import Feed
 from pfw_coordinator.inner import CALL, make_inner, relay
 from pfw_coordinator.ledger import (
     LANES,
+    MAX_HELD,
     TARGET_US,
     Attempt,
     Booking,
@@ -1006,7 +1007,7 @@ class Core:
             followers = list[int]()
             has_chain = demand is None and has_chains(run, placed[0], expected_us)
             if has_chain and life.has_follower(steps):
-                bookings, followers = self._book_chains(attempts, number)
+                bookings, followers = self._book_chains(attempts, number, MAX_HELD - len(worker.attempts))
             elif len(steps) > 1 and len({life.attempts[step] for step in steps}) > 1:
                 bookings = bookings_of(list(enumerate(attempts, number)))
             else:
@@ -1029,13 +1030,18 @@ class Core:
             sizes = [size for size in sizes if size <= INPUT_BYTES]
         return steps, sizes
 
-    def _book_chains(self, heads: Sequence[Attempt], number: int) -> tuple[list[Booking], list[int]]:
-        """Each attempt, numbered from `number`, with those sent along with it behind it; and the numbers of these."""
+    def _book_chains(self, heads: Sequence[Attempt], number: int, most: int) -> tuple[list[Booking], list[int]]:
+        """Each attempt, numbered from `number`, with those sent along with it behind it; and the numbers of these.
+
+        They are `most` together, if there are not more heads.
+        """
         numbered, followers = list[tuple[int, Attempt]](), list[int]()
+        estimates_us = self._functions.estimates_us
         for head in heads:
             run, life = head.run, head.run.life
             numbered.append((number, head))
-            for other, other_us in plan_chain(run, head.step, head.estimate_us, self._functions.estimates_us):
+            room = most - len(heads) - len(followers)
+            for other, other_us in plan_chain(run, head.step, head.estimate_us, estimates_us, room):
                 life.on_assigned(other)
                 number += 1
                 function = run.functions[life.graph.function_of[other]]

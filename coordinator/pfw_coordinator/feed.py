@@ -12,7 +12,7 @@ from pfw.wire import BATCH_BYTES
 from pfw_coordinator.ledger import Client, Run, Subscription
 
 #: Facts go to a client at once, and then at most so often until the run ends: a chain would send one message a step.
-FACTS_EVERY_S = 0.050
+FACTS_EVERY_S = 0.100
 #: In a turn that is taken anyway they may go so much sooner.
 SLACK_S = 0.020
 #: Bytes of facts on their way to one client before it must confirm some.

@@ -17,6 +17,8 @@ LANES = (LANE_CPU, LANE_IO, LANE_ASYNC)
 TARGET_US = 20_000
 #: The same while much more is ready: messages can then be longer and fewer.
 DEEP_TARGET_US = 200_000
+#: The same for a worker that is alone: nobody else could start any of it sooner.
+ALONE_TARGET_US = 400_000
 #: Steps of at least this length are not sent ahead: the way of a message is little beside them.
 LONG_US = 10_000
 #: A step costs its slot at least this, so that no-ops do not count as nothing.
