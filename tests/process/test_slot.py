@@ -326,6 +326,30 @@ def test_the_next_step_finds_its_surroundings_as_before(slot: Driver, tmp_path: 
     assert slot.result(3)[2:] == (False, True)
 
 
+def make_a_mess_in_c(path: str) -> None:
+    libc = ctypes.CDLL(None)
+    libc.chdir(os.fsencode(path))
+    libc.umask(0)
+
+
+def test_the_next_message_finds_the_surroundings_as_before_whatever_has_changed_them(
+    slot: Driver, tmp_path: Path
+) -> None:
+    for attempt, function in enumerate((look_around, make_a_mess_in_c, look_around), 1):
+        slot.assign(function, *[str(tmp_path)] * (function is make_a_mess_in_c), attempt=attempt)
+        slot.collect(attempt)
+    assert slot.result(1) == slot.result(3)
+
+
+def test_functions_that_are_watched_can_be_returned(slot: Driver) -> None:
+    slot.assign(give_functions)
+    assert slot.result() == [os.chdir, os.fchdir, os.umask]
+
+
+def give_functions() -> list[Callable[..., object]]:
+    return [os.chdir, os.fchdir, os.umask]
+
+
 CHANGES: dict[str, Callable[[], object]] = {
     "set": lambda: os.environ.__setitem__("PFW_TEST_MESS", "1"),
     "delete": lambda: os.environ.__delitem__("PATH"),
@@ -388,8 +412,13 @@ def fork_and_come_back() -> int:
     return os.fork()
 
 
-def test_a_step_that_forks_and_comes_back_in_both_goes_on_once(slot: Driver) -> None:
-    functions = [(0, codec.dump_function(fork_and_come_back)), (1, codec.dump_function(noop))]
+def fork_in_c() -> int:
+    return int(ctypes.CDLL(None).fork())
+
+
+@pytest.mark.parametrize("fork", [fork_and_come_back, fork_in_c])
+def test_a_step_that_forks_and_comes_back_in_both_goes_on_once(slot: Driver, fork: Callable[[], int]) -> None:
+    functions = [(0, codec.dump_function(fork)), (1, codec.dump_function(noop))]
     slot.send([block_of(0, [()]), block_of(1, [()] * 3, first=2)], functions)
     message = slot.receive()
     assert message is not None

@@ -23,8 +23,9 @@ from pfw.printed import PIECE_EVERY_S, Pace
 from pfw.usage import Turns
 from pfw_worker.channel import Channel
 from pfw_worker.page import StatusPage
-from pfw_worker.slot import Block, Functions, Surroundings
+from pfw_worker.slot import Block, Functions
 from pfw_worker.streams import Streams
+from pfw_worker.surroundings import Surroundings
 
 
 class _Running:

@@ -8,12 +8,10 @@ that have printed it is said before their outcomes where the output then ended: 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +23,7 @@ from pfw.usage import Loads, Meter
 from pfw_worker.channel import Channel
 from pfw_worker.page import GENERATION, PRINTED, STOP_INTERRUPT, STOP_SIGNAL, STOP_TIMEOUT, STOP_UNLOAD, StatusPage
 from pfw_worker.streams import Streams
+from pfw_worker.surroundings import Surroundings
 
 #: Collected payloads of more bytes than this are sent at once.
 _COLLECT_BYTES: Final = 64 * 1024
@@ -74,117 +73,6 @@ class Functions:
         return loaded
 
 
-class _Environ(dict[bytes, bytes]):
-    """The mapping inside os.environ, with a word on whether it may have changed.
-
-    To compare it with what it was takes 0.6 µs, and 10 or more where none of it is in the processor's caches.
-    """
-
-    __slots__ = ("is_touched",)
-
-    def __init__(self, values: Mapping[bytes, bytes]) -> None:
-        super().__init__(values)
-        self.is_touched = False
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (dict(self),)
-
-
-def _touching(name: str) -> Callable[..., Any]:
-    method = getattr(dict, name)
-
-    def change(self: _Environ, *args: Any, **kwargs: Any) -> Any:
-        self.is_touched = True
-        return method(self, *args, **kwargs)
-
-    return change
-
-
-for _name in ("__setitem__", "__delitem__", "__ior__", "clear", "pop", "popitem", "setdefault", "update"):
-    setattr(_Environ, _name, _touching(_name))
-
-
-class Surroundings:
-    """What a step may have changed in its process and the next one is to find as before.
-
-    That is the directory, the umask, os.environ, and the streams with which it prints.
-    """
-
-    __slots__ = ("_data", "_environ", "_folder", "_pid", "_streams", "_temporary", "_umask", "_used", "_values")
-
-    def __init__(self, streams: Streams, temporary: Path) -> None:
-        """Note what there is; `temporary` is for the folders that `use_temporary` makes."""
-        self._pid = os.getpid()
-        self._streams = streams
-        self._temporary = temporary
-        #: The name of the folder that is used.
-        self._used = ""
-        self._folder = os.getcwdb()
-        self._umask = os.umask(0o77)
-        os.umask(self._umask)
-        self._environ = os.environ
-        self._values: dict[bytes, bytes] = dict(vars(os.environ)["_data"])
-        self._data = vars(os.environ)["_data"] = vars(os.environb)["_data"] = _Environ(self._values)
-
-    def use_temporary(self, name: str) -> None:
-        """Have temporary files made in the folder of this name from now on, unless it cannot be made."""
-        if name == self._used:
-            return
-        self._used, folder = name, self._temporary / name
-        with contextlib.suppress(OSError):  # the disk is full, say: the next step finds the folder of the last one
-            folder.mkdir(exist_ok=True)
-            os.environ["TMPDIR"] = str(folder)
-            self._values[b"TMPDIR"] = os.fsencode(folder)
-            forget_temporary(str(folder))
-
-    def restore(self) -> int:
-        """Put back what was changed; return where the output ends if something was printed since the last call, else 0.
-
-        A step that forked and came back in both ends here in the copy: only the slot itself goes on. Finding nothing
-        changed takes about 1.5 µs.
-        """
-        if os.getpid() != self._pid:
-            os._exit(0)
-        try:
-            os.umask(self._umask)
-            if (
-                os.getcwdb() == self._folder
-                and not self._data.is_touched
-                and os.environ is self._environ
-                and self._streams.is_unchanged()
-            ):
-                return 0
-        except OSError:  # the directory that the step went to is gone, or descriptor 1 was closed, or is a pipe now
-            pass
-        self._restore_folder()
-        self._restore_environ()
-        return self._streams.size_if_changed()
-
-    def _restore_folder(self) -> None:
-        with contextlib.suppress(OSError):  # either may be gone, this one as a temporary folder of the client
-            if os.getcwdb() == self._folder:
-                return
-        with contextlib.suppress(OSError):
-            os.chdir(self._folder)
-
-    def _restore_environ(self) -> None:
-        os.environ = self._environ  # noqa: B003  a step replaced the mapping itself
-        # In this order: what a thread of an earlier step sets meanwhile is found after the next one.
-        was_touched, self._data.is_touched = self._data.is_touched, False
-        if was_touched and self._data != self._values:
-            values = {os.fsdecode(key): os.fsdecode(value) for key, value in self._values.items()}
-            os.environ.clear()
-            os.environ.update(values)
-
-
-def forget_temporary(folder: str) -> None:
-    """Tell the modules that have noted down where temporary files go; those that are not loaded read the variable."""
-    if "tempfile" in sys.modules:
-        sys.modules["tempfile"].tempdir = folder  # type: ignore[attr-defined]
-    if "multiprocessing.process" in sys.modules:  # its own folder was in the one before, which goes with its run
-        sys.modules["multiprocessing.process"].current_process()._config.pop("tempdir", None)
-
-
 class Slot:
     """The loop of a slot process."""
 
@@ -202,7 +90,6 @@ class Slot:
         "_page",
         "_rest",
         "_sink",
-        "_streams",
         "_surroundings",
     )
 
@@ -210,8 +97,7 @@ class Slot:
         self._channel = channel
         self._page = page
         self._functions = Functions()
-        self._streams = Streams()
-        self._surroundings = Surroundings(self._streams, folder)
+        self._surroundings = Surroundings(Streams(), folder)
         self._outcomes: list[SlotOutcome] = []
         #: Blocks of the message of which no step has begun.
         self._rest = deque[Block]()
@@ -236,7 +122,7 @@ class Slot:
     def on_message(self, message: tuple[Any, ...]) -> None:
         """Execute the steps of a RUN message, `(functions, forget, blocks)`, and send their outcomes."""
         functions, forget, blocks = message
-        self._streams.restore()
+        self._surroundings.restore_all()
         self._meter.begin()
         if functions or forget:
             self._functions.update(functions, forget)
