@@ -91,7 +91,8 @@ def plan_demands(
                 continue
             run, demand, queue = waiting.run, waiting.demand, waiting.queue
             steps = queue.take()
-            yield demand, (worker, run, steps, _expected_us(run, steps[0], demand, estimates_us))
+            sizes, expected_us = run.life.all_input_bytes(steps), _expected_us(run, steps[0], demand, estimates_us)
+            yield demand, (worker, run, steps, sizes, expected_us)
             if run.reserved.get(demand) is worker:
                 release(run, demand)
             if queue.count:

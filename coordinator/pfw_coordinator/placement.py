@@ -14,8 +14,8 @@ from pfw.graph import LANE_ASYNC, LANE_CPU
 from pfw.lifecycle import RunLife
 from pfw_coordinator.ledger import ALONE_TARGET_US, DEEP_TARGET_US, FLOOR_US, LONG_US, MAX_HELD, TARGET_US, Run, Worker
 
-#: (worker, run, steps of one function and spec, expected µs of each)
-Placement = tuple[Worker, Run, Sequence[int], int]
+#: (worker, run, steps of one function and spec, bytes of each with its inputs, expected µs of each)
+Placement = tuple[Worker, Run, Sequence[int], Sequence[int], int]
 
 #: Expected work, steps and bytes of a ready step and those sent along with it.
 CHAIN_US = 2_000
@@ -90,7 +90,7 @@ def _fill_idle(
         if len(heap) > 1 and run.life.failed_on.get(steps[0]) == heap[0][1]:
             avoided = heapq.heappop(heap)
         worker = heap[0][2]
-        yield worker, run, steps, _expected_us(run, steps[0], estimates_us)
+        yield worker, run, steps, run.life.all_input_bytes(steps), _expected_us(run, steps[0], estimates_us)
         if worker.out[lane] < worker.slots[lane]:
             heapq.heapreplace(heap, (worker.out[lane] / worker.slots[lane], worker.number, worker))
         else:
@@ -153,8 +153,9 @@ def _fill_ahead(
             if has_chains(run, step, expected) and life.follower(step) is not None:
                 most = 1  # what goes along takes room too
             heads = list(islice(queue.heads(), most))
-            steps = queue.take(_count_alike(life, heads, worker.room_bytes(lane)))
-            yield worker, run, steps, expected
+            sizes = _sizes_of_alike(life, heads, worker.room_bytes(lane))
+            steps = queue.take(len(sizes))
+            yield worker, run, steps, sizes, expected
             turn -= len(steps)
             share -= len(steps)
         else:
@@ -162,14 +163,14 @@ def _fill_ahead(
                 rotation.append(run)
 
 
-def _count_alike(life: RunLife, steps: Sequence[int], room_bytes: int) -> int:
-    """How many of these steps have the first one's function and spec and find room; the first one does. 0.1 µs each."""
+def _sizes_of_alike(life: RunLife, steps: Sequence[int], room_bytes: int) -> list[int]:
+    """The sizes of those steps, from the first on, that have its function and spec and find room; the first one does."""
     for kinds in (life.graph.function_of, life.graph.spec_of):
         if len({kinds[step] for step in steps}) > 1:
             first = kinds[steps[0]]
             steps = steps[: next(place for place, step in enumerate(steps) if kinds[step] != first)]
-    ends = list(accumulate(life.all_input_bytes(steps)))
-    return min(len(steps), 1 + bisect_left(ends, room_bytes))
+    sizes = life.all_input_bytes(steps)
+    return sizes[: 1 + bisect_left(list(accumulate(sizes)), room_bytes)]
 
 
 def has_chains(run: Run, step: int, expected_us: int) -> bool:

@@ -49,7 +49,7 @@ def place(
     """A round, booked as the core books it."""
     placed: list[Placed] = []
     held = sum(len(worker.attempts) for worker in workers)
-    for worker, run, steps, expected_us in plan_round(lane, runs, workers, estimates_us, is_alone=is_alone):
+    for worker, run, steps, _, expected_us in plan_round(lane, runs, workers, estimates_us, is_alone=is_alone):
         assert worker.has_credit(lane)
         for step in steps:
             worker.add(held + len(placed), [Attempt(run, step, 0, lane, expected_us, 10, 1)], lane)
@@ -207,7 +207,7 @@ def test_steps_are_sent_ahead_together_as_long_as_they_are_alike_and_find_room()
     run = Run(1, "run-1", "name", b"session", b"key", life)
     run.functions = [0, 1]
     worker, number, groups = worker_of(1), 0, []
-    for _, _, steps, expected_us in plan_round(LANE_CPU, [run], [worker], [10.0, 20.0]):
+    for _, _, steps, _, expected_us in plan_round(LANE_CPU, [run], [worker], [10.0, 20.0]):
         groups.append((list(steps), expected_us))
         worker.add(number + steps[0], [Attempt(run, step, 0, LANE_CPU, expected_us, 10, 1) for step in steps], LANE_CPU)
     assert groups == [([0], 10), ([1, 2], 10), ([3, 4], 20), ([5], 10), ([6, 7], 10)]
@@ -217,7 +217,7 @@ def test_no_more_is_sent_ahead_once_calls_and_inputs_fill_a_megabyte() -> None:
     run, worker = run_of(9), worker_of(1)
     run.life.graph.calls[:] = [b"x" * (AHEAD_BYTES // 2)] * 9
     placed = []
-    for _, _, steps, expected_us in plan_round(LANE_CPU, [run], [worker], [10.0]):
+    for _, _, steps, _, expected_us in plan_round(LANE_CPU, [run], [worker], [10.0]):
         placed += steps
         size = AHEAD_BYTES // 2
         worker.add(steps[0], [Attempt(run, step, 0, LANE_CPU, expected_us, size, 1) for step in steps], LANE_CPU)
