@@ -318,11 +318,10 @@ class RunLife:
             self._measure_depths(first, within)
         self._read_specs(first, 0 if within is None else self._ranks[within] >> _PRIORITY_SHIFT)
         steps = range(first, first + count)
-        inputs, after, missing = self.graph.inputs, self.graph.after, self._missing
-        blocked = [step for step in steps if (inputs[step] or after[step]) and self._link(step)] if is_linked else []
+        blocked = self._link_all(steps) if is_linked else []
         for step in skipped:
             self._skip(first + step, within or 0, now, REASON_BRANCH)
-        states = self.states
+        states, missing = self.states, self._missing
         if is_linked or skipped:
             self._start_roots([s for s in steps if not missing[s] and states[s] == WAITING], now)
         else:
@@ -386,6 +385,30 @@ class RunLife:
                 blocked = True
         self._missing[step] = missing
         return blocked
+
+    def _link_all(self, steps: range) -> list[int]:
+        """Ties new steps to their dependencies; returns those of which one has ended without success.
+
+        Before any can have ended it takes 0.5 µs for a step with three dependencies, one by one 1.0.
+        """
+        consumers, all_dependents, missing = self._consumers, self._dependents, self._missing
+        inputs, after = self.graph.inputs, self.graph.after
+        if steps.start:
+            return [step for step in steps if (inputs[step] or after[step]) and self._link(step)]
+        for step in steps:
+            needed = inputs[step]
+            for dependency in needed:
+                consumers[dependency] += 1
+            if after[step]:
+                needed += after[step]
+            for dependency in needed:
+                dependents = all_dependents[dependency]
+                if dependents is None:
+                    all_dependents[dependency] = [step]
+                else:
+                    dependents.append(step)
+            missing[step] = len(needed)
+        return []
 
     def _failed_dependency(self, step: int) -> int:
         graph = self.graph
@@ -484,13 +507,18 @@ class RunLife:
             if len(kinds) == 1:
                 queues[spec_of[first]].extend(roots, ranks[first])
                 return
+        self._make_all_ready(roots, now)
+
+    def _make_all_ready(self, steps: Iterable[int], now: float) -> None:
+        """As `_make_ready`, for steps that wait for nothing, not even for their wave."""
+        queues, ranks, spec_of = self._queue_of_spec, self._ranks, self.graph.spec_of
         alike: dict[tuple[ReadyQueue, int], list[int]] = {}
-        for step in roots:
+        for step in steps:
             self.states[step] = READY
             self.queued_at[step] = now
             alike.setdefault((queues[spec_of[step]], ranks[step]), []).append(step)
-        for (queue, rank), steps in alike.items():
-            queue.extend(steps, rank)
+        for (queue, rank), equals in alike.items():
+            queue.extend(equals, rank)
 
     def wake_at(self) -> float | None:
         """When the next backoff ends or the deadline comes, on the driver's clock; None: nothing will."""
@@ -534,7 +562,11 @@ class RunLife:
         """As `input_bytes` for each."""
         calls, inputs, outputs = self.graph.calls, self.graph.inputs, self.outputs
         if self.has_inputs:
-            return [len(calls[step]) + sum([len(outputs[d] or b"") for d in inputs[step]]) for step in steps]
+            find = outputs.__getitem__
+            try:
+                return [len(calls[step]) + sum(map(len, map(find, inputs[step]))) for step in steps]  # type: ignore[arg-type]
+            except TypeError:  # one gets nothing from a step that has failed
+                return [len(calls[step]) + sum([len(outputs[d] or b"") for d in inputs[step]]) for step in steps]
         return [len(calls[step]) for step in steps]
 
     def on_assigned(self, step: int) -> int:
@@ -656,6 +688,7 @@ class RunLife:
         states, outputs, attempts, queued_at = self.states, self.outputs, self.attempts, self.queued_at
         consumers, dependents, inputs, calls = self._consumers, self._dependents, self.graph.inputs, self.graph.calls
         keep_all, kept, add_fact = self.keep_all, self._kept, self.facts.append
+        missing, freed = self._missing, list[int]()
         for step, started_at, run_s, output, cpu_us, peak_bytes in zip(*columns, strict=True):
             states[step] = SUCCEEDED
             calls[step] = b""
@@ -670,12 +703,19 @@ class RunLife:
                     )
                 )
             )  # fmt: skip
-            if dependents[step] is not None:
-                self._free_dependents(step, min(now, started_at + run_s), now)
+            for dependent in dependents[step] or ():
+                missing[dependent] -= 1
+                if not missing[dependent]:
+                    if states[dependent] == WAITING:
+                        freed.append(dependent)
+                    elif states[dependent] == ASSIGNED:  # ahead
+                        queued_at[dependent] = min(now, started_at + run_s)
+            dependents[step] = None
             for dependency in inputs[step]:
                 consumers[dependency] -= 1
                 if not consumers[dependency]:
                     outputs[dependency] = None
+        self._make_all_ready(freed, now)
 
     def _free_dependents(self, step: int, ended_at: float, now: float) -> None:
         """What depends on a step waits for one less."""

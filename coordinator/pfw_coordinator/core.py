@@ -1104,7 +1104,7 @@ class Core:
         estimate_us = int(self._functions.estimates_us[function]) if spec.may_go_ahead else 0
         given: tuple[m.Inputs, ...] = ()
         if life.has_inputs and any(inputs[attempt[1]] for attempt in attempts):
-            given = tuple([tuple([outputs[d] for d in inputs[attempt[1]]]) for attempt in attempts])
+            given = tuple([tuple(map(outputs.__getitem__, inputs[attempt[1]])) for attempt in attempts])
         return (
             first, run.number, life.attempts[step], function, lane, estimate_us, int(spec.grace * 1000),
             math.ceil(spec.timeout * 1000), 1 - spec.reruns, need, tuple([calls[attempt[1]] for attempt in attempts]),

@@ -248,8 +248,7 @@ class Core:
         first, run, attempt, function, lane, estimate_us, grace_ms, timeout_ms, is_once, need, calls, inputs = block
         sizes = tuple(map(len, calls))
         if inputs:
-            given = [sum([len(pickled) for pickled in row if pickled is not None]) for row in inputs]
-            sizes = tuple(map(add, sizes, given))
+            sizes = tuple(map(add, sizes, map(_size_of, inputs)))
         held = Held(
             first, run, self._run_ids[run], attempt, function, lane, estimate_us, grace_ms / 1000, timeout_ms / 1000,
             bool(is_once), Need(need[0], need[1], need[2], function) if need else None, calls, inputs, sizes,
@@ -1077,6 +1076,13 @@ class Core:
         self._send_blocks(slot, [held.block(number, 1, is_short(held))])
         if held.need is not None and held.need.memory:
             self._next_look = min(self._next_look, now + pause_s(held.need.memory))
+
+
+def _size_of(inputs: m.Inputs) -> int:
+    try:
+        return sum(map(len, inputs))  # type: ignore[arg-type]
+    except TypeError:  # what the attempt before returns is to be put in
+        return sum([len(pickled) for pickled in inputs if pickled is not None])
 
 
 def is_short(held: Held) -> int:
