@@ -10,6 +10,7 @@ from types import NoneType
 from typing import Any
 
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
+from pfw.messages import OutcomeColumns
 
 #: Ints are counters and µs; arithmetic on them must stay what msgpack can carry.
 INT_LIMIT = 1 << 62
@@ -49,6 +50,31 @@ def are_outcomes(columns: Any) -> bool:
         return False
     # As one column: row by row only a single one would take less, 2.0 µs instead of 2.7, and 64 twice as much.
     return are_ints(attempts + starts_us + runs_us + cpus_us + peaks_bytes) and are_bytes(payloads)
+
+
+#: Outcomes as they come from a slot: all ints as 8 bytes each, column after column; codes; payloads.
+PackedOutcomes = tuple[bytes, bytes, Sequence[bytes]]
+
+
+def pack_outcomes(columns: OutcomeColumns) -> PackedOutcomes:
+    """What a slot sends to its supervisor. As lists of ints it would take both of them 0.3 µs a row more."""
+    attempts, codes, starts_us, runs_us, payloads, cpus_us, peaks_bytes = columns
+    return array("Q", [*attempts, *starts_us, *runs_us, *cpus_us, *peaks_bytes]).tobytes(), codes, payloads
+
+
+def unpack_outcomes(packed: tuple[Any, ...]) -> OutcomeColumns | None:
+    """The columns, of one row or more; None if something else was packed."""
+    if tuple(map(type, packed)) != (bytes, bytes, tuple):
+        return None
+    ints, codes, payloads = packed
+    rows = len(codes)
+    if not rows or len(ints) != 5 * 8 * rows or len(payloads) != rows or not are_bytes(payloads):
+        return None
+    if ints[_TOP::8].translate(None, _TOPS):
+        return None
+    cells = array("Q", ints).tolist()
+    starts_us, runs_us, cpus_us, peaks_bytes = [cells[at : at + rows] for at in range(rows, 5 * rows, rows)]
+    return cells[:rows], codes, starts_us, runs_us, payloads, cpus_us, peaks_bytes
 
 
 _INPUTS = frozenset({bytes, NoneType})

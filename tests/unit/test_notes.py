@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from array import array
 from math import inf, nan
 from typing import Any
 
 import pytest
 
-from pfw.columns import are_outcomes
+from pfw.columns import are_outcomes, pack_outcomes, unpack_outcomes
+from pfw.messages import OutcomeColumns
 from pfw_worker.channel import are_notes
 
 
 @pytest.mark.parametrize("message", [((1, 5),), ((1, b"text"), (2, (0.5, 0.0, "it"))), ((0, (0.0, 1e12, "")),)])
 def test_notes(message: tuple[Any, ...]) -> None:
     assert are_notes(message)
-    assert not are_outcomes(message)
+    assert unpack_outcomes(message) is None
 
 
 @pytest.mark.parametrize(
@@ -31,7 +33,8 @@ def test_what_is_no_note(what: Any) -> None:
 def test_outcomes(count: int) -> None:
     columns = outcomes(count)
     assert are_outcomes(columns)
-    assert not are_notes(columns)
+    assert not are_notes(pack_outcomes(columns))
+    assert columns_of(unpack_outcomes(pack_outcomes(columns))) == columns
     for place, column in enumerate(columns):
         assert not are_outcomes((*columns[:place], *columns[place + 1 :]))
         for odd in (column[:-1], column + column[:1], list(column), None, 5, "x" * count, bytes(count), (), {}):
@@ -56,6 +59,23 @@ def test_outcomes_with_a_cell_that_is_none(count: int, bad: Any) -> None:
 @pytest.mark.parametrize("message", [(), None, 5, b"1234567", "1234567", {}, ((),) * 7, ((), b"", (), (), (), (), ())])
 def test_what_is_no_outcomes(message: Any) -> None:
     assert not are_outcomes(message)
+
+
+@pytest.mark.parametrize("count", [1, 64])
+def test_what_is_no_packed_outcomes(count: int) -> None:
+    ints, codes, payloads = pack_outcomes(outcomes(count))
+    over = array("Q", [0] * (5 * count - 1) + [2**62]).tobytes()
+    for bad in (
+        (ints[:-1], codes, payloads), (ints + bytes(8), codes, payloads), (ints, codes + b"x", payloads),
+        (ints, codes, payloads[:-1]), (ints, codes, (*payloads[:-1], "x")), (over, codes, payloads), (ints, codes),
+        (codes, ints, payloads), (ints, codes, list(payloads)), (b"", b"", ()), (ints, codes, payloads, payloads),
+    ):  # fmt: skip
+        assert unpack_outcomes(bad) is None
+
+
+def columns_of(found: OutcomeColumns | None) -> tuple[Any, ...]:
+    assert found is not None
+    return tuple([column if type(column) is bytes else tuple(column) for column in found])
 
 
 def outcomes(count: int) -> tuple[Any, ...]:

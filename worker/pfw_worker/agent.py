@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pfw import host
 from pfw import messages as m
-from pfw.columns import are_outcomes
+from pfw.columns import unpack_outcomes
 from pfw.errors import ClusterError, ProtocolError
 from pfw.folders import remove_folder
 from pfw.graph import LANE_ASYNC
@@ -145,8 +145,8 @@ class Agent:
     def _hear(self, number: int, slot: SlotHandle, message: tuple[Any, ...], now: float) -> None:
         if not message:
             self.core.on_slot_ready(number, now)
-        elif are_outcomes(message):
-            self.core.on_slot_outcomes(number, message, now)
+        elif (columns := unpack_outcomes(message)) is not None:
+            self.core.on_slot_outcomes(number, columns, now)
         elif not are_notes(message):
             raise ProtocolError("neither notes nor outcomes")
         else:

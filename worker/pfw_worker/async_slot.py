@@ -16,6 +16,7 @@ from typing import Any
 
 from pfw import execution, outcome
 from pfw.capture import Buffer, capturing
+from pfw.columns import pack_outcomes
 from pfw.context import Entry
 from pfw.facts import UNMEASURED
 from pfw.messages import OutcomeRow
@@ -180,9 +181,9 @@ class AsyncSlot:
         self._outcomes.append(ended)
 
     def _send_outcomes(self) -> None:
-        attempts, codes, *others = zip(*self._outcomes, strict=True)
+        attempts, codes, starts_us, runs_us, payloads, cpus_us, peaks_bytes = zip(*self._outcomes, strict=True)
         self._outcomes = []
-        self._send((attempts, bytes(codes), *others))
+        self._send(pack_outcomes((attempts, bytes(codes), starts_us, runs_us, payloads, cpus_us, peaks_bytes)))
 
     def _send(self, message: Any) -> None:
         if not self._channel.try_send(message):

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from pfw import context, execution, outcome
 from pfw.codec import LoadedFunction
+from pfw.columns import pack_outcomes
 from pfw.context import Entry
 from pfw.errors import StepInterrupt
 from pfw.usage import Loads, Meter
@@ -37,7 +38,7 @@ _COLLECT_BYTES: Final = 64 * 1024
 Block = tuple[int, int, str, int, int, int, tuple[bytes, ...], tuple[tuple[bytes | None, ...], ...]]
 
 #: `(attempt, code, start_us, run_us, payload)`: the code is one of `pfw.outcome`, the start one of the monotonic clock.
-#: It leaves with what the attempt cost, cpu_us and peak_bytes, in columns (see `messages.Outcomes`).
+#: It leaves with what the attempt cost, cpu_us and peak_bytes, in columns (`columns.pack_outcomes`).
 SlotOutcome = tuple[int, int, int, int, bytes]
 
 
@@ -195,7 +196,7 @@ class Slot:
         columns = attempts, bytes(codes), starts_us, runs_us, payloads, *self._meter.end(runs_us, running_us)
         if given_back:
             columns = _with_unbegun(columns, given_back)
-        self._channel.send(columns)
+        self._channel.send(pack_outcomes(columns))
         self._outcomes.clear()
         self._collected_bytes = 0
         if not running_us:
