@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from pfw.cancellation import CancellationToken
 from pfw.errors import ConfigError
@@ -107,13 +107,14 @@ class Entry:
 
     __slots__ = ("_context", "attempt", "inherited", "printed", "run_id", "sink", "step_id", "token")
 
-    def __init__(self, run_id: str, attempt: int, token: CancellationToken | None = None) -> None:
-        """Note what the context will say; without a token it gets one of its own.
+    def __init__(self, run_id: str, attempt: int, printed: Buffer | None = None, sink: Sink | None = None) -> None:
+        """Note what the context will say.
 
         Args:
             run_id: The run that the step is part of.
             attempt: Which try of the step this is, from 1.
-            token: The token that stops the step.
+            printed: Where what the step prints is noted, if that is done in this process.
+            sink: Takes the entry and how far its step is: (done, total or 0, message).
         """
         self.run_id = run_id
         self.attempt = attempt
@@ -121,11 +122,10 @@ class Entry:
         self.step_id = ""
         #: What the step has of its workflow, pickled (`codec.Inherited`); set by `execution` where that is something.
         self.inherited = b""
-        self.token = token
-        #: What the step has printed, where that is noted in this process.
-        self.printed: Buffer | None = None
-        #: Takes the entry and how far its step is: (done, total or 0, message).
-        self.sink: Sink | None = None
+        #: What stops the step; made when it is first needed.
+        self.token: CancellationToken | None = None
+        self.printed = printed
+        self.sink = sink
         self._context: StepContext | None = None
 
     def context(self) -> StepContext:
@@ -154,16 +154,35 @@ class Entry:
         return self.token is not None and self.token.cancelled
 
 
+class Host(Protocol):
+    """What runs steps in the client's process."""
+
+    def on_raised(self, error: BaseException) -> None:
+        """The running step has ended with this exception."""
+
+    def reason_to_stop(self) -> str | None:
+        """Return why steps are to stop; None if they are not."""
+
+
 class LocalEntry(Entry):
     """A step that runs in the client's process, where a debugger can look at the frames of what it raises."""
 
-    __slots__ = ("on_raised",)
+    __slots__ = ("host",)
 
-    on_raised: Callable[[BaseException], None]
+    #: What runs it.
+    host: Host
 
     def note_raised(self, error: BaseException) -> None:
         """Hands it on."""
-        self.on_raised(error)
+        self.host.on_raised(error)
+
+    def need_token(self) -> CancellationToken:
+        """Return the step's token; one that is made after the run was cancelled is cancelled too."""
+        token = super().need_token()
+        reason = self.host.reason_to_stop()
+        if reason is not None:
+            token.cancel(reason)
+        return token
 
 
 Sink: TypeAlias = Callable[[Entry, float, float, str], object]

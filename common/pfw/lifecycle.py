@@ -133,7 +133,7 @@ class ReadyQueue:
     def take(self, count: int = 1) -> list[int]:
         """The next `count` steps, not more than `heads` has."""
         bucket = self._buckets[-self._ranks[0]]
-        steps = [bucket.popleft() for _ in range(count)]
+        steps = [bucket.popleft()] if count == 1 else [bucket.popleft() for _ in range(count)]
         if not bucket:
             del self._buckets[-heapq.heappop(self._ranks)]
         self.count -= count

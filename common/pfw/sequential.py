@@ -21,7 +21,6 @@ from typing import Any
 from pfw import context
 from pfw import outcome as oc
 from pfw.alarm import alarm, can_alarm, is_debugged
-from pfw.cancellation import CancellationToken
 from pfw.capture import Buffer, capturing
 from pfw.codec import LoadedFunction
 from pfw.context import Entry, LocalEntry
@@ -55,7 +54,8 @@ class Sequential:
         self._changed = threading.Condition(self._lock)
         #: How many threads wait for a change: telling nobody takes as long as applying a fact.
         self._waiting = 0
-        self._token = CancellationToken()
+        #: The step that began last. A token for each: one that cancels its own has cancelled nobody else.
+        self._entry = Entry("", 0)
         #: Whether the run is to end; a step's token may have been cancelled by the step itself.
         self._is_cancelled = False
         self._reason, self._cancelled_at = "", 0.0
@@ -125,7 +125,7 @@ class Sequential:
                 self._step()
                 self._publish()
         self._publish()
-        self._thread = 0
+        self._thread, self._entry = 0, Entry("", 0)
         if self._is_interrupted:
             raise KeyboardInterrupt
 
@@ -143,7 +143,11 @@ class Sequential:
         if not self._is_cancelled:
             self._reason, self._cancelled_at = reason, time.monotonic()
             self._is_cancelled = True
-        self._token.cancel(self._reason)
+        self._entry.need_token()  # made if there is none: the step counts as one that was told to stop
+
+    def reason_to_stop(self) -> str | None:
+        """Why steps are to stop; None if they are not."""
+        return self._reason if self._is_cancelled else None
 
     @contextmanager
     def _hearing_interrupts(self) -> Iterator[None]:
@@ -305,13 +309,11 @@ class Sequential:
     def _begin(self, step: int) -> Entry:
         attempt = self._life.on_assigned(step)
         self._is_late = self._has_raised = False
-        # A token for each step: one that cancels its own has cancelled nobody else.
-        self._token = CancellationToken()
+        entry = LocalEntry(self._record.run_id, attempt, self._printed, self._on_progress)
+        entry.host = self
+        self._entry, self._step_now, self._pace = entry, step, None
         if self._is_cancelled:
-            self._token.cancel(self._reason)
-        entry = LocalEntry(self._record.run_id, attempt, self._token)
-        entry.printed, entry.sink, entry.on_raised = self._printed, self._on_progress, self._on_raised
-        self._step_now, self._pace = step, None
+            entry.need_token()
         if attempt > 1:
             self._record.raised.pop(step, None)
         return entry
@@ -332,17 +334,18 @@ class Sequential:
         with alarm(ends_at, self._on_alarm):
             return execute(function, graph.calls[step], inputs, entry)
 
-    def _on_raised(self, error: BaseException) -> None:
+    def on_raised(self, error: BaseException) -> None:
+        """The running step has ended with this exception."""
         self._record.raised[self._step_now] = error
 
     def _on_alarm(self) -> None:
         self._note_late()
         if is_interruptible():
-            raise StepInterrupt(self._token.reason)
+            raise StepInterrupt(self._entry.need_token().reason)
 
     def _note_late(self) -> None:
         self._is_late = True
-        self._token.cancel("its timeout is over")
+        self._entry.need_token().cancel("its timeout is over")
 
     async def _await(self, call: Coroutine[None, None, tuple[int, bytes]], ends_at: float) -> tuple[int, bytes]:
         """Awaits a step in a task of its own loop, which is cancelled when its time is over."""
@@ -355,18 +358,18 @@ class Sequential:
     def _on_progress(self, entry: Entry, done: float, total: float, message: str) -> None:
         now = time.monotonic()
         pace = self._pace = self._pace or Pace(now, inf)
-        if now < pace.due or entry.token is not self._token:
+        if now < pace.due or entry is not self._entry:
             return  # too early, or a thread of a step that has ended
-        was_cancelled = self._token.cancelled
+        was_cancelled = entry.is_cancelled()
         with uninterrupted(), self._lock:
-            if entry.token is not self._token:
+            if entry is not self._entry:
                 return
             pace.on_told(0, now)
             if threading.get_ident() == self._thread:  # else what has ended is told when this step has ended too
                 self._commit(self._began, max(1, int((now - self._began) * 1e6)))
             self._life.on_progressed(self._step_now, WORKER, pack_progress(done, total, message), now, self._began)
             self._publish()
-        if self._token.cancelled and not was_cancelled:
+        if entry.is_cancelled() and not was_cancelled:
             raise StepInterrupt  # which could not be raised meanwhile
 
     def _load(self, pickled: bytes, entry: Entry) -> LoadedFunction | BaseException:

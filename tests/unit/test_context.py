@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from pfw import context
-from pfw.cancellation import CancellationToken
 from pfw.context import Entry, current, enter, enter_task, leave
 from pfw.errors import ConfigError
 
@@ -73,9 +72,10 @@ def test_with_inputs_gives_the_outputs_of_dependencies() -> None:
         current()["extract"]
 
 
-def test_a_token_given_is_the_contexts_token() -> None:
-    token = CancellationToken()
-    entry = Entry("run-1", 1, token)
+def test_a_token_is_made_when_it_is_needed_and_is_the_contexts() -> None:
+    entry = Entry("run-1", 1)
+    assert not entry.is_cancelled()
+    token = entry.need_token()
     assert entry.context().token is token
     assert not entry.is_cancelled()
     token.cancel()
