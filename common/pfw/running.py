@@ -153,12 +153,19 @@ async def arun(
     )  # fmt: skip
     import asyncio
 
-    # Starting a cluster and waiting block, so they are done on a thread.
-    found = await asyncio.to_thread(_begin, wf, on, settled, token, is_inline=False)
+    end = CancellationToken()
+
+    def begin() -> Run:
+        found = _begin(wf, on, settled, token, is_inline=False)
+        found.obey(end)  # also if the task was cancelled meanwhile
+        return found
+
     try:
+        # Starting a cluster and waiting block, so they are done on a thread.
+        found = await asyncio.to_thread(begin)
         await asyncio.to_thread(_wait, found)
     except asyncio.CancelledError:
-        found.ask_to_end("its task was cancelled")
+        end.cancel("its task was cancelled")
         raise
     return found.check() if check else found
 

@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -296,6 +297,33 @@ def test_a_cancelled_task_cancels_its_run(cluster: LocalCluster, tmp_path: Path)
 
     asyncio.run(main())
     wait_until((tmp_path / "it-stopped").exists, what="the step was stopped")
+
+
+class Gate:
+    """An argument that is held back where it is pickled."""
+
+    reached, opened = threading.Event(), threading.Event()
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        Gate.reached.set()
+        assert Gate.opened.wait(20)
+        return int, (1,)
+
+
+def test_a_task_that_is_cancelled_while_its_run_starts_cancels_it(cluster: LocalCluster, tmp_path: Path) -> None:
+    with Workflow("gated") as wf:
+        step(steps.hold)(str(tmp_path), "it", Gate())
+
+    async def main() -> None:
+        task = asyncio.create_task(arun(wf, on=cluster))
+        assert await asyncio.to_thread(Gate.reached.wait, 20)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        Gate.opened.set()
+
+    asyncio.run(main())
+    wait_until(lambda: "gated" not in [run["name"] for run in cluster.runs()], what="it has ended")
 
 
 def nest(mode: str) -> str:
