@@ -134,9 +134,14 @@ class LocalCluster(Client):
         return found
 
     def _end(self) -> None:
-        if hasattr(self, "_link"):
-            super().close()
-        self.echo.flush(SHOW_S)
+        try:
+            if hasattr(self, "_link"):
+                super().close()
+            self.echo.flush(SHOW_S)
+        finally:
+            self._end_process()
+
+    def _end_process(self) -> None:
         if self._daemon is not None:
             _end(self._daemon)
             self._daemon = None

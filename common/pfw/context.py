@@ -146,7 +146,9 @@ class Entry:
     def need_token(self) -> CancellationToken:
         """Return the step's token, made now if there was none."""
         if self.token is None:
-            self.token = CancellationToken()
+            token = CancellationToken()
+            if self.token is None:  # else another thread, or a signal handler, has made one meanwhile
+                self.token = token
         return self.token
 
     def is_cancelled(self) -> bool:

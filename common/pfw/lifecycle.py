@@ -558,7 +558,7 @@ class RunLife:
             size += len(self.outputs[dependency] or b"")
         return size
 
-    def all_input_bytes(self, steps: Iterable[int]) -> list[int]:
+    def all_input_bytes(self, steps: Sequence[int]) -> list[int]:
         """As `input_bytes` for each."""
         calls, inputs, outputs = self.graph.calls, self.graph.inputs, self.outputs
         if self.has_inputs:

@@ -168,13 +168,21 @@ class Link:
 
     def close(self) -> None:
         """Says what was posted, and ends the connection and its thread."""
-        if os.getpid() != self._pid:
+        if os.getpid() != self._pid or self._closed.is_set():
             return
+        try:
+            with self._lock:
+                if self.session.error is None:
+                    self._turn()
+            # Also the cancel of a run that the coordinator has not accepted yet stands.
+            self.wait(lambda: not self.session.owes_cancels, LINGER_MS / 1_000)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         with self._lock:
             if self._closed.is_set():
                 return
-            if self.session.error is None:
-                self._turn()
             self._closed.set()
             self.session.on_lost(ClusterError("the client was closed"))
             self._poke()

@@ -52,9 +52,8 @@ class Sequential:
         self._record, self._life = record, life
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        #: How many threads wait for a change: telling nobody takes as long as applying a fact.
-        self._waiting = 0
-        #: The step that began last. A token for each: one that cancels its own has cancelled nobody else.
+        self._waiting = 0  # so many threads, for a change: telling nobody takes as long as applying a fact
+        #: Of the step that began last, with a token of its own.
         self._entry = Entry("", 0)
         #: Whether the run is to end; a step's token may have been cancelled by the step itself.
         self._is_cancelled = False
@@ -71,8 +70,7 @@ class Sequential:
         self._pace: Pace | None = None
         #: Whether the running step was told that its time, or the run's, is over.
         self._is_late = False
-        #: Whether it has raised in the step that runs.
-        self._has_raised = False
+        self._has_raised = False  # in the step that runs
         #: {pickle: the function that was loaded of it, or why none was}
         self._functions: dict[bytes, LoadedFunction | BaseException] = {}
         #: {(function, spec) of steps that took less than SHORT_S when last run: the function}
@@ -118,14 +116,16 @@ class Sequential:
             KeyboardInterrupt: Ctrl-C; the run is cancelled.
         """
         life, self._thread = self._life, threading.get_ident()
-        with outside_of_blocks(), self._hearing_interrupts(), capturing():
-            life.start(self._record.graph, time.monotonic(), CAPACITY)
-            self._meter.begin()  # and then at the end of each step: 1 µs for one look at that clock
-            while not life.is_finished:
-                self._step()
-                self._publish()
-        self._publish()
-        self._thread, self._entry = 0, Entry("", 0)
+        try:
+            with outside_of_blocks(), self._hearing_interrupts(), capturing():
+                life.start(self._record.graph, time.monotonic(), CAPACITY)
+                self._meter.begin()  # and then at the end of each step: 1 µs for one look at that clock
+                while not life.is_finished:
+                    self._step()
+                    self._publish()
+            self._publish()
+        finally:
+            self._thread, self._entry = 0, Entry("", 0)
         if self._is_interrupted:
             raise KeyboardInterrupt
 

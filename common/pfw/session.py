@@ -85,6 +85,11 @@ class Session:
         """Whether no run of this client is under way."""
         return not self.records and not self._submits
 
+    @property
+    def owes_cancels(self) -> bool:
+        """Whether a run is to be cancelled that the coordinator has not accepted yet."""
+        return self.error is None and any(record.cancel_reason for _, record in self._submits.values())
+
     # -- what the user asks ----------------------------------------------------------------------------------------
 
     def submit(self, message: m.Submit, record: RunRecord) -> RunRecord:

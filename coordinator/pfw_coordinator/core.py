@@ -45,8 +45,8 @@ from pfw_coordinator.demands import plan_demands, plan_reservations, release
 from pfw_coordinator.feed import Feed
 from pfw_coordinator.inner import CALL, make_inner, relay
 from pfw_coordinator.ledger import (
+    DEEP_TARGET_US,
     LANES,
-    MAX_HELD,
     TARGET_US,
     Attempt,
     Booking,
@@ -166,6 +166,8 @@ class Core:
         self._credit: tuple[dict[Worker, None], ...] = tuple({} for _ in LANES)
         #: Workers that were sent more than usual ahead.
         self._deep: tuple[dict[Worker, None], ...] = tuple({} for _ in LANES)
+        #: {worker that was sent as much of this run as one that is alone may have}
+        self._filled: tuple[dict[Worker, Run], ...] = tuple({} for _ in LANES)
         self._backoffs: list[tuple[float, int]] = []
         #: Runs with ready steps that take more than one slot, and whether those are next where both wait.
         self._demanding: dict[Run, None] = {}
@@ -929,11 +931,29 @@ class Core:
     def _place_plain(self, now: float) -> None:
         for lane in LANES:
             if self._waiting[lane]:
+                self._share(lane)
                 if self._credit[lane]:
                     self._place(lane, now)
                 elif lane not in self._lanes:
                     for run in self._waiting[lane]:
                         self._explain(run, now)
+
+    def _share(self, lane: int) -> None:
+        """Another run has steps ready: a worker that was alone with one run gives back what is in their way.
+
+        The other run has its turn first.
+        """
+        waiting, filled = self._waiting[lane], self._filled[lane]
+        for worker, run in tuple(filled.items()):
+            if waiting.keys() != {run}:
+                del filled[worker]
+                self._ask_back(lane, [worker])
+                if run in waiting:
+                    waiting[run] = waiting.pop(run)
+
+    def _ask_back(self, lane: int, workers: Iterable[Worker]) -> None:
+        for worker, attempts in plan_return(lane, [worker for worker in workers if worker.peer in self.workers]):
+            self._send(worker.peer, m.GiveBack(tuple(attempts)))
 
     def _place_demands(self, floor: int, now: float) -> None:
         """Places steps that take more than one slot, of runs with this priority or a higher one."""
@@ -975,9 +995,11 @@ class Core:
         deep = self._deep[lane]
         deep.update((worker, None) for worker in batches if worker.target_us[lane] > TARGET_US)
         if deep and waits_for_slots(lane, waiting, self._functions.estimates_us):
-            for worker, attempts in plan_return(lane, [worker for worker in deep if worker.peer in self.workers]):
-                self._send(worker.peer, m.GiveBack(tuple(attempts)))
+            self._ask_back(lane, deep)
             deep.clear()
+        if len(waiting) == 1:
+            (run,) = waiting
+            self._filled[lane].update({worker: run for worker in batches if worker.target_us[lane] > DEEP_TARGET_US})
         for run in [run for run in waiting if not run.life.ready[lane].count]:
             del waiting[run]
         if batches and len(waiting) > 1:
@@ -1007,7 +1029,7 @@ class Core:
             followers = list[int]()
             has_chain = demand is None and has_chains(run, placed[0], expected_us)
             if has_chain and life.has_follower(steps):
-                bookings, followers = self._book_chains(attempts, number, MAX_HELD - len(worker.attempts))
+                bookings, followers = self._book_chains(attempts, number, worker.room_of_chain(lane))
             elif len(steps) > 1 and len({life.attempts[step] for step in steps}) > 1:
                 bookings = bookings_of(list(enumerate(attempts, number)))
             else:

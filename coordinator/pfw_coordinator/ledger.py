@@ -17,7 +17,7 @@ LANES = (LANE_CPU, LANE_IO, LANE_ASYNC)
 TARGET_US = 20_000
 #: The same while much more is ready: messages can then be longer and fewer.
 DEEP_TARGET_US = 200_000
-#: The same for a worker that is alone: nobody else could start any of it sooner.
+#: The same for a worker that is alone with the steps of one run; when others are ready it gives back the rest.
 ALONE_TARGET_US = 400_000
 #: Steps of at least this length are not sent ahead: the way of a message is little beside them.
 LONG_US = 10_000
@@ -234,6 +234,10 @@ class Worker:
         if len(self.attempts) >= MAX_HELD or self.room_bytes(lane) <= 0:
             return 0
         return self.slots[lane] * self.target_us[lane] - self.queued_us[lane]
+
+    def room_of_chain(self, lane: int) -> int:
+        """How many attempts may be sent as one chain: a slot's share of what the worker may hold."""
+        return min(MAX_HELD // self.slots[lane], MAX_HELD - len(self.attempts))
 
     def room_bytes(self, lane: int) -> int:
         """Calls and inputs that may still be sent ahead, 0 or less for none."""

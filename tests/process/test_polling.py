@@ -10,7 +10,7 @@ import pytest
 
 from helpers import ROOT, steps, wait_until
 from helpers.daemons import Daemons, daemons
-from pfw import Client, LocalCluster, Workflow, step
+from pfw import Client, LocalCluster, Workflow, start, step
 
 __all__ = ["daemons"]
 
@@ -62,3 +62,17 @@ def test_a_cancel_that_is_not_waited_for_stands_when_its_client_goes(
     with Client(daemons.address) as client:
         assert client.attach(run.id).wait(20)
         assert client.attach(run.id).status == "CANCELLED"
+
+
+def test_a_cancel_that_comes_before_the_run_was_accepted_stands(
+    daemons: Daemons, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'tests'}")
+    daemons.start_coordinator()
+    daemons.start_worker()
+    with Workflow("early") as wf:
+        step(steps.hold)(str(tmp_path), "it", 1)
+    with Client(daemons.address) as client:
+        start(wf, on=client).cancel(timeout=0)
+    with Client(daemons.address) as client:
+        wait_until(lambda: [run["status"] for run in client.runs()] == ["CANCELLED"], what="it has ended")

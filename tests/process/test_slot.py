@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -340,6 +341,52 @@ def test_the_next_message_finds_the_surroundings_as_before_whatever_has_changed_
         slot.assign(function, *[str(tmp_path)] * (function is make_a_mess_in_c), attempt=attempt)
         slot.collect(attempt)
     assert slot.result(1) == slot.result(3)
+
+
+@pytest.mark.parametrize("name", ["chdir", "umask"])
+def test_the_next_step_finds_its_surroundings_as_before_however_the_function_was_named(
+    slot: Driver, tmp_path: Path, name: str
+) -> None:
+    """A function that goes by value brings `from os import chdir` along by the name that the function has itself."""
+    functions = [(0, codec.dump_function(look_around)), (1, codec.dump_function(getattr(os, name)))]
+    messy = step_of(1, str(tmp_path) if name == "chdir" else 0, attempt=2, short=1)
+    slot.send([step_of(0, attempt=1, short=1), messy, step_of(0, attempt=3, short=1)], functions)
+    slot.collect(3)
+    slot.result(2)
+    assert slot.result(1) == slot.result(3)
+
+
+def test_a_change_of_directory_that_is_under_way_when_its_step_ends_is_noticed(slot: Driver, tmp_path: Path) -> None:
+    functions = [(n, codec.dump_function(fn)) for n, fn in enumerate((look_around, begin_to_move, end_the_move))]
+    steps = (0,), (1, str(tmp_path)), (2,), (0,)
+    slot.send([step_of(*step, attempt=n, short=1) for n, step in enumerate(steps, 1)], functions)
+    slot.collect(4)
+    assert slot.result(3)
+    assert slot.result(1) == slot.result(4)
+
+
+def begin_to_move(path: str) -> None:
+    """Leave a thread that is about to change the directory."""
+    began, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        def __fspath__(self) -> str:
+            began.set()
+            go_on.wait(TIMEOUT_S)
+            return path
+
+    thread = threading.Thread(target=os.chdir, args=(Slow(),))
+    thread.start()
+    began.wait(TIMEOUT_S)
+    sys.pfw_test_move = (thread, go_on)  # type: ignore[attr-defined]
+
+
+def end_the_move() -> bool:
+    """Let it do so."""
+    thread, go_on = sys.pfw_test_move  # type: ignore[attr-defined]
+    go_on.set()
+    thread.join(TIMEOUT_S)
+    return not thread.is_alive()
 
 
 def test_functions_that_are_watched_can_be_returned(slot: Driver) -> None:

@@ -204,6 +204,17 @@ def test_chains_side_by_side_keep_to_what_a_worker_may_hold(rig: CoordinatorRig)
     assert worker.queued_us[0] <= 2 * worker.target_us[0] + CHAIN_US
 
 
+def test_each_of_many_slots_has_its_chain() -> None:
+    rig = CoordinatorRig()
+    rig.client()
+    rig.join("a", cpu=64)
+    learn(rig, 1)
+    begin(rig, lines(64, 200))
+    worker = rig.core.workers[b"a"]
+    assert worker.out[0] == 64
+    assert len(worker.attempts) == MAX_HELD
+
+
 def test_of_chains_the_first_steps_are_asked_back(rig: CoordinatorRig) -> None:
     begin(rig, lines(6, 20))
     worker = rig.core.workers[b"a"]

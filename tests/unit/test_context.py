@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pfw import context
+from pfw import CancellationToken, context
 from pfw.context import Entry, current, enter, enter_task, leave
 from pfw.errors import ConfigError
 
@@ -80,6 +80,18 @@ def test_a_token_is_made_when_it_is_needed_and_is_the_contexts() -> None:
     assert not entry.is_cancelled()
     token.cancel()
     assert entry.is_cancelled()
+
+
+def test_threads_that_need_the_token_at_once_get_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry, others = Entry("run-1", 1), list[CancellationToken]()
+
+    def make_meanwhile() -> CancellationToken:
+        monkeypatch.setattr(context, "CancellationToken", CancellationToken)
+        others.append(entry.need_token())
+        return CancellationToken()
+
+    monkeypatch.setattr(context, "CancellationToken", make_meanwhile)
+    assert entry.need_token() is others[0]
 
 
 def test_progress_goes_where_the_step_runs_and_nowhere_outside() -> None:

@@ -73,6 +73,14 @@ def test_what_is_no_packed_outcomes(count: int) -> None:
         assert unpack_outcomes(bad) is None
 
 
+def test_a_clock_that_was_set_back_makes_no_negative_times() -> None:
+    attempts, codes, starts_us, _, payloads, _, peaks_bytes = outcomes(2)
+    packed = pack_outcomes((attempts, codes, starts_us, (-5, 7), payloads, (-1, 2), peaks_bytes))
+    found = unpack_outcomes(packed)
+    assert found is not None
+    assert (found[3], found[5]) == ([0, 7], [0, 2])
+
+
 def columns_of(found: OutcomeColumns | None) -> tuple[Any, ...]:
     assert found is not None
     return tuple([column if type(column) is bytes else tuple(column) for column in found])

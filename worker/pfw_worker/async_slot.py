@@ -8,6 +8,7 @@ can say which one harmed the process.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from functools import partial
@@ -26,7 +27,7 @@ from pfw_worker.channel import Channel
 from pfw_worker.page import StatusPage
 from pfw_worker.slot import Block, Functions
 from pfw_worker.streams import Streams
-from pfw_worker.surroundings import Surroundings
+from pfw_worker.surroundings import use_temporary
 
 
 class _Running:
@@ -203,7 +204,9 @@ def main(channel: Channel, page: StatusPage, folder: Path) -> None:
 
     The temporary files of all its steps are in one folder in `folder`: at once they may be of many runs.
     """
-    Surroundings(Streams(), folder).use_temporary("async")
+    Streams()
+    with contextlib.suppress(OSError):  # the disk is full, say
+        use_temporary(folder / "async")
     # Not asyncio.run: it would wait for steps that do not let themselves be cancelled.
     with capturing():
         asyncio.new_event_loop().run_until_complete(_serve(channel, page))

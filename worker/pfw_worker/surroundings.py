@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import posix
 import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -50,29 +51,39 @@ for _name in ("__setitem__", "__delitem__", "__ior__", "clear", "pop", "popitem"
 class _Place:
     """The process's directory and umask. To ask the system for both takes 1.4 µs, a sixth of a no-op step."""
 
-    __slots__ = ("_chdir", "_folder", "_set_umask", "_umask", "is_touched")
+    __slots__ = ("_chdir", "_folder", "_set_umask", "_umask", "_under_way", "is_touched")
 
     def __init__(self) -> None:
         """Note them, and from now on that one of Python's functions has changed them."""
-        self.is_touched = False
+        self.is_touched, self._under_way = False, list[None]()
         self._chdir, self._set_umask = os.chdir, os.umask
         self._folder, self._umask = os.getcwdb(), os.umask(0o77)
         os.umask(self._umask)
         for name in ("chdir", "fchdir", "umask"):
-            setattr(os, name, self._touching(getattr(os, name)))
+            function = getattr(os, name)
+            watched = self._touching(function)
+            # Pickled functions name the second module.
+            setattr(os, name, watched)
+            setattr(posix, name, watched)
+            if function in os.supports_fd:
+                os.supports_fd.add(watched)
 
     def _touching(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def change(*args: Any, **kwargs: Any) -> Any:
+            self._under_way.append(None)
             self.is_touched = True
-            return function(*args, **kwargs)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.is_touched = True
+                self._under_way.pop()
 
-        change.__module__ = "os"  # where pickle finds it
         return change
 
     def restore(self) -> None:
-        """Put both back, whoever has changed them."""
-        self.is_touched = False
+        """Put both back, whoever has changed them; what a thread of an earlier step changes now is found next time."""
+        self.is_touched = bool(self._under_way)
         self._set_umask(self._umask)
         with contextlib.suppress(OSError):  # either may be gone, this one as a temporary folder of the client
             if os.getcwdb() == self._folder:
@@ -110,10 +121,8 @@ class Surroundings:
             return
         self._used, folder = name, self._temporary / name
         with contextlib.suppress(OSError):  # the disk is full, say: the next step finds the folder of the last one
-            folder.mkdir(exist_ok=True)
-            os.environ["TMPDIR"] = str(folder)
+            use_temporary(folder)
             self._values[b"TMPDIR"] = os.fsencode(folder)
-            forget_temporary(str(folder))
 
     def restore(self) -> int:
         """Put back what was changed; return where the output ends if something was printed since the last call, else 0.
@@ -152,9 +161,16 @@ class Surroundings:
             os.environ.update(values)
 
 
-def forget_temporary(folder: str) -> None:
-    """Tell the modules that have noted down where temporary files go; those that are not loaded read the variable."""
+def use_temporary(folder: Path) -> None:
+    """Have temporary files made in this folder, which is made if there is none.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    folder.mkdir(exist_ok=True)
+    os.environ["TMPDIR"] = str(folder)
+    # Modules that have noted down where they go are told; those that are not loaded read the variable.
     if "tempfile" in sys.modules:
-        sys.modules["tempfile"].tempdir = folder  # type: ignore[attr-defined]
+        sys.modules["tempfile"].tempdir = str(folder)  # type: ignore[attr-defined]
     if "multiprocessing.process" in sys.modules:  # its own folder was in the one before, which goes with its run
         sys.modules["multiprocessing.process"].current_process()._config.pop("tempdir", None)
