@@ -153,20 +153,18 @@ class Core:
         self._cancels: dict[int, int] = {}
         self._ended: deque[Run] = deque()
         self._ended_facts = self._ended_bytes = 0
-        # What this turn touched.
         self._mail: dict[bytes, list[Message]] = {}
         self._broadcasts: list[Message] = []
         self._watch: list[tuple[bytes, int]] = []
         self._gone: list[bytes] = []
-        self._touched: dict[Run, None] = {}
+        self._touched: dict[Run, None] = {}  # in this turn
         #: {worker: (when it is to hear that its outcomes are here, their bytes)}
         self._to_acknowledge: dict[Worker, tuple[float, int]] = {}
         self._feed = Feed(self._send, epoch_s)
         self._waiting: tuple[dict[Run, None], ...] = tuple({} for _ in LANES)
         self._credit: tuple[dict[Worker, None], ...] = tuple({} for _ in LANES)
-        #: Workers that were sent more than usual ahead.
+        #: Workers that were sent more than usual ahead, and of which run as much as one that is alone may have.
         self._deep: tuple[dict[Worker, None], ...] = tuple({} for _ in LANES)
-        #: {worker that was sent as much of this run as one that is alone may have}
         self._filled: tuple[dict[Worker, Run], ...] = tuple({} for _ in LANES)
         self._backoffs: list[tuple[float, int]] = []
         #: Runs with ready steps that take more than one slot, and whether those are next where both wait.
