@@ -33,6 +33,7 @@ from pfw.graph import LANE_CPU
 from pfw.lifecycle import RunLife
 from pfw.printed import LAST_BYTES, Pace
 from pfw.record import RunRecord
+from pfw.returned import Returned
 from pfw.usage import Loads, Meter
 from pfw.wire import unpack_fragment
 
@@ -75,8 +76,7 @@ class Sequential:
         self._functions: dict[bytes, LoadedFunction | BaseException] = {}
         #: {(function, spec) of steps that took less than SHORT_S when last run: the function}
         self._short: dict[tuple[int, int], LoadedFunction] = {}
-        #: (step, began, run_s, output) of short steps that have returned and are not committed yet.
-        self._returned: list[tuple[int, float, float, bytes]] = []
+        self._returned = Returned()
         record.epoch_s = time.time() - time.monotonic()
         record.run_id = os.urandom(5).hex()
         record.workers[WORKER] = f"sequential-{os.getpid()}"
@@ -207,7 +207,7 @@ class Sequential:
         try:
             while short and now < until and not self._is_cancelled:
                 if not queue.count:
-                    if not returned:
+                    if not returned.steps:
                         break
                     self._commit(now)  # of a chain each step waits for the one before it
                     now = time.monotonic()
@@ -232,7 +232,7 @@ class Sequential:
                     self._commit(began, max(1, int((now - began) * 1e6)))
                     self._end(step, code, payload, now, printed)
                     break
-                returned.append((step, began, now - began, payload))
+                returned.add(step, began, now - began, payload)
         finally:
             if has_run:
                 context.end()
@@ -242,14 +242,13 @@ class Sequential:
     def _commit(self, now: float, running_us: int = 0) -> None:
         """Commits the short steps that have returned; another one may be running, for so long."""
         with self._lock:
-            returned, self._returned[:] = self._returned[:], []
-            runs_us = [int(run_s * 1e6) for _, _, run_s, _ in returned]
-            if len(returned) == 1 and not running_us:
-                ((step, started, run_s, payload),) = returned
-                self._life.on_succeeded(step, WORKER, started, run_s, payload, now, self._meter.end_one(runs_us[0]))
-            elif returned:
-                steps, started_at, runs_s, payloads = zip(*returned, strict=True)
-                columns = steps, started_at, runs_s, payloads, *self._meter.end(runs_us, running_us)
+            steps, started_at, runs_s, outputs = self._returned.take()
+            runs_us = [int(run_s * 1e6) for run_s in runs_s]
+            if len(steps) == 1 and not running_us:
+                cost = self._meter.end_one(runs_us[0])
+                self._life.on_succeeded(steps[0], WORKER, started_at[0], runs_s[0], outputs[0], now, cost)
+            elif steps:
+                columns = steps, started_at, runs_s, outputs, *self._meter.end(runs_us, running_us)
                 self._life.on_all_succeeded(WORKER, columns, now)
 
     def _run(self, step: int) -> None:
