@@ -651,7 +651,9 @@ class RunLife:
         if self.started_at:
             self.started_at.pop(step, None)
         if self._dependents[step] is not None:
-            self._free_dependents(step, min(now, started_at + run_s), now)
+            self._free_dependents(step, min(now, started_at + run_s), freed := list[int]())
+            for dependent in freed:
+                self._make_ready(dependent, now)
         self._end(step)
         if self._ended_tails:
             self._pass_on(now)
@@ -688,7 +690,7 @@ class RunLife:
         states, outputs, attempts, queued_at = self.states, self.outputs, self.attempts, self.queued_at
         consumers, dependents, inputs, calls = self._consumers, self._dependents, self.graph.inputs, self.graph.calls
         keep_all, kept, add_fact = self.keep_all, self._kept, self.facts.append
-        missing, freed = self._missing, list[int]()
+        freed = list[int]()
         for step, started_at, run_s, output, cpu_us, peak_bytes in zip(*columns, strict=True):
             states[step] = SUCCEEDED
             calls[step] = b""
@@ -703,29 +705,23 @@ class RunLife:
                     )
                 )
             )  # fmt: skip
-            for dependent in dependents[step] or ():
-                missing[dependent] -= 1
-                if not missing[dependent]:
-                    if states[dependent] == WAITING:
-                        freed.append(dependent)
-                    elif states[dependent] == ASSIGNED:  # ahead
-                        queued_at[dependent] = min(now, started_at + run_s)
-            dependents[step] = None
+            if dependents[step] is not None:
+                self._free_dependents(step, min(now, started_at + run_s), freed)
             for dependency in inputs[step]:
                 consumers[dependency] -= 1
                 if not consumers[dependency]:
                     outputs[dependency] = None
         self._make_all_ready(freed, now)
 
-    def _free_dependents(self, step: int, ended_at: float, now: float) -> None:
-        """What depends on a step waits for one less."""
+    def _free_dependents(self, step: int, ended_at: float, freed: list[int]) -> None:
+        """What depends on a step waits for one less; what waits for nothing more is added to `freed`."""
         dependents, self._dependents[step] = self._dependents[step], None
         missing, states = self._missing, self.states
         for dependent in dependents or ():
             missing[dependent] -= 1
             if not missing[dependent]:
                 if states[dependent] == WAITING:
-                    self._make_ready(dependent, now)
+                    freed.append(dependent)
                 elif states[dependent] == ASSIGNED:  # ahead
                     self.queued_at[dependent] = ended_at
 

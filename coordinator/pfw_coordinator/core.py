@@ -163,9 +163,9 @@ class Core:
         self._feed = Feed(self._send, epoch_s)
         self._waiting: tuple[dict[Run, None], ...] = tuple({} for _ in LANES)
         self._credit: tuple[dict[Worker, None], ...] = tuple({} for _ in LANES)
-        #: Workers that were sent more than usual ahead, and of which run as much as one that is alone may have.
+        #: Workers that were sent more than usual ahead, and the run (its number) of which one alone was sent still more.
         self._deep: tuple[dict[Worker, None], ...] = tuple({} for _ in LANES)
-        self._filled: tuple[dict[Worker, Run], ...] = tuple({} for _ in LANES)
+        self._filled: tuple[dict[Worker, int], ...] = tuple({} for _ in LANES)
         self._backoffs: list[tuple[float, int]] = []
         #: Runs with ready steps that take more than one slot, and whether those are next where both wait.
         self._demanding: dict[Run, None] = {}
@@ -942,11 +942,11 @@ class Core:
         The other run has its turn first.
         """
         waiting, filled = self._waiting[lane], self._filled[lane]
-        for worker, run in tuple(filled.items()):
-            if waiting.keys() != {run}:
+        for worker, number in tuple(filled.items()):
+            if {run.number for run in waiting} != {number}:
                 del filled[worker]
                 self._ask_back(lane, [worker])
-                if run in waiting:
+                for run in [run for run in waiting if run.number == number]:
                     waiting[run] = waiting.pop(run)
 
     def _ask_back(self, lane: int, workers: Iterable[Worker]) -> None:
@@ -997,7 +997,8 @@ class Core:
             deep.clear()
         if len(waiting) == 1:
             (run,) = waiting
-            self._filled[lane].update({worker: run for worker in batches if worker.target_us[lane] > DEEP_TARGET_US})
+            filled = {worker: run.number for worker in batches if worker.target_us[lane] > DEEP_TARGET_US}
+            self._filled[lane].update(filled)
         for run in [run for run in waiting if not run.life.ready[lane].count]:
             del waiting[run]
         if batches and len(waiting) > 1:
