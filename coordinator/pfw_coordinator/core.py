@@ -163,7 +163,7 @@ class Core:
         self._feed = Feed(self._send, epoch_s)
         self._waiting: tuple[dict[Run, None], ...] = tuple({} for _ in LANES)
         self._credit: tuple[dict[Worker, None], ...] = tuple({} for _ in LANES)
-        #: Workers that were sent more than usual ahead, and the run (its number) of which one alone was sent still more.
+        #: Workers that were sent more than usual ahead; and the run, by number, of which one alone was sent still more.
         self._deep: tuple[dict[Worker, None], ...] = tuple({} for _ in LANES)
         self._filled: tuple[dict[Worker, int], ...] = tuple({} for _ in LANES)
         self._backoffs: list[tuple[float, int]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import io
 import os
@@ -212,18 +213,24 @@ def test_a_flood_that_a_step_leaves_behind_is_given_back(tmp_path: Path) -> None
         assert len(found.logs("leave_flood")) < 4 * MB
 
 
+def outputs_of(pid: int) -> list[os.stat_result]:
+    """All output files that a worker has open."""
+    found = []
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed: the worker looks into /proc itself
+            if "pfw-output" in os.readlink(fd):
+                found.append(os.stat(fd))
+    return found
+
+
 def output_size(pid: int) -> int:
     """Bytes that were written to all output files of a worker."""
-    return sum(os.stat(fd).st_size for fd in Path(f"/proc/{pid}/fd").iterdir() if "pfw-output" in os.readlink(fd))
+    return sum(output.st_size for output in outputs_of(pid))
 
 
 def output_bytes(pid: int) -> int:
     """Memory of all output files that a worker has open."""
-    total = 0
-    for fd in Path(f"/proc/{pid}/fd").iterdir():
-        if "pfw-output" in os.readlink(fd):
-            total += os.stat(fd).st_blocks * 512
-    return total
+    return sum(output.st_blocks * 512 for output in outputs_of(pid))
 
 
 def test_of_many_steps_the_oldest_output_is_dropped(cluster: LocalCluster) -> None:
