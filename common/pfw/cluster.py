@@ -102,22 +102,28 @@ class LocalCluster(Client):
     def _start(self) -> None:
         path = f"{self._folder}/c"
         resources = {MEMORY: self.memory, GPU: self.gpu, HEAVY_IO: self.heavy_io, **self.resources}
-        self._daemon = self._spawn(path, {"cpu": self.cpu, "io": self.io, "resources": resources})
+        ours, theirs = host.seqpacket_pair()
+        with theirs:
+            sizes = {"cpu": self.cpu, "io": self.io, "resources": resources}
+            self._daemon = self._spawn(path, theirs.fileno(), sizes)
         from pfw.link import Link  # its dependencies take as long to load as the process to start: not before it
+        from pfw.packets import Packets
 
-        self._link = Link(f"ipc://{path}", daemon_fd=host.pidfd_open(self._daemon.pid))
+        self._link = Link(f"ipc://{path}", Packets(ours), daemon_fd=host.pidfd_open(self._daemon.pid))
         self._link.session.on_printed = self.echo.put
         self._connect(START_S)
 
-    def _spawn(self, path: str, sizes: dict[str, Any]) -> subprocess.Popen[bytes]:
+    def _spawn(self, path: str, line_fd: int, sizes: dict[str, Any]) -> subprocess.Popen[bytes]:
         environment = {
             **os.environ,
             FOLDER_VARIABLE: str(self._folder),
             "PFW_SYS_PATH": json.dumps([entry for entry in sys.path if isinstance(entry, str)]),
         }
-        code = _BOOT.format(roots=_roots(), path=path, parent_pid=os.getpid(), sizes=sizes)
+        code = _BOOT.format(roots=_roots(), path=path, line_fd=line_fd, parent_pid=os.getpid(), sizes=sizes)
         command = [sys.executable, "-P", "-c", code]
-        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+        return subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[line_fd]
+        )
 
     def close(self) -> None:
         """Ends the cluster; what runs on it is stopped."""
@@ -183,7 +189,7 @@ from functools import partial
 sys.path += {roots!r}
 from pfw_coordinator.embedded import serve
 from pfw_worker.embedded import start
-serve({path!r}, {parent_pid}, partial(start, **{sizes!r}))
+serve({path!r}, {line_fd}, {parent_pid}, partial(start, **{sizes!r}))
 """
 
 

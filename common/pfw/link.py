@@ -15,21 +15,19 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
-import zmq
-
-from pfw import host, sockets
+from pfw import host
 from pfw import messages as m
 from pfw.errors import (
     ClusterError,
-    ConfigError,
     CoordinatorLostError,
     InternalError,
     ProtocolError,
     StalledError,
 )
+from pfw.packets import FRAMES_PER_TURN
 from pfw.session import Session
 from pfw.version import __version__
 from pfw.wire import Assembler, encode
@@ -42,31 +40,57 @@ T = TypeVar("T")
 QUIET_S = 0.010
 #: How often it looks while somebody else leads.
 LED_S = 0.050
-#: How long an ended connection still sends what it has said, if the coordinator is there.
-LINGER_MS = 1_000
+#: How long the end of a connection waits for what still has to be said.
+CLOSE_S = 1.0
+
+
+class Line(Protocol):
+    """What a connection is made of. Nothing here blocks but `close`."""
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether `flush` is to be called once the descriptor is writable."""
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when something has come."""
+
+    def receive_frames(self) -> list[bytes]:
+        """What has arrived, at most FRAMES_PER_TURN frames."""
+
+    def has_input(self) -> bool:
+        """Whether something has come of which the descriptor does not tell (any more)."""
+
+    def send_frames(self, frames: Sequence[bytes]) -> bool:
+        """Sends frames; False if nobody is there."""
+
+    def flush(self) -> bool:
+        """Sends what waits; returns whether nothing waits any more."""
+
+    def close(self) -> None:
+        """Ends it."""
 
 
 class Link:
     """A connection to a coordinator, shared by all threads of a client."""
 
-    def __init__(self, address: str, *, daemon_fd: int = -1) -> None:
+    def __init__(self, address: str, line: Line | None = None, *, daemon_fd: int = -1) -> None:
         """Makes one, not yet at work.
 
         Args:
             address: Of the coordinator.
+            line: To it; None: one over ZeroMQ is made.
             daemon_fd: Names the process of a local cluster, a child of this one: its end is that of this connection.
 
         Raises:
             ConfigError: The address is none.
         """
         self.address = address
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         session_id = os.urandom(16)
-        try:
-            self._socket = sockets.make_dealer(self._context, address, session_id[:8])
-        except ConfigError:
-            self._context.term()
-            raise
+        if line is None:
+            from pfw.sockets import Dealer  # the client of a local cluster needs no ZeroMQ
+
+            line = Dealer(address, session_id[:8])
+        self._line = line
         self._assembler = Assembler()
         hello = m.Hello(m.PROTOCOL, f"{sys.version_info.major}.{sys.version_info.minor}", __version__, session_id)
         self.session = Session(hello, address, time.monotonic())
@@ -84,7 +108,8 @@ class Link:
         self._wake.setblocking(False)
         self._waker.setblocking(False)
         self._poller = select.epoll()
-        for fd in (sockets.descriptor(self._socket), self._wake.fileno(), daemon_fd):
+        self._line_fd, self._is_stuck = line.fileno(), False
+        for fd in (self._line_fd, self._wake.fileno(), daemon_fd):
             if fd >= 0:
                 self._poller.register(fd, select.EPOLLIN)
         self._closed = threading.Event()
@@ -175,7 +200,7 @@ class Link:
                 if self.session.error is None:
                     self._turn()
             # Also the cancel of a run that the coordinator has not accepted yet stands.
-            self.wait(lambda: not self.session.owes_cancels, LINGER_MS / 1_000)
+            self.wait(lambda: not (self.session.owes_cancels or self._line.wants_write), CLOSE_S)
         finally:
             self._end()
 
@@ -190,7 +215,7 @@ class Link:
         if threading.current_thread() is not self._thread:
             self._thread.join()
         self._run_afterwards()
-        self._context.destroy(linger=LINGER_MS)
+        self._line.close()
         self._poller.close()
         self._wake.close()
         self._waker.close()
@@ -219,21 +244,33 @@ class Link:
         """Receives all that is there and sends what comes of it. With the lock held."""
         now = time.monotonic()
         while True:
-            frames = sockets.receive(self._socket)
-            for parts in frames:
-                self._deliver(parts[0], now)
+            frames = self._receive()
+            for frame in frames:
+                self._deliver(frame, now)
             while self._posted:
                 self._posted.popleft()(self.session, now)
             self.session.on_time(now)
             box = self.session.drain(now)
-            if not box.messages and len(frames) < sockets.FRAMES_PER_TURN:
+            if not box.messages and len(frames) < FRAMES_PER_TURN:
                 break
             if box.messages:
                 self._send(box.messages)
             # Sending may have taken the socket's wake-up for messages that came meanwhile.
-            if not sockets.has_input(self._socket):
+            if not self._line.has_input():
                 break
         self._wake_at = box.wake_at
+        if self._line.wants_write is not self._is_stuck:
+            self._is_stuck = not self._is_stuck
+            self._poller.modify(self._line_fd, select.EPOLLIN | (select.EPOLLOUT if self._is_stuck else 0))
+
+    def _receive(self) -> list[bytes]:
+        if self._is_stuck:
+            self._line.flush()
+        try:
+            return self._line.receive_frames()
+        except ProtocolError as error:
+            self.session.on_lost(InternalError(f"nothing can be heard any more: {error}"))
+            return []
 
     def _send(self, messages: list[m.Message]) -> None:
         try:
@@ -242,7 +279,7 @@ class Link:
             # Said again and again it would spoil every later call: better the client ends and says why.
             self.session.on_lost(InternalError(f"a message cannot be sent: {error!r}"))
             return
-        if not sockets.send(self._socket, frames):
+        if not self._line.send_frames(frames):
             self.session.on_unsent()
 
     def _deliver(self, frame: bytes, now: float) -> None:

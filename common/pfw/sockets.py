@@ -12,12 +12,13 @@ from collections.abc import Sequence
 import zmq
 
 from pfw.errors import ConfigError
+from pfw.packets import FRAMES_PER_TURN
 from pfw.wire import PIECE_BYTES
 
 logger = logging.getLogger(__name__)
 
-#: One turn takes at most so many frames from one socket, so that a flood cannot keep it from its deadlines.
-FRAMES_PER_TURN = 1_000
+#: How long an ended connection still sends what it has said, if the coordinator is there.
+LINGER_MS = 1_000
 
 #: As plain ints: an operation on zmq's enums costs as much as the call it is for.
 _EVENTS, _POLLIN, _NOBLOCK = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.NOBLOCK)
@@ -47,6 +48,50 @@ def make_dealer(context: zmq.Context[zmq.Socket[bytes]], address: str, identity:
     socket.setsockopt(zmq.IMMEDIATE, 1)
     _connect(socket, address)
     return socket
+
+
+class Dealer:
+    """A client's connection over ZeroMQ, with a context of its own."""
+
+    #: Its queues are ZeroMQ's.
+    wants_write = False
+
+    def __init__(self, address: str, identity: bytes) -> None:
+        """Connects, in the background.
+
+        Raises:
+            ConfigError: The address is none.
+        """
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        try:
+            self._socket = make_dealer(self._context, address, identity)
+        except ConfigError:
+            self._context.term()
+            raise
+
+    def fileno(self) -> int:
+        """As `descriptor`."""
+        return descriptor(self._socket)
+
+    def receive_frames(self) -> list[bytes]:
+        """What has arrived, at most FRAMES_PER_TURN frames."""
+        return [parts[0] for parts in receive(self._socket)]
+
+    def has_input(self) -> bool:
+        """As `has_input`."""
+        return has_input(self._socket)
+
+    def send_frames(self, frames: Sequence[bytes]) -> bool:
+        """As `send`."""
+        return send(self._socket, frames)
+
+    def flush(self) -> bool:
+        """Nothing waits here."""
+        return True
+
+    def close(self) -> None:
+        """Ends it; what was sent to a coordinator that is there still goes out, for at most LINGER_MS."""
+        self._context.destroy(linger=LINGER_MS)
 
 
 def make_subscriber(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[bytes]:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from pfw.errors import ClusterError, ConfigError
 from pfw.messages import EXIT_STALLED
+from pfw.packets import Packets
 
 if TYPE_CHECKING:
     from pfw_coordinator.server import EmbeddedWorker
@@ -20,20 +22,22 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def serve(path: str, parent_pid: int, start_worker: Callable[[], EmbeddedWorker]) -> NoReturn:
-    """Serves a client at `ipc://path` until it has ended.
+def serve(path: str, line_fd: int, parent_pid: int, start_worker: Callable[[], EmbeddedWorker]) -> NoReturn:
+    """Serves a client until it has ended.
 
     Args:
-        path: In a private folder of the client.
+        path: In a private folder of the client: at `ipc://path` others may connect.
+        line_fd: This side's end of the line to the client.
         parent_pid: The client.
         start_worker: Called before anything imports ZeroMQ: what a worker forks must not hold it.
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s pfw %(levelname)s %(message)s")
     try:
         worker = start_worker()
-        from pfw_coordinator.server import Server
+        from pfw_coordinator.server import Owner, Server
 
-        server = Server(f"ipc://{path}", f"ipc://{path}.pub", worker=worker, parent_pid=parent_pid)
+        owner = Owner(parent_pid, Packets(socket.socket(fileno=line_fd)))
+        server = Server(f"ipc://{path}", f"ipc://{path}.pub", worker=worker, owner=owner)
         code = server.run()
         # What Python does at its end takes 15 ms, for which the client waits, and gives nothing back that ends with us.
         sys.stderr.flush()

@@ -14,13 +14,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import zmq
 
 from pfw import host, sockets
 from pfw import messages as m
 from pfw.errors import ConfigError, ProtocolError
+from pfw.packets import FRAMES_PER_TURN, Packets
 from pfw.version import __version__
 from pfw.wire import Assembler, encode
 from pfw_coordinator.core import Core, Outbox
@@ -52,17 +53,27 @@ class EmbeddedWorker(Protocol):
         """Ends it."""
 
 
+class Owner(NamedTuple):
+    """The client that a coordinator belongs to."""
+
+    pid: int
+    #: Between it and the coordinator.
+    line: Packets
+
+
 class Server:
     """One coordinator daemon."""
 
-    def __init__(self, bind: str, pub: str, *, worker: EmbeddedWorker | None = None, parent_pid: int = 0) -> None:
+    def __init__(
+        self, bind: str, pub: str, *, worker: EmbeddedWorker | None = None, owner: Owner | None = None
+    ) -> None:
         """Makes one, not yet at work.
 
         Args:
             bind: Where clients and workers connect, tcp://HOST:PORT (port 0 or *: any free one) or ipc://PATH.
             pub: Where cancels are published, in the same form.
             worker: The one of a client's own cluster.
-            parent_pid: That client (0: it belongs to nobody): the coordinator ends when that process has ended.
+            owner: That client, the parent of this process, with which the coordinator ends.
 
         Raises:
             ConfigError: An address is in use or not one.
@@ -88,12 +99,17 @@ class Server:
         self._wake_at = now
         self._poller = select.epoll()
         self._patience = Patience(self._poller)
-        self._poller.register(sockets.descriptor(self._router), select.EPOLLIN)
+        self._router_fd = sockets.descriptor(self._router)
+        self._poller.register(self._router_fd, select.EPOLLIN)
+        #: The router was used since it was last asked whether something has come.
+        self._is_router_touched = True
+        self._line, self._line_peer = (owner.line if owner else None), os.urandom(8)
+        self._line_fd = self._register_line(self._line)
         #: The embedded worker, its name as a peer, and what it has still to be handed.
         self._worker, self._worker_peer, self._worker_mail = worker, os.urandom(8), list[m.Message]()
         if worker is not None:
             self._poller.register(worker.fileno(), select.EPOLLIN)
-        self._parent_fd = self._watch_parent(parent_pid)
+        self._parent_fd = self._watch_parent(owner.pid if owner else 0)
         self._signal_fd = self._watch_signals(is_embedded=worker is not None)
         self._handlers = self._make_handlers()
 
@@ -151,8 +167,7 @@ class Server:
 
     def _turn(self) -> bool:
         """One turn; False when the daemon is to end."""
-        # The socket's descriptor tells of a change once: what came while we sent is found by asking.
-        frames = sockets.receive(self._router)
+        frames = self._ask_router() if self._is_router_touched else []
         timeout_s = 0 if frames else max(0.0, min(1.0, self._wake_at - time.monotonic()))
         ready = self._patience.wait(timeout_s, may_stay_awake=self.core.is_embedded and self.core.has_free_core)
         now = time.monotonic()
@@ -162,13 +177,12 @@ class Server:
                 self._on_process_end(fd, now)
             elif fd in (self._parent_fd, self._signal_fd):
                 return False
-        if ready and not frames:
-            frames = sockets.receive(self._router)
+        frames = self._hear(fds, frames)
         for parts in frames:
             self._receive(parts, now)
         if self._worker is not None and (self._worker.fileno() in fds or now >= self._worker.wake_at):
             self._attend(self._worker, now)
-        if len(frames) < sockets.FRAMES_PER_TURN:
+        if len(frames) < FRAMES_PER_TURN:
             # A peer's deadline may pass only when nothing of it waits to be read.
             self.core.on_time(now)
         self._perform(self.core.drain(now))
@@ -177,6 +191,47 @@ class Server:
                 self._wake_at = 0.0
             self._wake_at = min(self._wake_at, self._worker.wake_at)
         return True
+
+    def _hear(self, fds: list[int], frames: list[list[bytes]]) -> list[list[bytes]]:
+        """What has arrived, beside what the router was found to have."""
+        if self._router_fd in fds and not frames:
+            frames = self._ask_router()
+        return frames + self._hear_owner() if self._line_fd in fds else frames
+
+    def _ask_router(self) -> list[list[bytes]]:
+        # The socket's descriptor tells of a change once: what came while we used the socket is found by asking.
+        frames = sockets.receive(self._router)
+        self._is_router_touched = len(frames) == FRAMES_PER_TURN  # else it has said that there is no more
+        return frames
+
+    def _register_line(self, line: Packets | None) -> int:
+        if line is None:
+            return -1
+        self._poller.register(line.fileno(), select.EPOLLIN)
+        return line.fileno()
+
+    def _hear_owner(self) -> list[list[bytes]]:
+        """What the owner says; once it says nothing sensible, or has closed its end, nothing more is heard of it."""
+        line = self._line
+        assert line is not None
+        try:
+            found = [[self._line_peer, frame] for frame in line.receive_frames()]
+        except ProtocolError as error:
+            logger.warning("nothing more is heard of the client: %s", error)
+            line.at_end, found = True, []
+        if line.wants_write and line.flush():
+            self._poller.modify(self._line_fd, select.EPOLLIN)
+        if line.at_end:
+            self._poller.unregister(self._line_fd)
+            line.close()
+            self._line, self._line_fd = None, -1
+        return found
+
+    def _tell_owner(self, frames: list[bytes]) -> None:
+        if self._line is not None:
+            self._line.send_frames(frames)
+            if self._line.wants_write:
+                self._poller.modify(self._line_fd, select.EPOLLIN | select.EPOLLOUT)
 
     def _attend(self, worker: EmbeddedWorker, now: float) -> bool:
         """A turn of the embedded worker; whether it has said something."""
@@ -236,8 +291,11 @@ class Server:
         for peer, messages in box.messages:
             if peer == self._worker_peer:
                 self._worker_mail += messages
+            elif peer == self._line_peer:
+                self._tell_owner(encode(messages))
             else:
                 sockets.send(self._router, encode(messages), peer)
+                self._is_router_touched = True
         for peer, pid in box.watch:
             self._watch(peer, pid)
         for peer in box.gone:

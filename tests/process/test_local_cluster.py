@@ -312,6 +312,27 @@ def test_sizes_that_cannot_be_are_refused(sizes: dict[str, int]) -> None:
         LocalCluster(**sizes)
 
 
+def test_the_line_to_an_own_cluster_is_no_zeromq(script: Script) -> None:
+    output = script.run("""
+        import sys
+        from pfw import LocalCluster
+
+        with LocalCluster(cpu=1) as cluster:
+            large = b"x" * 5_000_000
+            print(cluster.submit(len, large).result(), len(cluster.submit(bytes, 5_000_000).result()))
+            print("zmq" in sys.modules)
+    """)
+    assert output.split() == ["5000000", "5000000", "False"]
+
+
+def test_nonsense_on_the_line_harms_nobody() -> None:
+    with LocalCluster(cpu=1) as cluster:
+        before = cluster.status()["oddities"]
+        cluster._link._line.send_frames([b"", b"nonsense", b"x" * 1_000_000])
+        assert cluster.submit(steps.double, 4).result(20) == 8
+        assert cluster.status()["oddities"] == before + 3
+
+
 def test_sizes_come_from_variables_and_the_worker_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in {"CPU": "1", "IO": "7", "MEMORY": "300MB"}.items():
         monkeypatch.setenv(f"PFW_{name}", text)

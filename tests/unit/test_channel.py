@@ -11,7 +11,8 @@ import pytest
 
 from pfw import host
 from pfw.errors import ProtocolError
-from pfw_worker.channel import PACKET_BYTES, Channel
+from pfw.packets import PACKET_BYTES
+from pfw_worker.channel import Channel
 
 Ends = tuple[Channel, Channel]
 

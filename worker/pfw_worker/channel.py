@@ -1,34 +1,25 @@
-"""Messages between a supervisor and one slot, over a pair of SOCK_SEQPACKET sockets.
+"""Messages between a supervisor and one slot: msgpack arrays, each a frame on a pair of sockets.
 
-A message is a msgpack array. It travels as packets of at most PACKET_BYTES, each after one byte that says whether
-more follow. The slot's side blocks; the supervisor's side (`try_send`, `flush`, `recv`) never does.
+The slot's side blocks; the supervisor's side (`try_send`, `flush`, `recv`) never does.
 """
 
 from __future__ import annotations
 
 import socket
-from collections import deque
 from math import inf
-from typing import Any, Final
+from typing import Any
 
 import msgpack
 
 from pfw.context import MESSAGE_CHARS
 from pfw.errors import ProtocolError
-
-#: Largest part of a message in one packet, in bytes.
-PACKET_BYTES: Final = 100 * 1024
-#: Largest message, in bytes: a result of 2 GiB and what surrounds it.
-MESSAGE_LIMIT: Final = (2 << 30) + (1 << 20)
-
-_LAST: Final = b"\x00"
-_MORE: Final = b"\x01"
+from pfw.packets import FRAME_LIMIT, PACKET_BYTES, Packets
 
 
-class Channel:
+class Channel(Packets):
     """One end of the socket pair between a supervisor and a slot."""
 
-    __slots__ = ("_backlog", "_buffer", "_far_end", "_packer", "_parts", "_socket", "at_end")
+    __slots__ = ("_far_end", "_packer")
 
     def __init__(self, sock: socket.socket, far_end: socket.socket | None = None) -> None:
         """Take over a connected SEQPACKET socket; the channel closes it.
@@ -37,24 +28,14 @@ class Channel:
             sock: This side's end.
             far_end: A duplicate of the other side's end, for `recall`. With it the other side's death is not seen here.
         """
-        self._socket = sock
+        super().__init__(sock)
         self._far_end = far_end
-        self._buffer = memoryview(bytearray(PACKET_BYTES + 1))
-        self._parts = bytearray()
-        self._backlog: deque[tuple[bytes, memoryview]] = deque()
         #: Kept, because making one takes longer than packing a short message.
         self._packer = msgpack.Packer()
-        #: True when the other side is gone and everything it had sent was received.
-        self.at_end = False
-
-    def fileno(self) -> int:
-        """Return the socket's file descriptor, for a poller."""
-        return self._socket.fileno()
 
     def close(self) -> None:
         """Close the socket; what is still in the backlog is lost."""
-        self._backlog.clear()
-        self._socket.close()
+        super().close()
         if self._far_end is not None:
             self._far_end.close()
 
@@ -63,30 +44,9 @@ class Channel:
 
         Raises:
             OSError: The other side is gone.
-            ValueError: The message is larger than MESSAGE_LIMIT.
+            ValueError: The message is larger than FRAME_LIMIT.
         """
-        packed = self._pack(message)
-        if len(packed) <= PACKET_BYTES:  # one packet, as nearly all are: half of what a list of packets takes
-            self._socket.send(_LAST + packed)
-            return
-        for packet in _packets(packed):
-            self._socket.sendmsg(packet)
-
-    def recv_one(self) -> tuple[Any, ...] | None:
-        """Wait for one message and return it, or None when the other side is gone.
-
-        Raises:
-            ProtocolError: What came is not a message.
-        """
-        while True:
-            message = self._receive(0)
-            if message is not None or self.at_end:
-                return message
-
-    @property
-    def wants_write(self) -> bool:
-        """Whether packets wait in the backlog for the socket to become writable."""
-        return bool(self._backlog)
+        self.send_frame(self._pack(message))
 
     def try_send(self, message: Any) -> bool:
         """Send a message without blocking; what the socket does not take waits in the backlog.
@@ -95,23 +55,22 @@ class Channel:
             Whether everything has been sent. A message to a side that is gone is dropped: `recv` reports its end.
 
         Raises:
-            ValueError: The message is larger than MESSAGE_LIMIT.
+            ValueError: The message is larger than FRAME_LIMIT.
         """
-        self._backlog.extend(_packets(self._pack(message)))
-        return self.flush()
+        return self.try_send_frame(self._pack(message))
 
-    def flush(self) -> bool:
-        """Send what the backlog holds as far as the socket takes it; return whether the backlog is empty."""
-        while self._backlog:
-            try:
-                self._socket.sendmsg(self._backlog[0], (), socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return False
-            except (BrokenPipeError, ConnectionResetError):
-                self._backlog.clear()
-                break
-            self._backlog.popleft()
-        return True
+    def recv_one(self) -> tuple[Any, ...] | None:
+        """Wait for one message and return it, or None when the other side is gone.
+
+        Raises:
+            ProtocolError: What came is not a message.
+        """
+        while True:
+            frame = self.receive_frame(0)
+            if frame is not None:
+                return _unpack(frame)
+            if self.at_end:
+                return None
 
     def recv(self) -> list[tuple[Any, ...]]:
         """Return all complete messages that have arrived, without blocking; sets `at_end` at the end.
@@ -122,11 +81,11 @@ class Channel:
         messages: list[tuple[Any, ...]] = []
         while not self.at_end:
             try:
-                message = self._receive(socket.MSG_DONTWAIT)
+                frame = self.receive_frame(socket.MSG_DONTWAIT)
             except BlockingIOError:
                 break
-            if message is not None:
-                messages.append(message)
+            if frame is not None:
+                messages.append(_unpack(frame))
         return messages
 
     def recall(self) -> list[tuple[Any, ...]]:
@@ -148,31 +107,10 @@ class Channel:
     def _pack(self, message: Any) -> bytes:
         packed: bytes = self._packer.pack(message)
         if len(packed) > PACKET_BYTES:
-            if len(packed) > MESSAGE_LIMIT:
-                raise ValueError(f"a message of {len(packed)} bytes is larger than {MESSAGE_LIMIT}")
+            if len(packed) > FRAME_LIMIT:
+                raise ValueError(f"a message of {len(packed)} bytes is larger than {FRAME_LIMIT}")
             self._packer = msgpack.Packer()  # the old one would keep room for as large a message
         return packed
-
-    def _receive(self, flags: int) -> tuple[Any, ...] | None:
-        """Receive one packet; return the message that it completes, if it does."""
-        try:
-            size = self._socket.recv_into(self._buffer, 0, flags)
-        except ConnectionResetError:
-            # The other side closed while it had packets to read. Those it had sent can still be received after this.
-            return None
-        if size == 0:
-            self.at_end = True
-            return None
-        piece = self._buffer[1:size]
-        if self._buffer[0] == 0 and not self._parts:
-            return _unpack(piece)
-        if len(self._parts) + size > MESSAGE_LIMIT:
-            raise ProtocolError(f"a message of a slot is larger than {MESSAGE_LIMIT} bytes")
-        self._parts += piece
-        if self._buffer[0]:
-            return None
-        whole, self._parts = self._parts, bytearray()
-        return _unpack(whole)
 
 
 def connect_pair() -> tuple[Channel, socket.socket]:
@@ -181,16 +119,6 @@ def connect_pair() -> tuple[Channel, socket.socket]:
 
     ours, theirs = host.seqpacket_pair()
     return Channel(ours, theirs.dup()), theirs
-
-
-def _packets(whole: bytes) -> list[tuple[bytes, memoryview]]:
-    """Cut a packed message into packets without copying it again."""
-    packed = memoryview(whole)
-    last = (packed.nbytes - 1) // PACKET_BYTES
-    return [
-        (_LAST if index == last else _MORE, packed[index * PACKET_BYTES : (index + 1) * PACKET_BYTES])
-        for index in range(last + 1)
-    ]
 
 
 def _unpack(packed: memoryview | bytearray) -> tuple[Any, ...]:

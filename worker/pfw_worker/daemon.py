@@ -18,6 +18,7 @@ import zmq
 from pfw import host, sockets
 from pfw import messages as m
 from pfw.errors import ProtocolError
+from pfw.packets import FRAMES_PER_TURN
 from pfw.wire import Assembler, encode
 from pfw_worker.agent import Agent
 
@@ -107,7 +108,7 @@ class Daemon:
 
     def _receive(self, ear: _Ear, now: float) -> None:
         frames = sockets.receive(ear.socket)
-        ear.is_touched = len(frames) == sockets.FRAMES_PER_TURN  # else it has asked, and there was no more
+        ear.is_touched = len(frames) == FRAMES_PER_TURN  # else it has asked, and there was no more
         for parts in frames:
             try:
                 if len(parts) != 1:
