@@ -20,7 +20,9 @@ HEAD = f"""# Benchmarks
 Written by `scripts/bench`. Each figure is the median of {ROUNDS} rounds (lowest – highest). In every round pfw and its
 reference do the same work one after the other, and each result is compared with that of a serial run. Building the
 workflow, submitting it and reading its results are included where nothing else is said. *Times as good* is against the
-reference, in the same run: absolute figures move with the machine, ratios much less.
+reference, in the same run: absolute figures move with the machine, ratios much less. They move with Python's build too:
+one compiled without profile-guided optimisation, as pyenv does unless it is told, is slower here than what
+distributions ship. *1 M additions* tells the two apart.
 """
 
 #: The benchmark that has a section of its own, and the words above it.

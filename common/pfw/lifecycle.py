@@ -178,6 +178,7 @@ class RunLife:
         "_failures",
         "_has_links",
         "_has_tolerant",
+        "_plain_specs",
         "_is_timed_out",
         "_is_passing_on",
         "_kept",
@@ -277,8 +278,8 @@ class RunLife:
         self._ended_tails: list[tuple[int, int]] = []
         self._missing, self._consumers, self._ranks = list[int](), list[int](), list[int]()
         self._dependents: list[list[int] | None] = []
-        #: Where the steps of a spec wait when they are ready.
-        self._queue_of_spec: list[ReadyQueue] = []
+        #: Where the ready steps of a spec wait; how many specs were looked at, none of which was special (-1: one was).
+        self._queue_of_spec, self._plain_specs = list[ReadyQueue](), 0
         self._depths, self._wave_left, self._parked = list[int](), list[int](), list[int]()
         self._failures, self._crashes, self._losses = dict[int, int](), dict[int, int](), dict[int, int]()
         self._backoff_heap, self._asides = list[tuple[float, int]](), Asides()
@@ -352,6 +353,8 @@ class RunLife:
     def _read_specs(self, first: int, least_priority: int) -> None:
         """Notes down which of the steps from `first` on are tolerant, kept, or go before others."""
         specs, spec_of = self.graph.specs, self.graph.spec_of
+        if len(specs) == self._plain_specs and not least_priority:
+            return
         self._has_tolerant = self._has_tolerant or any(spec.run_if for spec in specs)
         if any(spec.keep for spec in specs):
             self._kept.update(step for step in range(first, len(spec_of)) if specs[spec_of[step]].keep)
@@ -359,6 +362,8 @@ class RunLife:
             self.has_priorities = True
             for step in range(first, len(spec_of)):
                 self._ranks[step] += max(specs[spec_of[step]].priority, least_priority) << _PRIORITY_SHIFT
+        is_plain = not any(spec.run_if or spec.keep or spec.priority for spec in specs)
+        self._plain_specs = len(specs) if is_plain else -1
 
     def _queue_for(self, spec: Spec) -> ReadyQueue:
         if self.mode == "sequential":

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 #: Raised whenever a message changes its form; peers of another version are refused.
-PROTOCOL = 2
+PROTOCOL = 3
 
 HEARTBEAT_S = 1.0
 

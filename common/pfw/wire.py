@@ -289,8 +289,8 @@ _FORMS = [(cls, _CHECKS[cls.__name__]) for cls in MESSAGES]
 
 
 def pack_graph(graph: Graph) -> bytes:
-    """A graph as one blob."""
-    return msgpack.packb(graph)
+    """A graph as one blob; its specs are a blob in it, by which those that come again and again are known."""
+    return msgpack.packb((*graph[:2], msgpack.packb(graph.specs), *graph[3:]))
 
 
 def unpack_graph(blob: bytes, first: int = 0) -> Graph:
@@ -304,11 +304,10 @@ def unpack_graph(blob: bytes, first: int = 0) -> Graph:
         ProtocolError: Anything else.
     """
     columns = unpack(blob)
-    if type(columns) is not tuple or len(columns) != len(Graph._fields):
-        raise ProtocolError("a graph is eight columns")
-    if set(map(type, columns)) != {tuple}:
-        raise ProtocolError("a column of a graph is a list")
-    ids, functions, specs, function_of, spec_of, calls, inputs, after = columns
+    if type(columns) is not tuple or tuple(map(type, columns)) != (tuple, tuple, bytes, *[tuple] * 5):
+        raise ProtocolError("a graph is seven columns and its specs")
+    ids, functions, packed_specs, function_of, spec_of, calls, inputs, after = columns
+    specs = _unpack_specs(packed_specs)
     if len({len(ids), len(function_of), len(spec_of), len(calls), len(inputs), len(after)}) != 1:
         raise ProtocolError("the columns of a graph have one length")
     if not (_are_strings(ids) and are_bytes(functions) and are_bytes(calls)):
@@ -318,9 +317,8 @@ def unpack_graph(blob: bytes, first: int = 0) -> Graph:
     _check_dependencies(inputs, first)
     _check_dependencies(after, first)
     return Graph(
-        list(ids), list(functions), [_unpack_spec(spec) for spec in specs], list(function_of), list(spec_of),
-        list(calls), list(inputs), list(after),
-    )  # fmt: skip
+        list(ids), list(functions), specs, list(function_of), list(spec_of), list(calls), list(inputs), list(after)
+    )
 
 
 def pack_fragment(fragment: Fragment) -> bytes:
@@ -350,6 +348,8 @@ def unpack_fragment(blob: bytes) -> Fragment:
 
 
 def _are_indices(column: Sequence[Any], limit: int) -> bool:
+    if len(column) == 1:  # a single call
+        return type(column[0]) is int and 0 <= column[0] < limit
     return not column or (are_ints(column) and max(column) < limit)
 
 
@@ -365,19 +365,20 @@ def _check_dependencies(column: Sequence[Any], first: int) -> None:
             raise ProtocolError(f"step {step} depends on itself or on a later one")
 
 
-def _unpack_spec(spec: Any) -> Spec:
-    if type(spec) is not tuple or len(spec) != len(Spec._fields):
-        raise ProtocolError("a spec is a list of numbers")
-    # Each single call comes with the same spec again, and checking it takes 12 µs. Only those without names are kept:
-    # names may be long. The types are part of the key, since True and 1.0 are the same as 1.
-    types = tuple(map(type, spec))
-    if not all(kind is int or kind is float or cell == () for kind, cell in zip(types, spec, strict=True)):
-        return _checked_spec.__wrapped__(spec, types)
-    return _checked_spec(spec, types)
+def _unpack_specs(blob: bytes) -> list[Spec]:
+    # Each single call comes with the same spec again, and checking it takes 12 µs. Names in specs may be long.
+    return list(_checked_specs(blob) if len(blob) <= STR_LIMIT >> 6 else _checked_specs.__wrapped__(blob))
 
 
 @lru_cache(maxsize=256)
-def _checked_spec(spec: tuple[Any, ...], _: tuple[type, ...]) -> Spec:
+def _checked_specs(blob: bytes) -> tuple[Spec, ...]:
+    specs = unpack(blob)
+    if type(specs) is not tuple or not all(type(spec) is tuple and len(spec) == len(Spec._fields) for spec in specs):
+        raise ProtocolError("specs are a list of lists of numbers")
+    return tuple([_checked_spec(*spec) for spec in specs])
+
+
+def _checked_spec(*spec: Any) -> Spec:
     lane, heavy, retries, backoff, factor, max_delay, jitter, grace, run_if, keep, priority, tags, *more = spec
     timeout, retries_timeouts, reruns, slots, needs, limits, retries_memory = more
     if not all(map(_is_int, (lane, heavy, retries, jitter, retries_timeouts, reruns, retries_memory))) or lane > 2:

@@ -27,7 +27,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any, NamedTuple
 
 from pfw import messages as m
@@ -579,11 +579,13 @@ class Core:
         except ProtocolError:
             self.oddities += 1
             return
-        if any(run.life.is_released(d) for inputs in graph.inputs for d in inputs if d < msg.first):
+        needed = chain.from_iterable(graph.inputs) if any(graph.inputs) else ()
+        if any(run.life.is_released(step) for step in needed if step < msg.first):
             self.oddities += 1
             return
         run.functions.extend([self._functions.use(pickled) for pickled in graph.functions])
-        run.life.extend(graph._replace(functions=[b""] * len(graph.functions)), now)
+        graph.functions[:] = [b""] * len(graph.functions)
+        run.life.extend(graph, now)
         self._touched[run] = None
 
     def on_cancel_run(self, peer: bytes, msg: m.CancelRun, now: float) -> None:
@@ -942,6 +944,8 @@ class Core:
         The other run has its turn first.
         """
         waiting, filled = self._waiting[lane], self._filled[lane]
+        if not filled:
+            return
         for worker, number in tuple(filled.items()):
             if {run.number for run in waiting} != {number}:
                 del filled[worker]

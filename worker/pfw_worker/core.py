@@ -749,7 +749,7 @@ class Core:
         self._next_heartbeat = now + m.HEARTBEAT_S
         if self._outbox and now >= self._repeat_at:
             self._mail.extend(m.Outcomes(number, columns) for number, columns in self._outbox.items())
-            self._repeat_at = self._repeat_time(now)
+            self._repeat_at = _repeat_time(sum(sum(map(len, columns[4])) for columns in self._outbox.values()), now)
         if self._blocked:
             self._ask_cancels()
         if self.is_leaving:
@@ -813,20 +813,15 @@ class Core:
         columns, self._outcomes_since = self._unsent.take(), now
         if not self.number:
             return
-        was_empty = not self._outbox
+        was_empty, sizes = not self._outbox, list(map(len, columns[4]))
         places = range(len(columns[0]))
-        for part in parts(places, list(map(len, columns[4]))):
+        for part in parts(places, sizes):
             told = columns if len(part) == len(places) else _cut(columns, part[0], part[-1] + 1)
             self._outbox_number += 1
             self._outbox[self._outbox_number] = told
             self._mail.append(m.Outcomes(self._outbox_number, told))
         if was_empty:
-            self._repeat_at = self._repeat_time(now)
-
-    def _repeat_time(self, now: float) -> float:
-        """When the outbox is sent again if nothing of it is acknowledged."""
-        size = sum(sum(map(len, columns[4])) for columns in self._outbox.values())
-        return now + REPEAT_HEARTBEATS * m.HEARTBEAT_S + size // m.BYTES_PER_S
+            self._repeat_at = _repeat_time(sum(sizes), now)
 
     def _dispatch(self, lane: int, now: float) -> None:
         queue = self._queues[lane]
@@ -1083,6 +1078,11 @@ def _size_of(inputs: m.Inputs) -> int:
         return sum(map(len, inputs))  # type: ignore[arg-type]
     except TypeError:  # what the attempt before returns is to be put in
         return sum([len(pickled) for pickled in inputs if pickled is not None])
+
+
+def _repeat_time(size: int, now: float) -> float:
+    """When an outbox of so many bytes is sent again if nothing of it is acknowledged."""
+    return now + REPEAT_HEARTBEATS * m.HEARTBEAT_S + size // m.BYTES_PER_S
 
 
 def is_short(held: Held) -> int:

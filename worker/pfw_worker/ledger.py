@@ -61,7 +61,7 @@ class Unsent:
         #: The attempts.
         self.numbers: list[int] = []
         self._codes = bytearray()
-        self._columns: tuple[list[Any], ...] = tuple([] for _ in range(5))
+        self._columns: tuple[list[Any], ...] = ([], [], [], [], [])
 
     def __len__(self) -> int:
         return len(self.numbers)
