@@ -28,6 +28,7 @@ from pfw.errors import (
     StalledError,
 )
 from pfw.packets import FRAMES_PER_TURN
+from pfw.patience import Patience
 from pfw.session import Session
 from pfw.version import __version__
 from pfw.wire import Assembler, encode
@@ -104,6 +105,7 @@ class Link:
         self._posted: deque[Callable[[Session, float], object]] = deque()
         self._pid = os.getpid()
         self._daemon_fd = daemon_fd
+        self._may_stay_awake = daemon_fd >= 0 and host.cpu_capacity() > 1
         self._wake, self._waker = socket.socketpair()
         self._wake.setblocking(False)
         self._waker.setblocking(False)
@@ -112,6 +114,7 @@ class Link:
         for fd in (self._line_fd, self._wake.fileno(), daemon_fd):
             if fd >= 0:
                 self._poller.register(fd, select.EPOLLIN)
+        self._patience = Patience(self._poller)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._attend, name="pfw-client", daemon=True)
         self._thread.start()
@@ -161,7 +164,7 @@ class Link:
                 if predicate() or is_over:
                     return predicate()
                 if is_leader:
-                    self._sleep(until - now)
+                    self._sleep(until - now, may_stay_awake=self._may_stay_awake)
             finally:
                 if is_leader:
                     self._resign()
@@ -289,9 +292,9 @@ class Link:
         except ProtocolError as error:
             logger.warning("dropped a message of the coordinator at %s: %s", self.address, error)
 
-    def _sleep(self, seconds: float) -> None:
-        """Sleeps on the socket, without the lock."""
-        for fd, _ in self._poller.poll(max(0.0, seconds)):
+    def _sleep(self, seconds: float, *, may_stay_awake: bool = False) -> None:
+        """Waits for input, without the lock."""
+        for fd, _ in self._patience.wait(max(0.0, seconds), may_stay_awake=may_stay_awake):
             if fd == self._wake.fileno():
                 try:
                     self._wake.recv(4096)

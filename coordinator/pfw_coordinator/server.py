@@ -22,10 +22,10 @@ from pfw import host, sockets
 from pfw import messages as m
 from pfw.errors import ConfigError, ProtocolError
 from pfw.packets import FRAMES_PER_TURN, Packets
+from pfw.patience import Patience
 from pfw.version import __version__
 from pfw.wire import Assembler, encode
 from pfw_coordinator.core import Core, Outbox
-from pfw_coordinator.patience import Patience
 
 logger = logging.getLogger(__name__)
 
