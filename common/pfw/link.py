@@ -49,6 +49,10 @@ class Line(Protocol):
     """What a connection is made of. Nothing here blocks but `close`."""
 
     @property
+    def at_end(self) -> bool:
+        """Whether the other side is gone for good."""
+
+    @property
     def wants_write(self) -> bool:
         """Whether `flush` is to be called once the descriptor is writable."""
 
@@ -262,9 +266,17 @@ class Link:
             if not self._line.has_input():
                 break
         self._wake_at = box.wake_at
-        if self._line.wants_write is not self._is_stuck:
+        if self._line.at_end:
+            self._leave_line()
+        elif self._line.wants_write is not self._is_stuck:
             self._is_stuck = not self._is_stuck
             self._poller.modify(self._line_fd, select.EPOLLIN | (select.EPOLLOUT if self._is_stuck else 0))
+
+    def _leave_line(self) -> None:
+        """The descriptor of a line at its end would be readable for ever; why it ended is known from the process."""
+        if self._line_fd >= 0:
+            self._poller.unregister(self._line_fd)
+            self._line_fd = -1
 
     def _receive(self) -> list[bytes]:
         if self._is_stuck:

@@ -59,7 +59,7 @@ class Packets:
             Whether there is another side, as far as `receive_frames` has seen. What is sent to one that is gone is
             dropped.
         """
-        for frame in frames:
+        for frame in frames if not self.at_end else ():
             self.try_send_frame(frame)
         return not self.at_end
 
@@ -136,6 +136,7 @@ class Packets:
             return None
         if size == 0:
             self.at_end = True
+            self._backlog.clear()
             return None
         piece = self._buffer[1:size]
         if self._buffer[0] == 0 and not self._parts:

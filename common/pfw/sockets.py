@@ -53,8 +53,8 @@ def make_dealer(context: zmq.Context[zmq.Socket[bytes]], address: str, identity:
 class Dealer:
     """A client's connection over ZeroMQ, with a context of its own."""
 
-    #: Its queues are ZeroMQ's.
-    wants_write = False
+    #: Its queues are ZeroMQ's, and it connects again where it can.
+    wants_write = at_end = False
 
     def __init__(self, address: str, identity: bytes) -> None:
         """Connects, in the background.

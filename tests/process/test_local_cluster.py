@@ -235,6 +235,15 @@ def test_a_cluster_whose_process_somebody_else_has_reaped_is_closed(number: int)
     assert not cluster._folder.exists()
 
 
+def test_nobody_keeps_looking_at_a_line_that_has_ended() -> None:
+    with LocalCluster(cpu=1, io=1) as cluster:
+        os.kill(cluster.workers()[0]["pid"], signal.SIGKILL)
+        with pytest.raises(CoordinatorLostError):
+            wait_until(lambda: cluster.status() is None, what="the end is heard of")
+        link = cluster._link
+        wait_until(lambda: link._line.at_end and not link._poller.poll(0), what="nothing is left to be heard")
+
+
 def test_a_signal_without_a_name_is_named_by_its_number() -> None:
     with LocalCluster(cpu=1, io=1) as cluster:
         os.kill(cluster.workers()[0]["pid"], signal.SIGRTMIN + 1)
