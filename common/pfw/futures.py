@@ -223,10 +223,8 @@ class Calls:
                 continue
             future = self._futures.pop(row[1], None)
             if future is not None:
-                try:
+                with contextlib.suppress(concurrent.futures.InvalidStateError):  # its owner has cancelled it meanwhile
                     self._settle(future, row)
-                except concurrent.futures.InvalidStateError:  # its owner has cancelled it meanwhile
-                    pass
 
     def _settle(self, future: Future, row: FactRow) -> None:
         kind, payload = row[0], row[8]

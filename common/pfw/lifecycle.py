@@ -362,8 +362,8 @@ class RunLife:
             self.has_priorities = True
             for step in range(first, len(spec_of)):
                 self._ranks[step] += max(specs[spec_of[step]].priority, least_priority) << _PRIORITY_SHIFT
-        is_plain = not any(spec.run_if or spec.keep or spec.priority for spec in specs)
-        self._plain_specs = len(specs) if is_plain else -1
+        is_special = any(spec.run_if or spec.keep or spec.priority for spec in specs)
+        self._plain_specs = -1 if is_special else len(specs)
 
     def _queue_for(self, spec: Spec) -> ReadyQueue:
         if self.mode == "sequential":

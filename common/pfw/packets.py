@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Final
 
 from pfw.errors import ProtocolError
@@ -108,15 +109,21 @@ class Packets:
         Raises:
             ProtocolError: What came is no frame; nothing more can be read here.
         """
-        frames: list[bytes] = []
-        while not self.at_end and len(frames) < FRAMES_PER_TURN:
+        return [bytes(frame) for frame in islice(self.arrived(), FRAMES_PER_TURN)]
+
+    def arrived(self) -> Iterator[memoryview | bytearray]:
+        """What has arrived, frame by frame, each good until the next one is asked for; never waits, sets `at_end`.
+
+        Raises:
+            ProtocolError: As `receive_frame`.
+        """
+        while not self.at_end:
             try:
                 frame = self.receive_frame(socket.MSG_DONTWAIT)
             except BlockingIOError:
-                break
+                return
             if frame is not None:
-                frames.append(bytes(frame))
-        return frames
+                yield frame
 
     def has_input(self) -> bool:
         """Whether something has come of which the descriptor does not tell: never."""

@@ -78,15 +78,7 @@ class Channel(Packets):
         Raises:
             ProtocolError: What came is not a message; nothing more can be read from this channel.
         """
-        messages: list[tuple[Any, ...]] = []
-        while not self.at_end:
-            try:
-                frame = self.receive_frame(socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                break
-            if frame is not None:
-                messages.append(_unpack(frame))
-        return messages
+        return [_unpack(frame) for frame in self.arrived()]
 
     def recall(self) -> list[tuple[Any, ...]]:
         """Take back the messages that the other side has not read yet; 2 µs each.
