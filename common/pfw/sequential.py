@@ -125,6 +125,7 @@ class Sequential:
                     self._publish()
             self._publish()
         finally:
+            context.end()  # what escapes just as a step begins finds no block that would end it
             self._thread, self._entry = 0, Entry("", 0)
         if self._is_interrupted:
             raise KeyboardInterrupt

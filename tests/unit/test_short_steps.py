@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from helpers import ROOT
-from pfw import CancellationToken, Retry, Workflow, current, run, sequential, step
+from pfw import CancellationToken, Retry, Workflow, context, current, run, sequential, step
 
 
 @pytest.fixture(autouse=True)
@@ -193,6 +193,28 @@ def test_threads_that_steps_leave_may_say_how_far_they_are() -> None:
         sys.setswitchinterval(before)
     assert found.value == list(range(200))
     assert sum(event.type == "Completed" for event in found.events()) == 200
+
+
+def test_an_exception_that_escapes_just_as_a_step_begins_leaves_none_running() -> None:
+    beginnings = iter(["the function is unpickled", "it is called"])
+
+    def escape(frame: FrameType, event: str, arg: Any) -> Any:
+        if frame.f_code is context.enter.__code__ and event == "return" and next(beginnings) == "it is called":
+            sys.settrace(None)
+            raise TimeoutError
+        return escape
+
+    with Workflow() as wf:
+        step(abs)(1)
+    before = sys.gettrace()
+    try:
+        sys.settrace(escape)
+        with pytest.raises(TimeoutError):
+            run(wf, mode="sequential")
+    finally:
+        sys.settrace(before)
+    assert current().step_id == ""
+    assert run(wf, mode="sequential").status == "SUCCEEDED"
 
 
 def test_an_exception_that_escapes_leaves_no_step_running() -> None:
