@@ -1146,9 +1146,12 @@ class RunLife:
         self._backoff_heap = [(at, step) for at, step in self._backoff_heap if survives(step)]
         heapq.heapify(self._backoff_heap)
         ends = {how: self._pack_end(how, now) for how in (ENDED_NEVER_STARTED, ENDED_NOT_AGAIN)}
-        for step, state in enumerate(self.states):
-            if state < ASSIGNED and not survives(step):
-                self._append_cancelled(step, 0, ends[self._end_unstarted(step)], now)
+        doomed = [step for step, state in enumerate(self.states) if state < ASSIGNED and not survives(step)]
+        for step in doomed:
+            self._mark_cancelled(step, 0, ends[self._end_unstarted(step)], now)
+        # Afterwards: a tolerant step that cannot start any more must not have others skipped that were to be cancelled.
+        for step in doomed if self._has_tolerant and self._discards is not _ALL else ():
+            self._spread(step, step, now)
 
     def _end_unstarted(self, step: int) -> int:
         """What a cancel does to a step of which no attempt runs."""

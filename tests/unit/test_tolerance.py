@@ -98,6 +98,15 @@ def test_a_tolerant_step_starts_in_a_run_that_stops_and_may_be_tried_again() -> 
     assert (life.status, life.states[2]) == (RUN_FAILED, SUCCEEDED)
 
 
+def test_what_has_not_started_when_a_run_stops_is_cancelled_and_not_skipped() -> None:
+    life = start(graph_of([(), (), (0, 1), (1, 2)], specs=[spec(), spec(), spec()._replace(run_if=IF_ANY), spec()]))
+    (first,) = life.ready[0].take(1)
+    life.on_assigned(first)
+    fail(life, first)
+    # The third one needs a success, and none comes any more; that is found out after the stop.
+    assert list(life.states) == [FAILED, CANCELLED, SKIPPED, CANCELLED]
+
+
 def test_ready_and_backed_off_tolerant_steps_survive_a_stop() -> None:
     tolerant = spec(retries=1)._replace(run_if=IF_ALWAYS)
     life = start(graph_of([(), (), (), ()], specs=[spec(), tolerant, tolerant, spec()]))
