@@ -15,9 +15,10 @@ from benches._common import Bench, Figures, Line, expect, main
 
 from pfw import messages as m
 from pfw.graph import Graph, Spec
+from pfw.graphs import pack_graph
 from pfw.record import RunRecord
 from pfw.session import Session
-from pfw.wire import Assembler, encode, pack_graph
+from pfw.wire import Assembler, encode
 from pfw_coordinator.core import Core as Coordinator
 from pfw_worker.core import Core as Worker
 

@@ -127,7 +127,7 @@ class Client:
         """As `start`; a run that is not detached is cancelled when this process has been gone for 30 s."""
         if config.mode == "sequential":
             raise ConfigError("mode 'sequential' is of runs in this process; on a cluster it is 'parallel' or 'waves'")
-        from pfw.wire import pack_graph
+        from pfw.graphs import pack_graph
 
         compiled = wf.compile(config.step_defaults)
         self._check_demands(compiled.graph)

@@ -6,6 +6,7 @@ import sys
 from array import array
 from collections.abc import Sequence
 from itertools import chain
+from struct import Struct
 from types import NoneType
 from typing import Any
 
@@ -52,6 +53,9 @@ def are_outcomes(columns: Any) -> bool:
     return are_ints(attempts + starts_us + runs_us + cpus_us + peaks_bytes) and are_bytes(payloads)
 
 
+#: The ints of one outcome.
+_ONE = Struct("=5Q")
+
 #: Outcomes as they come from a slot: all ints as 8 bytes each, column after column; codes; payloads.
 PackedOutcomes = tuple[bytes, bytes, Sequence[bytes]]
 
@@ -77,6 +81,9 @@ def unpack_outcomes(packed: tuple[Any, ...]) -> OutcomeColumns | None:
         return None
     if ints[_TOP::8].translate(None, _TOPS):
         return None
+    if rows == 1:
+        attempt, start_us, run_us, cpu_us, peak_bytes = _ONE.unpack(ints)
+        return (attempt,), codes, (start_us,), (run_us,), payloads, (cpu_us,), (peak_bytes,)
     cells = array("Q", ints).tolist()
     starts_us, runs_us, cpus_us, peaks_bytes = [cells[at : at + rows] for at in range(rows, 5 * rows, rows)]
     return cells[:rows], codes, starts_us, runs_us, payloads, cpus_us, peaks_bytes

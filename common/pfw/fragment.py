@@ -8,7 +8,7 @@ from pfw import codec
 from pfw.call import Input, Inputs, Numbering, place_all, replace_sources
 from pfw.errors import GraphError
 from pfw.expansion import Fragment, ids_within
-from pfw.wire import pack_fragment
+from pfw.graphs import pack_fragment
 from pfw.workflow import Workflow
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import contextlib
 import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pfw import codec
 from pfw import messages as m
@@ -23,15 +24,17 @@ from pfw.facts import (
     SUCCEEDED,
 )
 from pfw.graph import IF_ALL, Graph, Spec
+from pfw.graphs import pack_graph
 from pfw.inherited import Inherited, StepDefaults
 from pfw.messages import FactRow
 from pfw.record import RunRecord
 from pfw.session import Session
 from pfw.stepfunction import StepFunction
-from pfw.wire import pack_graph
 
 if TYPE_CHECKING:
     from pfw.link import Link
+
+Columns: TypeAlias = tuple[tuple[str, ...], tuple[bytes, ...], tuple[tuple[int, ...], ...]]
 
 #: After so many calls the next one starts a new run, once those before are done.
 CALLS_PER_RUN = 100_000
@@ -94,8 +97,7 @@ class Calls:
         self._inherited = codec.dump_inherited(Inherited({}, defaults))
         self._record = RunRecord("calls", "parallel", Graph([], [], [], [], [], [], [], []), None, is_open=True)
         self._futures: dict[int, Future] = {}
-        #: {step: its pickled function, how it is run}
-        self._known: weakref.WeakKeyDictionary[StepFunction, tuple[bytes, Spec]] = weakref.WeakKeyDictionary()
+        self._kinds: weakref.WeakKeyDictionary[StepFunction, _Kind] = weakref.WeakKeyDictionary()
         self._steps = _Steps(lambda step: step.settled(defaults))
         self._count = 0
         #: What calls have failed with, for those that needed their results.
@@ -173,21 +175,20 @@ class Calls:
 
     def _send(self, step: StepFunction, scans: Sequence[Scan[Future] | BaseException]) -> list[Future] | None:
         """Sends calls; None if the result of a future among the arguments has come meanwhile, to be sent as a value."""
-        pickled, spec = self._known.get(step) or self._note(step)
+        kind = self._kinds.get(step) or self._note(step)
         first = self._count
         self._count += len(scans)
-        futures = [Future(self._link, self._record, f"{step.name}-{first + n}") for n in range(len(scans))]
+        link, record, name = self._link, self._record, step.name
+        futures = [Future(link, record, f"{name}-{number}") for number in range(first, self._count)]
         good = [(future, scan) for future, scan in zip(futures, scans, strict=True) if isinstance(scan, Scan)]
-        ids = [future.step_id for future, _ in good]
-        calls = [codec.dump((future.step_id, scan.args, scan.kwargs)) for future, scan in good]
-        zeros = [0] * len(good)
+        ids = tuple([future.step_id for future, _ in good])
+        calls = tuple([codec.dump((future.step_id, scan.args, scan.kwargs)) for future, scan in good])
 
         def extend(session: Session, now: float) -> bool:
-            inputs = [tuple([source.step for source in scan.sources]) for _, scan in good]
-            if any(self._record.states[source] == SUCCEEDED for sources in inputs for source in sources):
+            inputs = tuple([tuple([source.step for source in scan.sources]) for _, scan in good])
+            if any(inputs) and any(self._record.states[source] == SUCCEEDED for source in chain.from_iterable(inputs)):
                 return False
-            fragment = Graph(ids, [pickled], [spec], zeros, zeros, calls, inputs, [()] * len(good))
-            number = session.extend(self._record, fragment, now)
+            number = kind.extend(session, self._record, (ids, calls, inputs), now)
             for future, _ in good:
                 future.step = number
                 self._futures[number] = future
@@ -196,16 +197,16 @@ class Calls:
 
         if good and not self._link.call(extend):
             return None
-        for future, scan in zip(futures, scans, strict=True):
+        for future, scan in zip(futures, scans, strict=True) if len(good) < len(scans) else ():
             if isinstance(scan, BaseException):
                 future.set_exception(_not_called(future, scan))
         return futures
 
-    def _note(self, step: StepFunction) -> tuple[bytes, Spec]:
+    def _note(self, step: StepFunction) -> _Kind:
         # A call whose argument has failed is not made, wherever that is found out.
         spec = step.spec._replace(run_if=IF_ALL)
-        self._known[step] = codec.dump_function(step, self._inherited), spec
-        return self._known[step]
+        kind = self._kinds[step] = _Kind(codec.dump_function(step, self._inherited), spec)
+        return kind
 
     # -- results in ------------------------------------------------------------------------------------------------
 
@@ -223,8 +224,10 @@ class Calls:
                 continue
             future = self._futures.pop(row[1], None)
             if future is not None:
-                with contextlib.suppress(concurrent.futures.InvalidStateError):  # its owner has cancelled it meanwhile
+                try:
                     self._settle(future, row)
+                except concurrent.futures.InvalidStateError:  # its owner has cancelled it meanwhile
+                    continue
 
     def _settle(self, future: Future, row: FactRow) -> None:
         kind, payload = row[0], row[8]
@@ -279,6 +282,30 @@ class Caller:
     def map(self, fn: Callable[..., Any], /, *iterables: Iterable[Any]) -> list[Future]:
         """As `Client.map`; errors as for `submit`."""
         return self._need_calls().submit_all(self._steps.of(fn), list(zip(*iterables, strict=False)))
+
+
+class _Kind:
+    """The calls of one step in one open run."""
+
+    __slots__ = ("first", "pickled", "spec")
+
+    def __init__(self, pickled: bytes, spec: Spec) -> None:
+        self.pickled, self.spec = pickled, spec
+        #: The first of them that was sent; -1: none was.
+        self.first = -1
+
+    def extend(self, session: Session, record: RunRecord, columns: Columns, now: float) -> int:
+        """Adds calls, (ids, calls, inputs), to the run; returns the index of the first one."""
+        ids, calls, inputs = columns
+        if self.first >= 0:
+            return session.extend_like(record, self.first, ids, calls, inputs, now)
+        zeros = [0] * len(ids)
+        fragment = Graph(
+            list(ids), [self.pickled], [self.spec], zeros, zeros, list(calls), list(inputs), [()] * len(ids)
+        )
+        self.first = session.extend(record, fragment, now)
+        self.pickled = b""
+        return self.first
 
 
 class _Steps:

@@ -304,11 +304,38 @@ class RunLife:
         Returns:
             The index of the first step added.
         """
+        append(self.graph, fragment)
+        self._queue_of_spec.extend([self._queue_for(spec) for spec in self.graph.specs[len(self._queue_of_spec) :]])
+        has_inputs = any(fragment.inputs)
+        self.has_inputs = self.has_inputs or has_inputs
+        return self._take_in(len(fragment.ids), has_inputs or any(fragment.after), now, within, skipped)
+
+    def extend_like(
+        self,
+        like: int,
+        ids: Sequence[str],
+        calls: Sequence[bytes],
+        inputs: Sequence[tuple[int, ...]],
+        now: float,
+    ) -> None:
+        """As `extend`, for steps with the function and spec of an earlier one, which depend on inputs alone."""
+        graph, count = self.graph, len(ids)
+        graph.ids.extend(ids)
+        graph.function_of.extend([graph.function_of[like]] * count)
+        graph.spec_of.extend([graph.spec_of[like]] * count)
+        graph.calls.extend(calls)
+        graph.inputs.extend(inputs)
+        graph.after.extend([()] * count)
+        has_inputs = any(inputs)
+        self.has_inputs = self.has_inputs or has_inputs
+        self._take_in(count, has_inputs, now)
+
+    def _take_in(
+        self, count: int, is_linked: bool, now: float, within: int | None = None, skipped: Iterable[int] = ()
+    ) -> int:
+        """Begins the life of the last steps of the graph; returns the index of the first of them."""
         first = len(self.states)
-        self._append(fragment)
-        count = len(fragment.ids)
-        is_linked = any(fragment.inputs) or any(fragment.after)
-        self.has_inputs = self.has_inputs or any(fragment.inputs)
+        self._make_columns(count)
         self._has_links = self._has_links or is_linked
         self.unfinished += count
         if within is not None:
@@ -337,10 +364,7 @@ class RunLife:
         self._settle(now)
         return first
 
-    def _append(self, fragment: Graph) -> None:
-        append(self.graph, fragment)
-        self._queue_of_spec.extend([self._queue_for(spec) for spec in self.graph.specs[len(self._queue_of_spec) :]])
-        count = len(fragment.ids)
+    def _make_columns(self, count: int) -> None:
         self.states.extend(bytes(count))
         self.attempts.extend([0] * count)
         self.queued_at.extend([0.0] * count)
@@ -656,7 +680,8 @@ class RunLife:
         if self.started_at:
             self.started_at.pop(step, None)
         if self._dependents[step] is not None:
-            self._free_dependents(step, min(now, started_at + run_s), freed := list[int]())
+            freed: list[int] = []
+            self._free_dependents(step, min(now, started_at + run_s), freed)
             for dependent in freed:
                 self._make_ready(dependent, now)
         self._end(step)
@@ -695,7 +720,7 @@ class RunLife:
         states, outputs, attempts, queued_at = self.states, self.outputs, self.attempts, self.queued_at
         consumers, dependents, inputs, calls = self._consumers, self._dependents, self.graph.inputs, self.graph.calls
         keep_all, kept, add_fact = self.keep_all, self._kept, self.facts.append
-        freed = list[int]()
+        freed: list[int] = []
         for step, started_at, run_s, output, cpu_us, peak_bytes in zip(*columns, strict=True):
             states[step] = SUCCEEDED
             calls[step] = b""

@@ -102,7 +102,7 @@ class Link:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._has_leader = False
-        self._takeovers = 0
+        self._followers = 0
         self._led_at = float("-inf")
         self._wake_at = time.monotonic()
         self._afterwards: deque[Callable[[], None]] = deque()
@@ -134,9 +134,10 @@ class Link:
         self._check_process()
         with self._lock:
             self._check()
-            result = action(self.session, time.monotonic())
-            self._turn()
-            self._changed.notify_all()
+            now = time.monotonic()
+            result = action(self.session, now)
+            self._speak(now)
+            self._wake_followers()
             if self._has_leader:
                 self._poke()
         self._run_afterwards()
@@ -164,11 +165,12 @@ class Link:
                             self._has_leader = is_leader = True
                         elif not self._closed.is_set():
                             self._turn()  # who only looks now and then leads never, and has to hear all the same
-                self._run_afterwards()
-                if predicate() or is_over:
-                    return predicate()
                 if is_leader:
                     self._sleep(until - now, may_stay_awake=self._may_stay_awake)
+                else:
+                    self._run_afterwards()
+                    if (found := predicate()) or is_over:
+                        return found
             finally:
                 if is_leader:
                     self._resign()
@@ -181,18 +183,18 @@ class Link:
             self._has_leader = False
             if not self._closed.is_set():
                 self._turn()
-            self._changed.notify_all()
+            self._wake_followers()
 
     def _follow(self, predicate: Callable[[], bool], seconds: float) -> None:
         """Waits for the leader's turn; the background thread gives its lead away."""
         with self._lock:
             if self._has_leader and not predicate():
-                self._takeovers += 1
+                self._followers += 1
                 try:
                     self._poke()
                     self._changed.wait(max(0.0, min(seconds, 0.05)))
                 finally:
-                    self._takeovers -= 1
+                    self._followers -= 1
 
     def afterwards(self, action: Callable[[], None]) -> None:
         """Runs something outside the lock after this turn; for callbacks into the user's code."""
@@ -218,7 +220,7 @@ class Link:
             self._closed.set()
             self.session.on_lost(ClusterError("the client was closed"))
             self._poke()
-            self._changed.notify_all()
+            self._wake_followers()
         if threading.current_thread() is not self._thread:
             self._thread.join()
         self._run_afterwards()
@@ -265,7 +267,20 @@ class Link:
             # Sending may have taken the socket's wake-up for messages that came meanwhile.
             if not self._line.has_input():
                 break
-        self._wake_at = box.wake_at
+        self._settle(box.wake_at)
+
+    def _speak(self, now: float) -> None:
+        """Sends what there is to say, for which nothing has to be heard: half of a turn. With the lock held."""
+        box = self.session.drain(now)
+        if box.messages:
+            self._send(box.messages)
+        self._settle(box.wake_at)
+        if self._line.has_input():  # as in a turn
+            self._turn()
+
+    def _settle(self, wake_at: float) -> None:
+        """What the line needs after it was used."""
+        self._wake_at = wake_at
         if self._line.at_end:
             self._leave_line()
         elif self._line.wants_write is not self._is_stuck:
@@ -334,16 +349,20 @@ class Link:
                 break
             action()
         with self._lock:
-            self._changed.notify_all()
+            self._wake_followers()
             if self._has_leader:
                 self._poke()
+
+    def _wake_followers(self) -> None:
+        if self._followers:
+            self._changed.notify_all()
 
     def _attend(self) -> None:
         """The background thread: leads while nobody else does."""
         while not self._closed.is_set():
             with self._lock:
                 now = time.monotonic()
-                is_led = self._has_leader or bool(self._takeovers)
+                is_led = self._has_leader or bool(self._followers)
                 is_elsewhere = is_led or now - self._led_at < QUIET_S
                 if not is_elsewhere:
                     self._has_leader = True

@@ -32,9 +32,23 @@ from pfw.facts import (
     TIMED_OUT,
 )
 from pfw.graph import Graph
-from pfw.messages import FactRow
+from pfw.graphs import unpack_fragment
+from pfw.messages import Extend, ExtendLike, FactRow
 from pfw.printed import Log, Piece
-from pfw.wire import unpack_fragment
+
+
+class Addition:
+    """Steps that were added to an open run and are not known to have arrived."""
+
+    __slots__ = ("end", "message", "sent_at", "size")
+
+    def __init__(self, message: Extend | ExtendLike, end: int, size: int, sent_at: float) -> None:
+        self.message = message
+        #: The step after the last of them.
+        self.end = end
+        #: Bytes, about.
+        self.size = size
+        self.sent_at = sent_at
 
 
 class RunRecord:
@@ -121,8 +135,8 @@ class RunRecord:
         self.position = 0
         self.workers: dict[int, str] = {}
         self.epoch_s = 0.0
-        #: Open runs: fragments the coordinator has not acknowledged, (first step, steps, blob, sent at).
-        self.unacknowledged: list[list[Any]] = []
+        #: Open runs: steps of which the coordinator has not said that it has them.
+        self.unacknowledged: list[Addition] = []
         #: Calls of an open run whose results nobody wants, as far as they are not known to have ended.
         self.unwanted: set[int] = set()
         #: Position told to the coordinator, and bytes received since.

@@ -30,12 +30,12 @@ from pfw.execution import execute, execute_async, is_interruptible, load_functio
 from pfw.facts import ENDED_INTERRUPTED, ENDED_ITSELF, STATE_NAMES, Cost, pack_capacity, pack_progress, sendable_reason
 from pfw.failure import Failure, describe_timeout
 from pfw.graph import LANE_CPU
+from pfw.graphs import unpack_fragment
 from pfw.lifecycle import RunLife
 from pfw.printed import LAST_BYTES, Pace
 from pfw.record import RunRecord
 from pfw.returned import Returned
 from pfw.usage import Loads, Meter
-from pfw.wire import unpack_fragment
 
 #: The "worker" that events and metrics name.
 WORKER = 1

@@ -22,9 +22,9 @@ from pfw.errors import (
 )
 from pfw.facts import FACT_FINISHED, SUCCEEDED, sendable_reason
 from pfw.graph import Graph
+from pfw.graphs import pack_graph, unpack_graph
 from pfw.messages import Message
-from pfw.record import RunRecord
-from pfw.wire import pack_graph, unpack_graph
+from pfw.record import Addition, RunRecord
 
 #: A coordinator that has been silent for so long is lost.
 LOST_S = 10.0
@@ -113,13 +113,28 @@ class Session:
 
     def extend(self, record: RunRecord, fragment: Graph, now: float) -> int:
         """Adds steps to an open run; returns the index of the first one."""
-        first = len(record.states)
-        record.states.extend(bytes(len(fragment.ids)))
-        blob = pack_graph(fragment)
-        record.unacknowledged.append([first, len(fragment.ids), blob, now])
+        blob, count = pack_graph(fragment), len(fragment.ids)
+        return self._extend(record, m.Extend(record.number, len(record.states), blob), count, len(blob), now)
+
+    def extend_like(
+        self,
+        record: RunRecord,
+        like: int,
+        ids: tuple[str, ...],
+        calls: tuple[bytes, ...],
+        inputs: tuple[tuple[int, ...], ...],
+        now: float,
+    ) -> int:
+        """As `extend`, for steps with the function and spec of an earlier one."""
+        message = m.ExtendLike(record.number, len(record.states), like, ids, calls, inputs)
+        return self._extend(record, message, len(ids), sum(map(len, calls)), now)
+
+    def _extend(self, record: RunRecord, message: m.Extend | m.ExtendLike, count: int, size: int, now: float) -> int:
+        record.states.extend(bytes(count))
+        record.unacknowledged.append(Addition(message, message.first + count, size, now))
         if self._is_known(record):
-            self._mail.append(m.Extend(record.number, first, blob))
-        return first
+            self._mail.append(message)
+        return message.first
 
     def cancel(self, record: RunRecord, reason: str, *, is_urgent: bool = False) -> None:
         """Asks for the end of a run, an urgent one by force; repeated until the run has ended."""
@@ -196,7 +211,7 @@ class Session:
         if record is None or not self._is_known(record):
             return
         pending = record.unacknowledged
-        while pending and pending[0][0] + pending[0][1] <= message.steps:
+        while pending and pending[0].end <= message.steps:
             pending.pop(0)
         if message.position > record.position:
             return
@@ -230,9 +245,9 @@ class Session:
         record = entry[1]
         record.number, record.run_id = message.run, message.run_id
         self.records[message.run] = record
-        for fragment in record.unacknowledged:
-            fragment[3] = now
-            self._mail.append(m.Extend(record.number, fragment[0], fragment[2]))
+        for addition in record.unacknowledged:
+            addition.message, addition.sent_at = addition.message._replace(run=record.number), now
+            self._mail.append(addition.message)
         self._repeat_wishes(record)
 
     def _repeat_wishes(self, record: RunRecord) -> None:
@@ -324,10 +339,10 @@ class Session:
 
     def _repeat(self, now: float) -> None:
         for record in self._known_runs():
-            for fragment in record.unacknowledged:
-                if now - fragment[3] >= REPEAT_S + len(fragment[2]) // m.BYTES_PER_S:
-                    fragment[3] = now
-                    self._mail.append(m.Extend(record.number, fragment[0], fragment[2]))
+            for addition in record.unacknowledged:
+                if now - addition.sent_at >= REPEAT_S + addition.size // m.BYTES_PER_S:
+                    addition.sent_at = now
+                    self._mail.append(addition.message)
         if now >= self._repeat_at:
             size = sum(len(message.graph) for message, _ in self._submits.values())
             self._repeat_at = now + REPEAT_S + size // m.BYTES_PER_S

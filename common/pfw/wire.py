@@ -7,7 +7,6 @@ odd is a ProtocolError for that peer alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from hashlib import blake2b
 from itertools import chain
 from math import isfinite
@@ -17,8 +16,6 @@ import msgpack
 
 from pfw.columns import INT_LIMIT, are_blocks, are_bytes, are_in_range, are_ints, are_outcomes
 from pfw.errors import ProtocolError
-from pfw.expansion import Fragment
-from pfw.graph import IF_ALWAYS, PRIORITY_LIMIT, Graph, Spec
 from pfw.messages import MESSAGES, Message
 
 #: A frame longer than this goes in pieces; also what a socket accepts as one frame, with room for the marker.
@@ -35,6 +32,7 @@ SECONDS_LIMIT = 31 * 24 * 3600
 #: What a piece starts with, before the digest of its whole frame: 0xc1 is the one byte msgpack never uses.
 _FIRST, _PIECE, _LAST = b"\xc1\x02", b"\xc1\x01", b"\xc1\x00"
 _DIGEST_BYTES, _HEAD_BYTES = 8, 2 + 8
+_SHORT_BYTES = 64 << 10
 
 _NUMBER_OF = {cls: number for number, cls in enumerate(MESSAGES)}
 
@@ -62,7 +60,7 @@ def encode(messages: Sequence[Message]) -> list[bytes]:
     Raises:
         ProtocolError: One of them is longer than MESSAGE_BYTES.
     """
-    frame: bytes = msgpack.packb([(_NUMBER_OF[type(m)], *m) for m in messages])
+    frame = _pack([(_NUMBER_OF[type(m)], *m) for m in messages])
     if len(frame) > MESSAGE_BYTES and len(messages) > 1:
         return [part for message in messages for part in encode([message])]
     if len(frame) <= PIECE_BYTES:
@@ -72,6 +70,21 @@ def encode(messages: Sequence[Message]) -> list[bytes]:
     digest = _digest(frame)
     pieces = [digest + frame[at : at + PIECE_BYTES] for at in range(0, len(frame), PIECE_BYTES)]
     return [_FIRST + pieces[0], *(_PIECE + piece for piece in pieces[1:-1]), _LAST + pieces[-1]]
+
+
+#: Packers that nobody uses just now: to make one takes longer than to pack a short message.
+_packers: list[msgpack.Packer] = []
+
+
+def _pack(value: Any) -> bytes:
+    try:
+        packer = _packers.pop()  # it is no other thread's then
+    except IndexError:
+        packer = msgpack.Packer()
+    packed: bytes = packer.pack(value)
+    if len(packed) <= _SHORT_BYTES:  # it keeps as much room as its longest message took
+        _packers.append(packer)
+    return packed
 
 
 def _digest(frame: bytes) -> bytes:
@@ -162,11 +175,13 @@ def _decode_one(message: Any) -> Message:
     return tuple.__new__(cls, fields)
 
 
-def _is_int(value: Any) -> bool:
+def is_int(value: Any) -> bool:
+    """Whether it is a whole number, from 0 and below INT_LIMIT."""
     return type(value) is int and 0 <= value < INT_LIMIT
 
 
-def _is_capacity(value: Any) -> bool:
+def is_capacity(value: Any) -> bool:
+    """Whether it is a number of slots."""
     return type(value) is int and 0 <= value <= 100_000
 
 
@@ -174,7 +189,8 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and isfinite(value)
 
 
-def _is_seconds(value: Any) -> bool:
+def is_seconds(value: Any) -> bool:
+    """Whether it is a delay or grace."""
     return _is_number(value) and 0 <= value <= SECONDS_LIMIT
 
 
@@ -182,19 +198,34 @@ def _is_str(value: Any) -> bool:
     return type(value) is str and len(value) <= STR_LIMIT
 
 
-def _is_bytes(value: Any) -> bool:
+def is_bytes(value: Any) -> bool:
+    """Whether it is bytes."""
     return type(value) is bytes
 
 
-def _is_ints(value: Any) -> bool:
+def is_ints(value: Any) -> bool:
+    """Whether it is a list of what `is_int` is true of."""
     return type(value) is tuple and are_ints(value)
 
 
-def _are_strings(column: Sequence[Any]) -> bool:
+def are_strings(column: Sequence[Any]) -> bool:
+    """Whether these are strings, none too long."""
     return not column or (set(map(type, column)) == {str} and max(map(len, column)) <= STR_LIMIT)
 
 
-def _rows(*types: type) -> Check:
+def _are_ids(value: Any) -> bool:
+    return type(value) is tuple and are_strings(value)
+
+
+def _are_calls(value: Any) -> bool:
+    return type(value) is tuple and are_bytes(value)
+
+
+def _are_tuples(value: Any) -> bool:
+    return type(value) is tuple and set(map(type, value)) <= {tuple}
+
+
+def rows_of(*types: type) -> Check:
     """A list of rows whose cells have these types; ints are not negative, floats finite, strings short.
 
     Many are looked at as one list of cells, so that the work is done in C: 0.5 µs a row of ten in a batch. Few are
@@ -237,161 +268,56 @@ _COLUMN_CHECKS: dict[type, Callable[[Sequence[Any]], bool]] = {
     int: are_in_range,
     # A sum is finite only if every part of it is (and times do not add up to 1e308): half of the time of asking each.
     float: lambda column: isfinite(sum(column)),
-    str: _are_strings,
+    str: are_strings,
 }
 
-_are_amounts = _rows(str, int)
+are_amounts = rows_of(str, int)
 
 _CHECKS: dict[str, tuple[Check, ...]] = {
     "Register": (
-        _is_int, _is_str, _is_str, _is_str, _is_int, _is_str, _is_capacity, _is_capacity, _is_capacity, _is_int,
-        _are_amounts,
+        is_int, _is_str, _is_str, _is_str, is_int, _is_str, is_capacity, is_capacity, is_capacity, is_int,
+        are_amounts,
     ),
-    "Heartbeat": (_is_int, _is_int, _is_ints, _is_int, _is_number, _is_number, _is_int),
-    "Outcomes": (_is_int, are_outcomes),
-    "Notes": (_rows(int, int),),
-    "CancelsAsked": (_is_int,),
-    "Leaving": (_is_int,),
-    "Welcome": (_is_int, _is_number, _is_str, _is_int),
-    "Refused": (_is_int, _is_str, _is_int),
+    "Heartbeat": (is_int, is_int, is_ints, is_int, _is_number, _is_number, is_int),
+    "Outcomes": (is_int, are_outcomes),
+    "Notes": (rows_of(int, int),),
+    "CancelsAsked": (is_int,),
+    "Leaving": (is_int,),
+    "Welcome": (is_int, _is_number, _is_str, is_int),
+    "Refused": (is_int, _is_str, is_int),
     "Assign": (
-        _is_int, _is_int, _is_int, _rows(int, bytes), _rows(int, str),
+        is_int, is_int, is_int, rows_of(int, bytes), rows_of(int, str),
         are_blocks,
     ),
-    "GiveBack": (_is_ints, _is_int),
-    "Reply": (_is_int, _is_int, _is_ints),
-    "Forget": (_is_ints, _is_ints),
-    "Cancels": (_is_int, _is_int, _is_ints, _is_ints),
-    "Hello": (_is_int, _is_str, _is_str, _is_bytes),
+    "GiveBack": (is_ints, is_int),
+    "Reply": (is_int, is_int, is_ints),
+    "Forget": (is_ints, is_ints),
+    "Cancels": (is_int, is_int, is_ints, is_ints),
+    "Hello": (is_int, _is_str, _is_str, is_bytes),
     "Submit": (
-        _is_bytes, _is_str, _is_str, _is_str, _is_int, _is_ints, _is_int, _is_int, _is_int, _is_bytes, _is_bytes,
-        _is_str, _is_seconds, _is_int,
+        is_bytes, _is_str, _is_str, _is_str, is_int, is_ints, is_int, is_int, is_int, is_bytes, is_bytes,
+        _is_str, is_seconds, is_int,
     ),
-    "Extend": (_is_int, _is_int, _is_bytes), "CancelCalls": (_is_int, _is_ints),
-    "CancelRun": (_is_int, _is_str, _is_int),
-    "CloseRun": (_is_int,),
-    "Attach": (_is_int, _is_str),
-    "Cursors": (_rows(int, int, int),),
-    "Query": (_is_int, _is_str, _is_int, _is_int),
-    "Accepted": (_is_bytes, _is_int, _is_str),
-    "Rejected": (_is_bytes, _is_int, _is_int, _is_str),
-    "Attached": (_is_int, _is_int, _is_str, _is_str, _is_str, _is_bytes, _is_bytes, _is_str, _is_int),
+    "Extend": (is_int, is_int, is_bytes), "CancelCalls": (is_int, is_ints),
+    "ExtendLike": (is_int, is_int, is_int, _are_ids, _are_calls, _are_tuples),
+    "CancelRun": (is_int, _is_str, is_int),
+    "CloseRun": (is_int,),
+    "Attach": (is_int, _is_str),
+    "Cursors": (rows_of(int, int, int),),
+    "Query": (is_int, _is_str, is_int, is_int),
+    "Accepted": (is_bytes, is_int, _is_str),
+    "Rejected": (is_bytes, is_int, is_int, _is_str),
+    "Attached": (is_int, is_int, _is_str, _is_str, _is_str, is_bytes, is_bytes, _is_str, is_int),
     "Facts": (
-        _is_int, _is_int, _is_int, _is_number, _rows(int, str),
-        _rows(int, int, float, int, int, float, float, float, bytes, int, int),
+        is_int, is_int, is_int, _is_number, rows_of(int, str),
+        rows_of(int, int, float, int, int, float, float, float, bytes, int, int),
     ),
-    "Answer": (_is_int, _is_bytes),
-    "Printed": (_is_int, _rows(int, bytes)), "Progress": (_rows(int, float, float, str),),
+    "Answer": (is_int, is_bytes),
+    "Printed": (is_int, rows_of(int, bytes)), "Progress": (rows_of(int, float, float, str),),
 }  # fmt: skip
 
 #: By number: the message's class and the checks of its fields.
 _FORMS = [(cls, _CHECKS[cls.__name__]) for cls in MESSAGES]
-
-
-def pack_graph(graph: Graph) -> bytes:
-    """A graph as one blob; its specs are a blob in it, by which those that come again and again are known."""
-    return msgpack.packb((*graph[:2], msgpack.packb(graph.specs), *graph[3:]))
-
-
-def unpack_graph(blob: bytes, first: int = 0) -> Graph:
-    """The graph of a blob, checked: columns of one length, indices in range, dependencies before their dependents.
-
-    Args:
-        blob: What `pack_graph` made.
-        first: Index of the blob's first step in its run (a fragment's steps may depend on earlier ones).
-
-    Raises:
-        ProtocolError: Anything else.
-    """
-    columns = unpack(blob)
-    if type(columns) is not tuple or tuple(map(type, columns)) != (tuple, tuple, bytes, *[tuple] * 5):
-        raise ProtocolError("a graph is seven columns and its specs")
-    ids, functions, packed_specs, function_of, spec_of, calls, inputs, after = columns
-    specs = _unpack_specs(packed_specs)
-    if len({len(ids), len(function_of), len(spec_of), len(calls), len(inputs), len(after)}) != 1:
-        raise ProtocolError("the columns of a graph have one length")
-    if not (_are_strings(ids) and are_bytes(functions) and are_bytes(calls)):
-        raise ProtocolError("ids are strings, functions and calls are bytes")
-    if not (_are_indices(function_of, len(functions)) and _are_indices(spec_of, len(specs))):
-        raise ProtocolError("a step names a function or a spec that is not there")
-    _check_dependencies(inputs, first)
-    _check_dependencies(after, first)
-    return Graph(
-        list(ids), list(functions), specs, list(function_of), list(spec_of), list(calls), list(inputs), list(after)
-    )
-
-
-def pack_fragment(fragment: Fragment) -> bytes:
-    """A fragment as one blob."""
-    return msgpack.packb((pack_graph(fragment.graph), fragment.skipped, fragment.taken))
-
-
-def unpack_fragment(blob: bytes) -> Fragment:
-    """The fragment of a blob, checked like a graph; it has a step, and nothing depends on what is skipped.
-
-    Raises:
-        ProtocolError: Anything else.
-    """
-    cells = unpack(blob)
-    if type(cells) is not tuple or len(cells) != 3 or not _is_bytes(cells[0]):
-        raise ProtocolError("a fragment is a graph, what is skipped and what is taken over")
-    graph, skipped, taken = unpack_graph(cells[0]), cells[1], cells[2]
-    if not graph.ids or not _is_ints(skipped) or not _rows(str, int)(taken):
-        raise ProtocolError("a fragment has steps")
-    apart = (*skipped, *(tail for _, tail in taken))
-    if len(set(apart)) != len(apart) or not _are_indices(apart, len(graph.ids) - 1):
-        raise ProtocolError("what is skipped, and what another step ends with, is named once and not the last step")
-    needed = {*chain.from_iterable(graph.inputs), *chain.from_iterable(graph.after)}
-    if not needed.isdisjoint(skipped) or any(graph.inputs[step] or graph.after[step] for step in skipped):
-        raise ProtocolError("what is skipped stands alone")
-    return Fragment(graph, skipped, taken)
-
-
-def _are_indices(column: Sequence[Any], limit: int) -> bool:
-    if len(column) == 1:  # a single call
-        return type(column[0]) is int and 0 <= column[0] < limit
-    return not column or (are_ints(column) and max(column) < limit)
-
-
-def _check_dependencies(column: Sequence[Any], first: int) -> None:
-    if not set(map(type, column)) <= {tuple}:
-        raise ProtocolError("dependencies are lists")
-    if not any(column):
-        return
-    if not are_ints(tuple(chain.from_iterable(column))):
-        raise ProtocolError("a dependency is the index of a step")
-    for step, dependencies in enumerate(column, first):
-        if dependencies and max(dependencies) >= step:
-            raise ProtocolError(f"step {step} depends on itself or on a later one")
-
-
-def _unpack_specs(blob: bytes) -> list[Spec]:
-    # Each single call comes with the same spec again, and checking it takes 12 µs. Names in specs may be long.
-    return list(_checked_specs(blob) if len(blob) <= STR_LIMIT >> 6 else _checked_specs.__wrapped__(blob))
-
-
-@lru_cache(maxsize=256)
-def _checked_specs(blob: bytes) -> tuple[Spec, ...]:
-    specs = unpack(blob)
-    if type(specs) is not tuple or not all(type(spec) is tuple and len(spec) == len(Spec._fields) for spec in specs):
-        raise ProtocolError("specs are a list of lists of numbers")
-    return tuple([_checked_spec(*spec) for spec in specs])
-
-
-def _checked_spec(*spec: Any) -> Spec:
-    lane, heavy, retries, backoff, factor, max_delay, jitter, grace, run_if, keep, priority, tags, *more = spec
-    timeout, retries_timeouts, reruns, slots, needs, limits, retries_memory = more
-    if not all(map(_is_int, (lane, heavy, retries, jitter, retries_timeouts, reruns, retries_memory))) or lane > 2:
-        raise ProtocolError("a spec's lane, heavy, retries and jitter are whole numbers, and there are three lanes")
-    if not all(map(_is_seconds, (backoff, factor, max_delay, grace, timeout))):
-        raise ProtocolError(f"a spec's times are from 0 to {SECONDS_LIMIT:,} s")
-    if not all(map(_is_int, (run_if, keep, priority))) or run_if > IF_ALWAYS or priority >= PRIORITY_LIMIT:
-        raise ProtocolError("a spec's run_if, keep and priority are whole numbers in their ranges")
-    if not (type(tags) is tuple and _are_strings(tags)):
-        raise ProtocolError("a spec's tags are strings")
-    if not (_is_capacity(slots) and slots and _are_amounts(needs) and _are_amounts(limits)):
-        raise ProtocolError("a spec's slots are a number from 1, its needs and limits are names with numbers")
-    return Spec(*spec)
 
 
 def pack(value: Any) -> bytes:

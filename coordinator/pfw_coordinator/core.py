@@ -37,9 +37,10 @@ from pfw.errors import ProtocolError
 from pfw.facts import ENDED_INTERRUPTED, ENDED_ITSELF, ENDED_KILLED, Cost, pack_capacity, pack_progress
 from pfw.failure import FAIL_ERROR, FAIL_LOST, FAIL_UNPICKLABLE, FAIL_UNSCHEDULABLE, Failure
 from pfw.graph import LANE_CPU
+from pfw.graphs import check_likes, unpack_fragment, unpack_graph
 from pfw.lifecycle import ON_FAILURE, ReadyQueue, RunLife
 from pfw.messages import Message
-from pfw.wire import MESSAGE_BYTES, PIECE_BYTES, pack, parts, unpack_fragment, unpack_graph
+from pfw.wire import MESSAGE_BYTES, PIECE_BYTES, pack, parts
 from pfw_coordinator.catalogue import Catalogue
 from pfw_coordinator.demands import plan_demands, plan_reservations, release
 from pfw_coordinator.feed import Feed
@@ -238,12 +239,15 @@ class Core:
         if any(codes) or not self._follow_all(worker, numbers):
             for row in zip(*msg.columns, strict=True):
                 self._on_outcome(worker, row, now)
+        elif len(numbers) == 1:
+            self._on_one_ok(worker, numbers[0], others, now)
         else:
-            alike = worker.free_alike(numbers, now) if len(numbers) > 1 else None
+            alike = worker.free_alike(numbers, now)
             if alike is not None:
                 self._on_alike_ok(worker, *alike, others, now)
             else:
-                self._on_all_ok(worker, zip(worker.free_all(numbers, now), *others, strict=True), now)
+                freed = [worker.free(number, now) for number in numbers]
+                self._on_all_ok(worker, zip(freed, *others, strict=True), now)
         self._settle(worker)
 
     def _follow_all(self, worker: Worker, numbers: Iterable[int]) -> bool:
@@ -255,6 +259,18 @@ class Core:
             if number + 1 in ahead:
                 worker.follow(number + 1)
         return True
+
+    def _on_one_ok(self, worker: Worker, number: int, columns: Sequence[Any], now: float) -> None:
+        """Commits one attempt that has returned."""
+        attempt = worker.free(number, now)
+        if attempt is None:
+            return
+        (start_us,), (run_us,), (payload,), (cpu_us,), (peak_bytes,) = columns
+        run, step, function, *_ = attempt
+        self._functions.learn(function, (run_us,))
+        self._touched[run] = None
+        started = min(int(now * 1e6), start_us + worker.clock_offset_us) * 1e-6
+        run.life.on_succeeded(step, worker.number, started, run_us * 1e-6, payload, now, (cpu_us, peak_bytes))
 
     def _on_alike_ok(
         self, worker: Worker, run: Run, function: int, steps: Sequence[int], columns: Sequence[Any], now: float
@@ -301,7 +317,7 @@ class Core:
         if worker.ahead and not self._is_in_order(worker, number, code, now):
             return
         if code == oc.OK:
-            self._on_all_ok(worker, [(worker.free(number, now), start_us, run_us, payload, cpu_us, peak_bytes)], now)
+            self._on_one_ok(worker, number, ((start_us,), (run_us,), (payload,), (cpu_us,), (peak_bytes,)), now)
             return
         attempt = worker.free(number, now)
         if attempt is not None:
@@ -579,14 +595,35 @@ class Core:
         except ProtocolError:
             self.oddities += 1
             return
-        needed = chain.from_iterable(graph.inputs) if any(graph.inputs) else ()
-        if any(run.life.is_released(step) for step in needed if step < msg.first):
+        if self._needs_released(run, graph.inputs, msg.first):
             self.oddities += 1
             return
         run.functions.extend([self._functions.use(pickled) for pickled in graph.functions])
         graph.functions[:] = [b""] * len(graph.functions)
         run.life.extend(graph, now)
         self._touched[run] = None
+
+    def on_extend_like(self, peer: bytes, msg: m.ExtendLike, now: float) -> None:
+        """As `on_extend`, for steps like an earlier one."""
+        run = self._own_run(peer, msg.run, now)
+        if run is None or not run.life.is_open or msg.first != len(run.life.states):
+            return
+        try:
+            check_likes(msg)
+        except ProtocolError:
+            self.oddities += 1
+            return
+        if self._needs_released(run, msg.inputs, msg.first):
+            self.oddities += 1
+            return
+        run.life.extend_like(msg.like, msg.ids, msg.calls, msg.inputs, now)
+        self._touched[run] = None
+
+    def _needs_released(self, run: Run, inputs: Sequence[tuple[int, ...]], first: int) -> bool:
+        """Whether steps from `first` on get an output of an earlier one that is not here any more."""
+        if not any(inputs):
+            return False
+        return any(run.life.is_released(step) for step in chain.from_iterable(inputs) if step < first)
 
     def on_cancel_run(self, peer: bytes, msg: m.CancelRun, now: float) -> None:
         """A run is to end; any client may ask."""
@@ -992,17 +1029,20 @@ class Core:
         plan = plan_round(lane, waiting, workers, estimates_us, is_alone=len(self.workers) == 1)
         self._book(lane, plan, None, batches, now)
         self._assign_all(batches, (lane,))
-        for worker in tuple(self._credit[lane]):  # the plan may have set another target
+        for worker in [worker for worker in workers if worker not in batches]:  # the plan may have set another target
             self._settle(worker, (lane,))
         deep = self._deep[lane]
-        deep.update((worker, None) for worker in batches if worker.target_us[lane] > TARGET_US)
+        for worker in batches:
+            if worker.target_us[lane] > TARGET_US:
+                deep[worker] = None
         if deep and waits_for_slots(lane, waiting, self._functions.estimates_us):
             self._ask_back(lane, deep)
             deep.clear()
         if len(waiting) == 1:
             (run,) = waiting
-            filled = {worker: run.number for worker in batches if worker.target_us[lane] > DEEP_TARGET_US}
-            self._filled[lane].update(filled)
+            for worker in batches:
+                if worker.target_us[lane] > DEEP_TARGET_US:
+                    self._filled[lane][worker] = run.number
         for run in [run for run in waiting if not run.life.ready[lane].count]:
             del waiting[run]
         if batches and len(waiting) > 1:
@@ -1023,13 +1063,18 @@ class Core:
         for worker, run, placed, all_sizes, expected_us in placements:
             life, function = run.life, run.functions[run.life.graph.function_of[placed[0]]]
             life.on_all_assigned(placed)
-            steps, sizes = self._sendable(run, placed, all_sizes, now)
-            shared = map(repeat, (function, lane, expected_us))
-            rows = zip(repeat(run), steps, *shared, sizes, repeat(worker.batch + 1), repeat(demand))
-            attempts = list(map(new_attempt, rows))
-            if not attempts:
-                continue
-            followers = list[int]()
+            steps, sizes, batch = placed, all_sizes, worker.batch + 1
+            if max(sizes) > INPUT_BYTES:
+                steps, sizes = self._sendable(run, placed, all_sizes, now)
+                if not steps:
+                    continue
+            if len(steps) == 1:
+                attempts = [new_attempt((run, steps[0], function, lane, expected_us, sizes[0], batch, demand))]
+            else:
+                shared = map(repeat, (function, lane, expected_us))
+                rows = zip(repeat(run), steps, *shared, sizes, repeat(batch), repeat(demand))
+                attempts = list(map(new_attempt, rows))
+            followers: list[int] = []
             has_chain = demand is None and has_chains(run, placed[0], expected_us)
             if has_chain and life.has_follower(steps):
                 bookings, followers = self._book_chains(attempts, number, worker.room_of_chain(lane))
@@ -1040,7 +1085,8 @@ class Core:
             for first, booked in bookings:
                 worker.add(first, booked, lane, demand)
                 number = first + len(booked)
-            worker.add_ahead(followers)
+            if followers:
+                worker.add_ahead(followers)
             batches.setdefault(worker, []).extend(bookings)
         self._numbers["attempt"] = number - 1
 
@@ -1048,13 +1094,11 @@ class Core:
         self, run: Run, steps: Sequence[int], sizes: Sequence[int], now: float
     ) -> tuple[Sequence[int], Sequence[int]]:
         """Those of the steps whose inputs fit into a message, and their sizes; the others have failed."""
-        if max(sizes) > INPUT_BYTES:
-            for step, size in zip(steps, sizes, strict=True):
-                if size > INPUT_BYTES:
-                    self._refuse_inputs(run, step, size, now)
-            steps = [step for step, size in zip(steps, sizes, strict=True) if size <= INPUT_BYTES]
-            sizes = [size for size in sizes if size <= INPUT_BYTES]
-        return steps, sizes
+        for step, size in zip(steps, sizes, strict=True):
+            if size > INPUT_BYTES:
+                self._refuse_inputs(run, step, size, now)
+        steps = [step for step, size in zip(steps, sizes, strict=True) if size <= INPUT_BYTES]
+        return steps, [size for size in sizes if size <= INPUT_BYTES]
 
     def _book_chains(self, heads: Sequence[Attempt], number: int, most: int) -> tuple[list[Booking], list[int]]:
         """Each attempt, numbered from `number`, with those sent along with it behind it; and the numbers of these.
@@ -1084,9 +1128,11 @@ class Core:
 
     def _assign_parts(self, worker: Worker, bookings: Sequence[Booking]) -> None:
         sizes = [sum([attempt[5] for attempt in attempts]) for _, attempts in bookings]
-        if sum(sizes) > PIECE_BYTES:
-            bookings = [(first + place, [a]) for first, attempts in bookings for place, a in enumerate(attempts)]
-            sizes = [attempts[0].size for _, attempts in bookings]
+        if sum(sizes) <= PIECE_BYTES:
+            self._assign(worker, bookings)
+            return
+        bookings = [(first + place, [a]) for first, attempts in bookings for place, a in enumerate(attempts)]
+        sizes = [attempts[0].size for _, attempts in bookings]
         for part in parts(bookings, sizes):
             self._assign(worker, part)
 
@@ -1099,8 +1145,9 @@ class Core:
     def _assign(self, worker: Worker, bookings: Sequence[Booking]) -> None:
         """One numbered batch; functions and runs go along the first time this worker meets them."""
         worker.batch += 1
-        functions, runs = dict[int, bytes](), dict[int, str]()
-        blocks = list[m.AssignBlock]()
+        functions: dict[int, bytes] = {}
+        runs: dict[int, str] = {}
+        blocks: list[m.AssignBlock] = []
         for first, attempts in bookings:
             run, _, function, *_, batch, demand = attempts[0]
             if worker not in run.workers:
@@ -1151,11 +1198,14 @@ class Core:
 
     def _acknowledge(self, now: float) -> float:
         """Acknowledges outcomes where it is time to, or where a message goes anyway; returns when it is next."""
+        next_at = math.inf
         for worker, (due, _) in list(self._to_acknowledge.items()):
             if now >= due or worker.peer in self._mail:
                 del self._to_acknowledge[worker]
                 self._send(worker.peer, m.Reply(worker.last_outcomes, self._numbers["cancel"], ()))
-        return min([due for due, _ in self._to_acknowledge.values()], default=math.inf)
+            else:
+                next_at = min(next_at, due)
+        return next_at
 
     def _send(self, peer: bytes, message: Message) -> None:
         mail = self._mail.get(peer)

@@ -105,10 +105,10 @@ class Feed:
         subscription.last_sent_at = now
         subscription.in_flight.append((subscription.sent, size))
         subscription.sent_bytes += size
-        return True
+        return first + len(rows) < len(facts)
 
     def _message(self, subscription: Subscription, rows: tuple[m.FactRow, ...]) -> m.Facts:
         run = subscription.run
         numbers = {row[4] for row in rows}
-        workers = tuple((number, self.worker_names[number]) for number in numbers if number)
+        workers = tuple([(number, self.worker_names[number]) for number in numbers if number])
         return m.Facts(run.number, subscription.sent, len(run.life.states), self._epoch_s, workers, rows)

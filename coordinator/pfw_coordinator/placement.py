@@ -6,7 +6,7 @@ import heapq
 import math
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import accumulate, islice
 from typing import NamedTuple
 
@@ -28,8 +28,9 @@ RECALL_EVERY_S = 0.100
 
 
 def plan_round(
-    lane: int, runs: Iterable[Run], workers: Iterable[Worker], estimates_us: Sequence[float], *, is_alone: bool = False
-) -> Iterator[Placement]:
+    lane: int, runs: Collection[Run], workers: Collection[Worker], estimates_us: Sequence[float], *,
+    is_alone: bool = False,
+) -> Iterable[Placement]:  # fmt: skip
     """Takes ready steps from the runs and gives them to workers, run priority first.
 
     Idle slots come first: one step at a time in turn from each run, the least loaded worker first; a step that is
@@ -47,7 +48,19 @@ def plan_round(
         estimates_us: Function number -> expected µs, 0 if not known.
         is_alone: There is one worker only, so that nobody else could start sooner what it is sent.
     """
-    offers, runs = list(workers), list(runs)
+    if len(runs) == len(workers) == 1:
+        (run,), (worker,) = runs, workers
+        queue = run.life.ready[lane]
+        if queue.count == 1 and worker.out[lane] < worker.slots[lane]:  # a single call: there is nothing to choose
+            steps = queue.take()
+            return ((worker, run, steps, run.life.all_input_bytes(steps), _expected_us(run, steps[0], estimates_us)),)
+    return _plan_all(lane, runs, workers, estimates_us, is_alone=is_alone)
+
+
+def _plan_all(
+    lane: int, runs: Collection[Run], workers: Collection[Worker], estimates_us: Sequence[float], *, is_alone: bool
+) -> Iterator[Placement]:
+    offers = list(workers)
     for priority in sorted({run.priority for run in runs}, reverse=True):
         equals = deque([run for run in runs if run.priority == priority])
         idle = [worker for worker in offers if worker.out[lane] < worker.slots[lane]]

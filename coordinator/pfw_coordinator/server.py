@@ -107,8 +107,9 @@ class Server:
         self._line_fd = self._register_line(self._line)
         #: The embedded worker, its name as a peer, and what it has still to be handed.
         self._worker, self._worker_peer, self._worker_mail = worker, os.urandom(8), list[m.Message]()
+        self._worker_fd = -1 if worker is None else worker.fileno()
         if worker is not None:
-            self._poller.register(worker.fileno(), select.EPOLLIN)
+            self._poller.register(self._worker_fd, select.EPOLLIN)
         self._parent_fd = self._watch_parent(owner.pid if owner else 0)
         self._signal_fd = self._watch_signals(is_embedded=worker is not None)
         self._handlers = self._make_handlers()
@@ -121,6 +122,7 @@ class Server:
             m.Cursors: core.on_cursors,
             m.Submit: core.on_submit,
             m.Extend: core.on_extend,
+            m.ExtendLike: core.on_extend_like,
             m.Notes: core.on_notes,
             m.Printed: core.on_printed,
             m.Progress: core.on_progress,
@@ -180,7 +182,7 @@ class Server:
         frames = self._hear(fds, frames)
         for parts in frames:
             self._receive(parts, now)
-        if self._worker is not None and (self._worker.fileno() in fds or now >= self._worker.wake_at):
+        if self._worker is not None and (self._worker_fd in fds or now >= self._worker.wake_at):
             self._attend(self._worker, now)
         if len(frames) < FRAMES_PER_TURN:
             # A peer's deadline may pass only when nothing of it waits to be read.

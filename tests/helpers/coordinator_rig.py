@@ -11,8 +11,8 @@ from pfw import messages as m
 from pfw import outcome as oc
 from pfw.failure import FAIL_ERROR, Failure
 from pfw.graph import Graph
+from pfw.graphs import pack_graph
 from pfw.messages import Message
-from pfw.wire import pack_graph
 from pfw_coordinator.core import Core
 from pfw_coordinator.ledger import Run
 

@@ -71,6 +71,7 @@ SAMPLES: tuple[m.Message, ...] = (
     m.Hello(1, "3.11", "0.1", b"session"),
     m.Submit(b"key", "name", "parallel", "stop", 0, (0, 1), 0, 1, 5, b"meta", b"graph", "1.2", 1.5, 7),
     m.Extend(1, 3, b"graph"),
+    m.ExtendLike(1, 5, 3, ("a", "b"), (b"call", b"call 2"), ((), (0, 4))),
     m.CancelRun(1, "reason"),
     m.CloseRun(1),
     m.CancelCalls(1, (2, 3)),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from helpers.samples import graph_of
 from pfw import messages as m
 from pfw.facts import FACT_FINISHED, FACT_RUN_STARTED, RUN_SUCCEEDED
+from pfw.graphs import pack_graph
 from pfw.record import RunRecord
 from pfw.session import Session
-from pfw.wire import pack_graph
 
 HELLO = m.Hello(m.PROTOCOL, "3.11", "0", b"session")
 GRAPH = graph_of([(), (), ()])

@@ -22,7 +22,8 @@ from pfw import messages as m
 from pfw import outcome as oc
 from pfw.connection import find_address
 from pfw.graph import Graph, Spec
-from pfw.wire import encode, pack_graph
+from pfw.graphs import pack_graph
+from pfw.wire import encode
 
 __all__ = ["daemons"]
 
@@ -142,7 +143,7 @@ WORKERS_OWN = [
 ]  # fmt: skip
 CLIENTS_OWN = [
     graph_of_one(), m.Extend(1, 0, b""), m.CancelRun(1, "x"), m.CloseRun(1), m.Attach(1, "x"), m.Cursors(((1, 0, 0),)),
-    m.CancelCalls(1, (0, 9)), m.Query(1, "status"),
+    m.CancelCalls(1, (0, 9)), m.Query(1, "status"), m.ExtendLike(1, 0, 0, (), (b"call",), ((7,),)),
 ]  # fmt: skip
 
 

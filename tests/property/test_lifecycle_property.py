@@ -29,8 +29,8 @@ from pfw.facts import (
     Fact,
 )
 from pfw.graph import IF_ALL, IF_ALWAYS, IF_ANY, Graph
+from pfw.graphs import pack_fragment, pack_graph, unpack_fragment, unpack_graph
 from pfw.lifecycle import RunLife
-from pfw.wire import pack_fragment, pack_graph, unpack_fragment, unpack_graph
 
 _FINAL = {
     FACT_SUCCEEDED: SUCCEEDED, FACT_FAILED: FAILED, FACT_CANCELLED: CANCELLED, FACT_SKIPPED: SKIPPED,

@@ -144,8 +144,8 @@ def handlers_of(core: CoordinatorCore) -> dict[type, Callable[[bytes, Any, float
     """What the coordinator's core does with each message."""
     return {
         m.Outcomes: core.on_outcomes, m.Heartbeat: core.on_heartbeat, m.Cursors: core.on_cursors,
-        m.Submit: core.on_submit, m.Extend: core.on_extend, m.Notes: core.on_notes, m.Printed: core.on_printed,
-        m.Progress: core.on_progress,
+        m.Submit: core.on_submit, m.Extend: core.on_extend, m.ExtendLike: core.on_extend_like,
+        m.Notes: core.on_notes, m.Printed: core.on_printed, m.Progress: core.on_progress,
         m.Register: core.on_register, m.Hello: core.on_hello, m.CancelRun: core.on_cancel_run,
         m.CloseRun: core.on_close_run, m.Attach: core.on_attach, m.Query: core.on_query,
         m.CancelCalls: core.on_cancel_calls, m.CancelsAsked: core.on_cancels_asked, m.Leaving: core.on_leaving,

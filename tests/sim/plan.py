@@ -8,7 +8,7 @@ from random import Random
 from pfw import outcome as oc
 from pfw.expansion import Fragment
 from pfw.graph import IF_ALWAYS, IF_ANY, LANE_ASYNC, LANE_CPU, LANE_IO, Graph, Spec
-from pfw.wire import pack_fragment
+from pfw.graphs import pack_fragment
 
 #: What a step does when it is told to stop: it listens to the token, to the interrupt, or to nothing but SIGKILL.
 LISTENS_TO_TOKEN, LISTENS_TO_INTERRUPT, LISTENS_TO_NOTHING = 1, 2, 9
@@ -112,6 +112,13 @@ class RunPlan:
             [step.inputs for step in steps],
             [step.after for step in steps],
         )
+
+    def earlier_like(self, first: int, last: int) -> int | None:
+        """A step before `first` that those from there to `last` are like, if there is one and they need no `after`."""
+        kinds = list(zip(self.function_of, self.spec_of, strict=True))
+        if len(set(kinds[first:last])) > 1 or any(step.after for step in self.steps[first:last]):
+            return None
+        return kinds.index(kinds[first]) if kinds[first] in kinds[:first] else None
 
     def fragment(self, number: int) -> bytes:
         """What takes the place of a step, packed. The call of an inner step names it and the step around it."""

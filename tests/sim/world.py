@@ -9,8 +9,8 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from helpers import invariants
+from pfw import graphs, wire
 from pfw import messages as m
-from pfw import wire
 from pfw.errors import ProtocolError
 from pfw.facts import STATE_NAMES, SUCCEEDED
 from pfw.record import RunRecord
@@ -111,7 +111,7 @@ class World:
         record = RunRecord(f"run-{plan.number}", plan.mode, graph, None, is_open=plan.is_open)
         message = m.Submit(
             b"%d" % plan.number, record.name, plan.mode, plan.on_failure, int(plan.keep_all), plan.keep,
-            int(plan.is_open), int(plan.is_detached), plan.priority, b"", wire.pack_graph(graph),
+            int(plan.is_open), int(plan.is_detached), plan.priority, b"", graphs.pack_graph(graph),
             timeout=plan.timeout_s, max_parallel=plan.max_parallel,
         )  # fmt: skip
         self.records.append((client, plan, record))
@@ -142,7 +142,11 @@ class World:
                 return
             for step in plan.steps[first:last]:
                 step.inputs = tuple(d for d in step.inputs if d >= first or record.states[d] != SUCCEEDED)
-            session.extend(record, plan.graph(first, last), now)
+            graph, like = plan.graph(first, last), plan.earlier_like(first, last)
+            if like is None:
+                session.extend(record, graph, now)
+            else:
+                session.extend_like(record, like, tuple(graph.ids), tuple(graph.calls), tuple(graph.inputs), now)
 
         client.call(extend)
 

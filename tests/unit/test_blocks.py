@@ -15,7 +15,8 @@ from pfw import outcome as oc
 from pfw.errors import ProtocolError
 from pfw.facts import CANCELLED, FAILED, RUN_FAILED
 from pfw.graph import LANE_IO, Graph
-from pfw.wire import PIECE_BYTES, pack_graph, parts, unpack_graph
+from pfw.graphs import pack_graph, unpack_graph
+from pfw.wire import PIECE_BYTES, parts
 from pfw_coordinator import core as coordinator
 from pfw_coordinator.core import ACKNOWLEDGE_BYTES, ACKNOWLEDGE_S
 from pfw_worker.core import MESSAGE_BYTES, NOTE_AFTER_S

@@ -39,10 +39,10 @@ from pfw.facts import (
     unpack_end,
 )
 from pfw.graph import LANE_IO, Graph
+from pfw.graphs import pack_fragment, pack_graph
 from pfw.lifecycle import ReadyQueue, RunLife
 from pfw.record import RunRecord
 from pfw.session import REPEAT_S
-from pfw.wire import pack_fragment, pack_graph
 from pfw_coordinator.ledger import Run
 from pfw_worker.core import STOP_INTERRUPT, STOP_TOKEN
 

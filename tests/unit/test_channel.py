@@ -73,6 +73,7 @@ def test_the_end_is_told_after_what_had_been_sent(ends: Ends) -> None:
     slot.send([1])
     slot.close()
     assert supervisor.recv() == [(1,)]
+    assert supervisor.recv() == []
     assert supervisor.at_end
     assert supervisor.recv_one() is None
 
@@ -83,6 +84,7 @@ def test_what_was_sent_survives_an_end_with_unread_messages(ends: Ends) -> None:
     slot.send([1])
     slot.close()
     assert supervisor.recv() == [(1,)]
+    assert supervisor.recv() == []
     assert supervisor.at_end
 
 

@@ -11,7 +11,8 @@ from helpers.coordinator_rig import CoordinatorRig, of_kind
 from helpers.samples import graph_of, spec
 from pfw import messages as m
 from pfw import outcome as oc
-from pfw.wire import pack_graph, unpack
+from pfw.graphs import pack_graph
+from pfw.wire import unpack
 from pfw_coordinator import feed as feed_module
 from pfw_coordinator.feed import FACTS_EVERY_S, REWIND_S, SLACK_S
 
@@ -39,12 +40,13 @@ def test_who_has_not_said_hello_is_told_to(rig: CoordinatorRig) -> None:
     core, now, peer = rig.core, rig.now, b"stranger"
     core.on_submit(peer, m.Submit(b"k", "", "parallel", "stop", 0, (), 0, 0, 0, b"", pack_graph(graph_of([()]))), now)
     core.on_extend(peer, m.Extend(1, 0, b""), now)
+    core.on_extend_like(peer, m.ExtendLike(1, 0, 0, (), (), ()), now)
     core.on_cancel_run(peer, m.CancelRun(1, ""), now)
     core.on_close_run(peer, m.CloseRun(1), now)
     core.on_attach(peer, m.Attach(1, "x"), now)
     core.on_cursors(peer, m.Cursors(()), now)
     core.on_query(peer, m.Query(1, "status"), now)
-    assert rig.turn() == {"stranger": [m.Refused(m.REFUSED_VERSION, "say Hello first", 1)] * 7}
+    assert rig.turn() == {"stranger": [m.Refused(m.REFUSED_VERSION, "say Hello first", 1)] * 8}
     assert not core.runs
 
 

@@ -11,9 +11,9 @@ from helpers.coordinator_rig import EPOCH_S, CoordinatorRig, of_kind
 from helpers.samples import graph_of
 from pfw import messages as m
 from pfw import outcome as oc
-from pfw.facts import RUN_CANCELLED, RUN_RUNNING, RUN_SUCCEEDED
+from pfw.facts import ASSIGNED, RUN_CANCELLED, RUN_RUNNING, RUN_SUCCEEDED, WAITING
 from pfw.graph import Graph
-from pfw.wire import pack_graph
+from pfw.graphs import pack_graph
 from pfw_coordinator import core as core_module
 from pfw_coordinator.core import CLIENT_GONE_S
 
@@ -69,6 +69,48 @@ def test_a_fragment_that_does_not_fit_is_not_taken(rig: CoordinatorRig) -> None:
     assert rig.core.oddities == 1
 
 
+def test_steps_like_an_earlier_one_have_its_function_and_spec(rig: CoordinatorRig) -> None:
+    run = rig.submit(EMPTY, is_open=1, on_failure="continue")
+    rig.turn()
+    extend(rig, 0, graph_of([(), ()], functions=[b"one", b"two"]))
+    rig.turn()
+    rig.core.on_extend_like(b"client", m.ExtendLike(1, 2, 1, ("c", "d"), (b"call 2", b"call 3"), ((), (0, 2))), rig.now)
+    (assigned,) = of_kind(rig.turn()["a"], Assigned)
+    assert [(row[2], row[4], row[8]) for row in assigned.rows] == [(2, 2, b"call 2")]
+    assert run.life.graph.ids[2:] == ["c", "d"]
+    assert list(run.life.states) == [ASSIGNED, ASSIGNED, ASSIGNED, WAITING]
+    rig.outcome("a", 1, 3)
+    (assigned,) = of_kind(rig.turn()["a"], Assigned)
+    assert [(row[2], row[4], row[9]) for row in assigned.rows] == [(3, 2, (b"out 1", b"out 3"))]
+
+
+@pytest.mark.parametrize(
+    ("change", "is_odd"),
+    [
+        ({"first": 0}, False),
+        ({"first": 2}, False),
+        ({"run": 9}, False),
+        ({"like": 1}, True),
+        ({"ids": ("b", "c")}, True),
+        ({"calls": ()}, True),
+        ({"inputs": ((), ())}, True),
+        ({"inputs": ((1,),)}, True),
+    ],
+)
+def test_steps_like_none_or_that_do_not_fit_are_not_taken(
+    rig: CoordinatorRig, change: dict[str, Any], is_odd: bool
+) -> None:
+    run = rig.submit(EMPTY, is_open=1)
+    extend(rig, 0, graph_of([()]))
+    rig.turn()
+    good = m.ExtendLike(1, 1, 0, ("b",), (b"call",), ((0,),))
+    rig.core.on_extend_like(b"client", good._replace(**change), rig.now)
+    assert len(run.life.states) == 1
+    assert rig.core.oddities == is_odd
+    rig.core.on_extend_like(b"client", good, rig.now)
+    assert len(run.life.states) == 2
+
+
 def test_only_its_own_client_extends_or_closes_a_run(rig: CoordinatorRig) -> None:
     rig.client("other")
     run = rig.submit(EMPTY, is_open=1)
@@ -99,6 +141,8 @@ def test_what_was_released_is_no_input_any_more(rig: CoordinatorRig) -> None:
     rig.cursors((1, 2, 2))
     rig.turn()
     extend(rig, 1, graph_of([(0,)]))
+    rig.core.on_extend_like(b"client", m.ExtendLike(1, 1, 0, ("b",), (b"call",), ((0,),)), rig.now)
+    assert rig.core.oddities == 2
     said = rig.turn()
     assert all(None not in row[9] for batch in of_kind(said.get("a", []), Assigned) for row in batch.rows)
     assert run.life.is_released(0)

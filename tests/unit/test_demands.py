@@ -16,7 +16,7 @@ from pfw.errors import ProtocolError
 from pfw.facts import FACT_FAILED, FACT_WAITING, FAILED, RUN_FAILED
 from pfw.failure import FAIL_UNSCHEDULABLE, Failure
 from pfw.graph import LANE_ASYNC, LANE_IO, Graph, Spec
-from pfw.wire import pack_graph, unpack_graph
+from pfw.graphs import pack_graph, unpack_graph
 from pfw_coordinator.core import Outbox
 from pfw_coordinator.demands import RESERVE_AFTER_S
 from pfw_coordinator.ledger import Run

@@ -36,8 +36,8 @@ from pfw.facts import (
 )
 from pfw.failure import Failure
 from pfw.graph import Graph, Spec
+from pfw.graphs import pack_fragment, pack_graph, unpack_fragment
 from pfw.lifecycle import RunLife
-from pfw.wire import pack_fragment, pack_graph, unpack_fragment
 
 
 @pytest.fixture(autouse=True)

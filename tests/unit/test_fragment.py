@@ -12,10 +12,10 @@ from pfw.context import Entry
 from pfw.expansion import Tail
 from pfw.failure import FAIL_ERROR, FAIL_UNPICKLABLE, Failure
 from pfw.graph import Graph
+from pfw.graphs import unpack_fragment
 from pfw.inherited import STEP_DEFAULTS, Inherited
 from pfw.retry import Retry
 from pfw.standins import make_loop
-from pfw.wire import unpack_fragment
 
 NOTHING = Inherited({}, STEP_DEFAULTS)
 

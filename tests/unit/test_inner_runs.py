@@ -41,8 +41,9 @@ from pfw.facts import (
 )
 from pfw.failure import FAIL_LOST, Failure
 from pfw.graph import IF_ALWAYS, Graph
+from pfw.graphs import pack_fragment, pack_graph
 from pfw.lifecycle import RunLife
-from pfw.wire import pack_fragment, pack_graph, unpack
+from pfw.wire import unpack
 from pfw_coordinator.core import CLIENT_GONE_S
 from pfw_coordinator.ledger import Run
 

@@ -57,6 +57,7 @@ def test_the_end_comes_after_what_was_sent(ends: Ends) -> None:
     first.send_frames([b"one", b"two"])
     first.close()
     assert second.receive_frames() == [b"one", b"two"]
+    assert second.receive_frames() == []
     assert second.at_end
     assert not second.send_frames([b"for nobody", b"l" * 3_000_000])
     assert not second.wants_write

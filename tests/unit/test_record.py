@@ -19,8 +19,8 @@ from pfw.facts import (
     RUN_RUNNING,
     Fact,
 )
+from pfw.graphs import pack_fragment
 from pfw.record import RunRecord
-from pfw.wire import pack_fragment
 
 
 def fact(kind: int, step: int = 0, payload: bytes = b"", attempt: int = 1) -> Fact:

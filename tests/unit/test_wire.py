@@ -15,8 +15,9 @@ from pfw import messages as m
 from pfw import wire
 from pfw.errors import ProtocolError
 from pfw.graph import Graph
+from pfw.graphs import pack_graph, unpack_graph
 from pfw.messages import MESSAGES, Message
-from pfw.wire import Assembler, decode, encode, pack_graph, unpack_graph
+from pfw.wire import Assembler, decode, encode
 
 NUMBERS = {cls: number for number, cls in enumerate(MESSAGES)}
 #: Values of every type there is on the wire, and beyond what a field may be.
@@ -88,7 +89,7 @@ def test_a_field_of_another_type_is_refused(message: Message) -> None:
 @pytest.mark.parametrize("message", SAMPLES, ids=lambda message: type(message).__name__)
 def test_an_odd_cell_of_a_row_is_refused(message: Message) -> None:
     for name, value in message._asdict().items():
-        if not (isinstance(value, tuple) and value and isinstance(value[0], tuple)):
+        if not (isinstance(value, tuple) and value and isinstance(value[0], tuple)) or name == "inputs":
             continue
         good = value[0]
         assert is_refused(frame_of(message, **{name: (good[:-1],)})), "a cell too few"

@@ -6,6 +6,7 @@ The slot's side blocks; the supervisor's side (`try_send`, `flush`, `recv`) neve
 from __future__ import annotations
 
 import socket
+import sys
 from math import inf
 from typing import Any
 
@@ -78,7 +79,7 @@ class Channel(Packets):
         Raises:
             ProtocolError: What came is not a message; nothing more can be read from this channel.
         """
-        return [_unpack(frame) for frame in self.arrived()]
+        return self.take_all(_unpack, sys.maxsize)
 
     def recall(self) -> list[tuple[Any, ...]]:
         """Take back the messages that the other side has not read yet; 2 µs each.

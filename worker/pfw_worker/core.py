@@ -18,9 +18,9 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, islice, takewhile
-from operator import add
+from operator import add, attrgetter
 from typing import Any, NamedTuple
 
 from pfw import messages as m
@@ -31,7 +31,7 @@ from pfw.failure import Failure, describe_crash, describe_timeout
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
 from pfw.messages import Message
 from pfw.wire import PIECE_BYTES, parts
-from pfw_worker.ledger import Held, Slot, SlotBlock, Stop, Unsent
+from pfw_worker.ledger import Held, Slot, SlotBlock, Stop, Unsent, new_held
 from pfw_worker.memory import Weight, judge, pause_s
 from pfw_worker.outfit import Need, Outfit, choose_outfit
 from pfw_worker.pieces import Pieces
@@ -249,22 +249,25 @@ class Core:
         sizes = tuple(map(len, calls))
         if inputs:
             sizes = tuple(map(add, sizes, map(_size_of, inputs)))
-        held = Held(
+        held = new_held((
             first, run, self._run_ids[run], attempt, function, lane, estimate_us, grace_ms / 1000, timeout_ms / 1000,
             bool(is_once), Need(need[0], need[1], need[2], function) if need else None, calls, inputs, sizes,
-        )  # fmt: skip
+        ))  # fmt: skip
         numbers: Sequence[int] = range(first, first + len(calls))
-        if not (self.attempts.keys().isdisjoint(numbers) and self._in_outbox.isdisjoint(numbers)):
-            numbers = [n for n in numbers if n not in self.attempts and n not in self._in_outbox]
-        self.attempts.update(dict.fromkeys(numbers, held))
+        if len(calls) == 1 and first not in self.attempts and first not in self._in_outbox:
+            self.attempts[first] = held
+        else:
+            if not (self.attempts.keys().isdisjoint(numbers) and self._in_outbox.isdisjoint(numbers)):
+                numbers = [n for n in numbers if n not in self.attempts and n not in self._in_outbox]
+            self.attempts.update(dict.fromkeys(numbers, held))
         if held.need is not None:
             self._needs.update(dict.fromkeys(numbers, held.need))
         if run in self._cancelled or self.is_leaving:
             for number in numbers:
                 self._hand_back(number)
             return head
-        followers = {number for number in numbers if held.follows(number)} if inputs else frozenset[int]()
         queue = self._blocked if is_blocked else self._queue_of(held)
+        followers = {number for number in numbers if held.follows(number)} if inputs else None
         if not followers:
             queue.extend(numbers)
             return numbers[-1] if numbers else head
@@ -814,14 +817,19 @@ class Core:
         if not self.number:
             return
         was_empty, sizes = not self._outbox, list(map(len, columns[4]))
-        places = range(len(columns[0]))
-        for part in parts(places, sizes):
-            told = columns if len(part) == len(places) else _cut(columns, part[0], part[-1] + 1)
-            self._outbox_number += 1
-            self._outbox[self._outbox_number] = told
-            self._mail.append(m.Outcomes(self._outbox_number, told))
+        size = sum(sizes)
+        if size <= PIECE_BYTES:
+            self._tell(columns)
+        else:
+            for part in parts(range(len(sizes)), sizes):
+                self._tell(_cut(columns, part[0], part[-1] + 1))
         if was_empty:
-            self._repeat_at = _repeat_time(sum(sizes), now)
+            self._repeat_at = _repeat_time(size, now)
+
+    def _tell(self, columns: m.OutcomeColumns) -> None:
+        self._outbox_number += 1
+        self._outbox[self._outbox_number] = columns
+        self._mail.append(m.Outcomes(self._outbox_number, columns))
 
     def _dispatch(self, lane: int, now: float) -> None:
         queue = self._queues[lane]
@@ -829,10 +837,8 @@ class Core:
         if lane == LANE_ASYNC:
             self._dispatch_async(queue, slots, now)
             return
-        ready = sorted(
-            (s for s in slots if s.is_ready and s.expected_us <= MESSAGE_US and not s.is_killed),
-            key=lambda s: s.expected_us,
-        )
+        ready = [slot for slot in slots if slot.is_ready and slot.expected_us <= MESSAGE_US and not slot.is_killed]
+        ready.sort(key=_expected_us)
         if self._needs:  # the slots that such attempts take are not for others
             idle = [slot for slot in ready if not slot.held][: self._room(lane)]
             ready = [slot for slot in ready if slot.held or slot in idle]
@@ -948,15 +954,16 @@ class Core:
             queue.popleft()
         return numbers
 
-    def _blocks(self, numbers: Sequence[int], goes_along: int) -> Iterator[tuple[SlotBlock, Held]]:
+    def _blocks(self, numbers: Sequence[int], goes_along: int) -> list[tuple[SlotBlock, Held]]:
         """Attempts with consecutive numbers as a slot is sent them, each block with what they are like."""
-        place = 0
+        blocks, place = [], 0
         while place < len(numbers):
             first = numbers[place]
             held = self.attempts[first]
             count = min(len(numbers) - place, held.first + len(held.calls) - first)
-            yield held.block(first, count, goes_along or is_short(held)), held
+            blocks.append((held.block(first, count, goes_along or is_short(held)), held))
             place += count
+        return blocks
 
     def _send_blocks(self, slot: Slot, blocks: list[SlotBlock]) -> None:
         # One that was sent is sent again until the slot has answered: its message may be taken back unread.
@@ -1071,6 +1078,9 @@ class Core:
         self._send_blocks(slot, [held.block(number, 1, is_short(held))])
         if held.need is not None and held.need.memory:
             self._next_look = min(self._next_look, now + pause_s(held.need.memory))
+
+
+_expected_us = attrgetter("expected_us")
 
 
 def _size_of(inputs: m.Inputs) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from functools import partial
+from itertools import chain
+from typing import NamedTuple
 
 from pfw.messages import Inputs, OutcomeColumns
 from pfw_worker.memory import Excess
@@ -45,6 +47,9 @@ class Held(NamedTuple):
         return number, self.run, self.run_id, self.attempt, self.function, is_short, self.calls[start:end], inputs
 
 
+#: Builds a Held from one tuple, in two thirds of the time of `Held(...)`.
+new_held = partial(tuple.__new__, Held)
+
 #: As `pfw_worker.slot` is sent attempts: (first, run, run id, try, function, known short, calls, inputs).
 SlotBlock = tuple[int, int, str, int, int, int, tuple[bytes, ...], tuple[Inputs, ...]]
 
@@ -52,41 +57,37 @@ SlotBlock = tuple[int, int, str, int, int, int, tuple[bytes, ...], tuple[Inputs,
 class Unsent:
     """Outcomes of which nobody was told yet, in columns as they travel."""
 
-    __slots__ = ("_codes", "_columns", "numbers")
+    __slots__ = ("_count", "_parts")
 
     def __init__(self) -> None:
-        self._clear()
-
-    def _clear(self) -> None:
-        #: The attempts.
-        self.numbers: list[int] = []
-        self._codes = bytearray()
-        self._columns: tuple[list[Any], ...] = ([], [], [], [], [])
+        self._parts: list[OutcomeColumns] = []
+        self._count = 0
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return self._count
+
+    @property
+    def numbers(self) -> list[int]:
+        """The attempts."""
+        return [number for part in self._parts for number in part[0]]
 
     def add(self, number: int, code: int, *cells: int | bytes) -> None:
         """One outcome: start_us, run_us, payload, cpu_us, peak_bytes."""
-        self.numbers.append(number)
-        self._codes.append(code)
-        for column, cell in zip(self._columns, cells, strict=True):
-            column.append(cell)
+        self.extend(((number,), bytes((code,)), *[(cell,) for cell in cells]))  # type: ignore[arg-type]
 
     def extend(self, columns: OutcomeColumns) -> None:
-        """Many. 0.1 µs each."""
-        numbers, codes, *others = columns
-        self.numbers.extend(numbers)
-        self._codes += codes
-        for column, more in zip(self._columns, others, strict=True):
-            column.extend(more)
+        """Many, one or more."""
+        self._parts.append(columns)
+        self._count += len(columns[0])
 
     def take(self) -> OutcomeColumns:
         """All of them, which are no longer here then."""
-        starts_us, runs_us, payloads, cpus_us, peaks_bytes = map(tuple, self._columns)
-        columns = tuple(self.numbers), bytes(self._codes), starts_us, runs_us, payloads, cpus_us, peaks_bytes
-        self._clear()
-        return columns
+        parts, self._parts, self._count = self._parts, [], 0
+        if len(parts) == 1:
+            return parts[0]
+        numbers, codes, *others = zip(*parts, strict=True)
+        rest = [tuple(chain.from_iterable(column)) for column in others]
+        return tuple(chain.from_iterable(numbers)), b"".join(codes), *rest  # type: ignore[return-value]
 
 
 class Slot:

@@ -85,11 +85,13 @@ class _Place:
         """Put both back, whoever has changed them; what a thread of an earlier step changes now is found next time."""
         self.is_touched = bool(self._under_way)
         self._set_umask(self._umask)
-        with contextlib.suppress(OSError):  # either may be gone, this one as a temporary folder of the client
-            if os.getcwdb() == self._folder:
-                return
-        with contextlib.suppress(OSError):
-            self._chdir(self._folder)
+        try:
+            is_there = os.getcwdb() == self._folder
+        except OSError:  # either may be gone, this one as a temporary folder of the client
+            is_there = False
+        if not is_there:
+            with contextlib.suppress(OSError):
+                self._chdir(self._folder)
 
 
 class Surroundings:
