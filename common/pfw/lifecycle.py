@@ -588,14 +588,16 @@ class RunLife:
         return size
 
     def all_input_bytes(self, steps: Sequence[int]) -> list[int]:
-        """As `input_bytes` for each."""
+        """As `input_bytes` for each, 0.2 µs of one with three inputs."""
         calls, inputs, outputs = self.graph.calls, self.graph.inputs, self.outputs
         if self.has_inputs:
-            find = outputs.__getitem__
-            try:
-                return [len(calls[step]) + sum(map(len, map(find, inputs[step]))) for step in steps]  # type: ignore[arg-type]
-            except TypeError:  # one gets nothing from a step that has failed
-                return [len(calls[step]) + sum([len(outputs[d] or b"") for d in inputs[step]]) for step in steps]
+            sizes = []
+            for step in steps:
+                size = len(calls[step])
+                for dependency in inputs[step]:
+                    size += len(outputs[dependency] or b"")
+                sizes.append(size)
+            return sizes
         return [len(calls[step]) for step in steps]
 
     def on_assigned(self, step: int) -> int:
@@ -697,51 +699,52 @@ class RunLife:
             for step, began, run_s, output, *cost in zip(*columns, strict=True):
                 self.on_succeeded(step, worker, began, run_s, output, now, (cost[0], cost[1]))
             return
-        if self._has_links:
-            self._on_linked(worker, columns, now)
-        else:
-            states, calls, attempts, queued_at = self.states, self.graph.calls, self.attempts, self.queued_at
-            for step in steps:
-                states[step] = SUCCEEDED
-                calls[step] = b""
-            kept = self._kept
-            told = given if self.keep_all else [o if s in kept else b"" for s, o in zip(steps, given, strict=True)]
-            rows = zip(
-                repeat(FACT_SUCCEEDED), steps, repeat(now), [attempts[s] for s in steps], repeat(worker),
-                [queued_at[s] for s in steps], started_at, runs_s, told, cpus_us, peaks_bytes,
-            )  # fmt: skip
-            self.facts.extend(map(new_fact, rows))
+        states, calls = self.states, self.graph.calls
+        for step in steps:
+            states[step] = SUCCEEDED
+            calls[step] = b""
+        freed = self._pass_outputs_on(columns, now) if self._has_links else []
+        kept = self._kept
+        told = given if self.keep_all else [o if s in kept else b"" for s, o in zip(steps, given, strict=True)]
+        rows = zip(
+            repeat(FACT_SUCCEEDED), steps, repeat(now), map(self.attempts.__getitem__, steps), repeat(worker),
+            map(self.queued_at.__getitem__, steps), started_at, runs_s, told, cpus_us, peaks_bytes,
+        )  # fmt: skip
+        self.facts.extend(map(new_fact, rows))
+        if freed:
+            self._make_all_ready(freed, now)
         self.unfinished -= len(steps)
         if not self.unfinished:
             self._finish_if_done(now)
 
-    def _on_linked(self, worker: int, columns: Successes, now: float) -> None:
-        """In order, for a step may be in the same columns as those that depend on it."""
-        states, outputs, attempts, queued_at = self.states, self.outputs, self.attempts, self.queued_at
-        consumers, dependents, inputs, calls = self._consumers, self._dependents, self.graph.inputs, self.graph.calls
-        keep_all, kept, add_fact = self.keep_all, self._kept, self.facts.append
+    def _pass_outputs_on(self, columns: Successes, now: float) -> list[int]:
+        """Keeps outputs for those who get them, frees those that nobody needs any more; returns who may start now.
+
+        In order, for a step may be in the same columns as those that depend on it. As calls of `_free_dependents` and
+        `_consume` it would take half as much time again.
+        """
+        steps, started_at, runs_s, given, *_ = columns
+        states, outputs, missing, inputs = self.states, self.outputs, self._missing, self.graph.inputs
+        consumers, all_dependents = self._consumers, self._dependents
         freed: list[int] = []
-        for step, started_at, run_s, output, cpu_us, peak_bytes in zip(*columns, strict=True):
-            states[step] = SUCCEEDED
-            calls[step] = b""
+        for place, step in enumerate(steps):
             if consumers[step]:
-                outputs[step] = output
-            told = output if keep_all or step in kept else b""
-            add_fact(
-                new_fact(
-                    (
-                        FACT_SUCCEEDED, step, now, attempts[step], worker, queued_at[step], started_at, run_s, told,
-                        cpu_us, peak_bytes,
-                    )
-                )
-            )  # fmt: skip
-            if dependents[step] is not None:
-                self._free_dependents(step, min(now, started_at + run_s), freed)
+                outputs[step] = given[place]
+            dependents = all_dependents[step]
+            if dependents is not None:
+                all_dependents[step] = None
+                for dependent in dependents:
+                    missing[dependent] = left = missing[dependent] - 1
+                    if not left:
+                        if states[dependent] == WAITING:
+                            freed.append(dependent)
+                        elif states[dependent] in (ASSIGNED, SUCCEEDED):  # it was handed out ahead
+                            self.queued_at[dependent] = min(now, started_at[place] + runs_s[place])
             for dependency in inputs[step]:
-                consumers[dependency] -= 1
-                if not consumers[dependency]:
+                consumers[dependency] = left = consumers[dependency] - 1
+                if not left:
                     outputs[dependency] = None
-        self._make_all_ready(freed, now)
+        return freed
 
     def _free_dependents(self, step: int, ended_at: float, freed: list[int]) -> None:
         """What depends on a step waits for one less; what waits for nothing more is added to `freed`."""

@@ -279,7 +279,9 @@ class Core:
         starts_us, runs_us, payloads, cpus_us, peaks_bytes = columns
         offset_us, latest_us = worker.clock_offset_us, int(now * 1e6)
         self._functions.learn(function, runs_us)
-        started_at = [min(latest_us, start_us + offset_us) * 1e-6 for start_us in starts_us]
+        if max(starts_us) + offset_us > latest_us:
+            starts_us = [min(latest_us - offset_us, start_us) for start_us in starts_us]
+        started_at = [(start_us + offset_us) * 1e-6 for start_us in starts_us]
         runs_s = [run_us * 1e-6 for run_us in runs_us]
         self._touched[run] = None
         run.life.on_all_succeeded(worker.number, (steps, started_at, runs_s, payloads, cpus_us, peaks_bytes), now)
@@ -1078,7 +1080,7 @@ class Core:
             has_chain = demand is None and has_chains(run, placed[0], expected_us)
             if has_chain and life.has_follower(steps):
                 bookings, followers = self._book_chains(attempts, number, worker.room_of_chain(lane))
-            elif len(steps) > 1 and len({life.attempts[step] for step in steps}) > 1:
+            elif len(steps) > 1 and len(set(map(life.attempts.__getitem__, steps))) > 1:
                 bookings = bookings_of(list(enumerate(attempts, number)))
             else:
                 bookings = [(number, attempts)]

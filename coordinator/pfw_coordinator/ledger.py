@@ -328,12 +328,11 @@ class Worker:
             Run, function and steps; None if nothing was done.
         """
         attempts = self.attempts
-        if not attempts.keys() >= set(numbers) or len(set(numbers)) < len(numbers):
+        held = list(map(attempts.get, numbers))
+        if None in held or len(set(numbers)) < len(numbers):
             return None
-        runs, steps, functions, lanes, estimates_us, sizes, _, demands = zip(
-            *[attempts[number] for number in numbers], strict=True
-        )
-        if max(map(len, map(set, (runs, functions, lanes)))) > 1 or any(demands):
+        runs, steps, functions, lanes, estimates_us, sizes, _, demands = zip(*held, strict=True)
+        if any(column.count(column[0]) < len(column) for column in (runs, functions, lanes)) or any(demands):
             return None
         for number in numbers:
             del attempts[number]

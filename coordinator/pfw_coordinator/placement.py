@@ -180,7 +180,7 @@ def _fill_ahead(
 def _sizes_of_alike(life: RunLife, steps: Sequence[int], room_bytes: int) -> list[int]:
     """The sizes of the first of these steps and those after it that have its function and spec, and find room."""
     for kinds in (life.graph.function_of, life.graph.spec_of):
-        if len({kinds[step] for step in steps}) > 1:
+        if len(set(map(kinds.__getitem__, steps))) > 1:
             first = kinds[steps[0]]
             steps = steps[: next(place for place, step in enumerate(steps) if kinds[step] != first)]
     sizes = life.all_input_bytes(steps)

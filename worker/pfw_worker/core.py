@@ -248,7 +248,7 @@ class Core:
         first, run, attempt, function, lane, estimate_us, grace_ms, timeout_ms, is_once, need, calls, inputs = block
         sizes = tuple(map(len, calls))
         if inputs:
-            sizes = tuple(map(add, sizes, map(_size_of, inputs)))
+            sizes = tuple(map(add, sizes, _sizes_of(inputs)))
         held = new_held((
             first, run, self._run_ids[run], attempt, function, lane, estimate_us, grace_ms / 1000, timeout_ms / 1000,
             bool(is_once), Need(need[0], need[1], need[2], function) if need else None, calls, inputs, sizes,
@@ -267,12 +267,11 @@ class Core:
                 self._hand_back(number)
             return head
         queue = self._blocked if is_blocked else self._queue_of(held)
-        followers = {number for number in numbers if held.follows(number)} if inputs else None
-        if not followers:
+        if not any(None in row for row in inputs):
             queue.extend(numbers)
             return numbers[-1] if numbers else head
         for number in numbers:
-            if number in followers:
+            if held.follows(number):
                 self._chain(head, number)
             else:
                 head = number
@@ -1083,11 +1082,11 @@ class Core:
 _expected_us = attrgetter("expected_us")
 
 
-def _size_of(inputs: m.Inputs) -> int:
+def _sizes_of(rows: Sequence[m.Inputs]) -> list[int]:
     try:
-        return sum(map(len, inputs))  # type: ignore[arg-type]
+        return [sum(map(len, row)) for row in rows]  # type: ignore[arg-type]
     except TypeError:  # what the attempt before returns is to be put in
-        return sum([len(pickled) for pickled in inputs if pickled is not None])
+        return [sum([len(pickled) for pickled in row if pickled is not None]) for row in rows]
 
 
 def _repeat_time(size: int, now: float) -> float:
