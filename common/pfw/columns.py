@@ -63,6 +63,8 @@ PackedOutcomes = tuple[bytes, bytes, Sequence[bytes]]
 def pack_outcomes(columns: OutcomeColumns) -> PackedOutcomes:
     """What a slot sends to its supervisor. As lists of ints it would take both of them 0.3 µs a row more."""
     attempts, codes, starts_us, runs_us, payloads, cpus_us, peaks_bytes = columns
+    if len(codes) == 1 and starts_us[0] >= 0 <= runs_us[0]:
+        return _ONE.pack(attempts[0], starts_us[0], runs_us[0], cpus_us[0], peaks_bytes[0]), codes, payloads
     ints = [*attempts, *starts_us, *runs_us, *cpus_us, *peaks_bytes]
     try:
         packed = array("Q", ints)

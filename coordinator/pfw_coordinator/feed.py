@@ -53,8 +53,10 @@ class Feed:
 
     def touch(self, run: Run) -> None:
         """The run may have new facts."""
+        end = run.life.facts_dropped + len(run.life.facts)
         for subscription in run.subscriptions:
-            self._unsent[subscription] = None
+            if subscription.sent < end:
+                self._unsent[subscription] = None
 
     def confirm(self, subscription: Subscription, cursor: int, now: float) -> None:
         """The client has everything before `cursor`. What was sent long ago and is not there is sent again."""

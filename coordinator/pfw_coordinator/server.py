@@ -169,20 +169,24 @@ class Server:
 
     def _turn(self) -> bool:
         """One turn; False when the daemon is to end."""
-        frames = self._ask_router() if self._is_router_touched else []
-        timeout_s = 0 if frames else max(0.0, min(1.0, self._wake_at - time.monotonic()))
-        ready = self._patience.wait(timeout_s, may_stay_awake=self.core.is_embedded and self.core.has_free_core)
+        asked = self._ask_router() if self._is_router_touched else []
+        ready = self._wait(0.0 if asked else 1.0)
         now = time.monotonic()
-        fds = [fd for fd, _ in ready]
-        for fd in fds:
-            if fd in self._peer_of_fd:
-                self._on_process_end(fd, now)
-            elif fd in (self._parent_fd, self._signal_fd):
+        is_worker_due = False
+        said: list[list[bytes]] = []
+        for fd, _ in ready:
+            if fd == self._worker_fd:
+                is_worker_due = True
+            elif fd == self._line_fd:
+                said = self._hear_owner()
+            elif fd == self._router_fd:
+                asked = asked or self._ask_router()
+            elif not self._goes_on(fd, now):
                 return False
-        frames = self._hear(fds, frames)
+        frames = asked + said
         for parts in frames:
             self._receive(parts, now)
-        if self._worker is not None and (self._worker_fd in fds or now >= self._worker.wake_at):
+        if self._worker is not None and (is_worker_due or now >= self._worker.wake_at):
             self._attend(self._worker, now)
         if len(frames) < FRAMES_PER_TURN:
             # A peer's deadline may pass only when nothing of it waits to be read.
@@ -194,11 +198,16 @@ class Server:
             self._wake_at = min(self._wake_at, self._worker.wake_at)
         return True
 
-    def _hear(self, fds: list[int], frames: list[list[bytes]]) -> list[list[bytes]]:
-        """What has arrived, beside what the router was found to have."""
-        if self._router_fd in fds and not frames:
-            frames = self._ask_router()
-        return frames + self._hear_owner() if self._line_fd in fds else frames
+    def _wait(self, most_s: float) -> list[tuple[int, int]]:
+        """What is ready, when something is or the next turn is due, after `most_s` at the latest."""
+        timeout_s = max(0.0, min(most_s, self._wake_at - time.monotonic()))
+        return self._patience.wait(timeout_s, may_stay_awake=self.core.is_embedded and self.core.has_free_core)
+
+    def _goes_on(self, fd: int, now: float) -> bool:
+        """Whether the daemon does, now that a process has ended or a signal has come."""
+        if fd in self._peer_of_fd:
+            self._on_process_end(fd, now)
+        return fd not in (self._parent_fd, self._signal_fd)
 
     def _ask_router(self) -> list[list[bytes]]:
         # The socket's descriptor tells of a change once: what came while we used the socket is found by asking.

@@ -56,7 +56,8 @@ class Agent:
         self._cpu_seconds = 0.0
         self._processes: dict[int, psutil.Process] = {}
         self._poller = select.epoll()
-        self._poller.register(spawner.fileno(), select.EPOLLIN)
+        self._spawner_fd = spawner.fileno()
+        self._poller.register(self._spawner_fd, select.EPOLLIN)
 
     def fileno(self) -> int:
         """A descriptor that is readable while a slot or the spawner has something to tell."""
@@ -100,11 +101,14 @@ class Agent:
 
     def turn(self, now: float) -> list[m.Message]:
         """Does what is to be done now; returns what the coordinator has to hear."""
-        fds = [fd for fd, _ in self._poller.poll(0)]
-        for fd in fds:
-            if fd in self._slot_of_fd:
-                self._read_slot(self._slot_of_fd[fd], now)
-        if self._spawner.fileno() in fds or self._spawner.has_ended_slots:
+        has_ended = self._spawner.has_ended_slots
+        for fd, _ in self._poller.poll(0):
+            number = self._slot_of_fd.get(fd)
+            if number is not None:
+                self._read_slot(number, now)
+            else:
+                has_ended = has_ended or fd == self._spawner_fd
+        if has_ended:
             self._reap(now)
         self._look(now)
         if now >= self._stats_at:

@@ -267,7 +267,7 @@ class Core:
                 self._hand_back(number)
             return head
         queue = self._blocked if is_blocked else self._queue_of(held)
-        if not any(None in row for row in inputs):
+        if not (inputs and any(None in row for row in inputs)):
             queue.extend(numbers)
             return numbers[-1] if numbers else head
         for number in numbers:
@@ -841,6 +841,10 @@ class Core:
         if self._needs:  # the slots that such attempts take are not for others
             idle = [slot for slot in ready if not slot.held][: self._room(lane)]
             ready = [slot for slot in ready if slot.held or slot in idle]
+        if len(queue) == 1 and ready and not ready[0].held and queue[0] not in self._chains:
+            number = queue.popleft()
+            self._hand(ready[0], number, self.attempts[number], now)
+            return
         for left, slot in zip(range(len(ready), 0, -1), ready, strict=True):
             if not queue:
                 return
@@ -878,7 +882,7 @@ class Core:
 
     def _recall(self, now: float) -> None:
         """A slot idles and nothing is queued: another slot's steps that it has not read yet are taken back."""
-        if all(len(slot.held) < 2 for slot in self.slots.values()):
+        if not [slot for slot in self.slots.values() if len(slot.held) > 1]:
             return
         slots = [slot for slot in self._plain_slots(LANE_CPU) if slot.is_ready]
         if all(slot.held for slot in slots) or not self._room(LANE_CPU):
@@ -903,6 +907,14 @@ class Core:
             slot.to_forget.extend(forget)
             unread = [attempt for first, *_, calls, _ in blocks for attempt in range(first, first + len(calls))]
             self._take_back(slot, [attempt for attempt in unread if slot.held.pop(attempt, None) is not None])
+
+    def _hand(self, slot: Slot, number: int, held: Held, now: float) -> None:
+        """One message with one attempt."""
+        slot.held[number] = now
+        slot.expected_us += held.estimate_us or AHEAD_US
+        slot.is_recalled = False
+        slot.has_large = slot.has_large or held.sizes[number - held.first] >= MESSAGE_BYTES
+        self._send_blocks(slot, [held.block(number, 1, is_short(held))])
 
     def _fill(self, slot: Slot, queue: deque[int], share: int, now: float, message_us: int = MESSAGE_US) -> None:
         """One message: a step of unknown or long duration alone, or short ones up to `message_us` of expected work."""
@@ -1072,9 +1084,7 @@ class Core:
     def _give(self, slot: Slot, number: int, held: Held, now: float) -> None:
         self._choosy.remove(number)
         slot.pledged = 0
-        slot.held[number] = now
-        slot.expected_us += held.estimate_us or AHEAD_US
-        self._send_blocks(slot, [held.block(number, 1, is_short(held))])
+        self._hand(slot, number, held, now)
         if held.need is not None and held.need.memory:
             self._next_look = min(self._next_look, now + pause_s(held.need.memory))
 
