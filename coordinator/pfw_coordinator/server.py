@@ -193,10 +193,14 @@ class Server:
             self.core.on_time(now)
         self._perform(self.core.drain(now))
         if self._worker is not None:
-            if self._worker_mail and self._attend(self._worker, now):
-                self._wake_at = 0.0
-            self._wake_at = min(self._wake_at, self._worker.wake_at)
+            self._pass_mail(self._worker, now)
         return True
+
+    def _pass_mail(self, worker: EmbeddedWorker, now: float) -> None:
+        """Hands the embedded worker what the core has for it."""
+        if self._worker_mail and self._attend(worker, now):
+            self._wake_at = 0.0
+        self._wake_at = min(self._wake_at, worker.wake_at)
 
     def _wait(self, most_s: float) -> list[tuple[int, int]]:
         """What is ready, when something is or the next turn is due, after `most_s` at the latest."""
