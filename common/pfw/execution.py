@@ -103,7 +103,7 @@ def run(loaded: LoadedFunction, call: bytes, inputs: Sequence[bytes], entry: Ent
             if run_if:
                 args, kwargs = bind_some(run_if, args, kwargs, inputs)
             elif inputs:
-                args, kwargs = bind(args, kwargs, [codec.load(pickled) for pickled in inputs])
+                args, kwargs = bind(args, kwargs, codec.load_all(inputs))
             value = fn(*args or (), **kwargs) if kwargs else fn(*args or ())
             if value is None:
                 return outcome.OK, _NONE
@@ -129,7 +129,7 @@ async def execute_async(
         if loaded.run_if:
             args, kwargs = bind_some(loaded.run_if, args, kwargs, inputs)
         else:
-            args, kwargs = bind(args, kwargs, [codec.load(pickled) for pickled in inputs])
+            args, kwargs = bind(args, kwargs, codec.load_all(inputs))
         value = await loaded.fn(*args, **kwargs)
         return _expand(value, entry) if isinstance(value, Workflow) else (outcome.OK, _dump_output(value))
     except BaseException as error:  # as above

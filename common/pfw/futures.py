@@ -179,27 +179,37 @@ class Calls:
         first = self._count
         self._count += len(scans)
         link, record, name = self._link, self._record, step.name
-        futures = [Future(link, record, f"{name}-{number}") for number in range(first, self._count)]
-        good = [(future, scan) for future, scan in zip(futures, scans, strict=True) if isinstance(scan, Scan)]
-        ids = tuple([future.step_id for future, _ in good])
-        calls = tuple([codec.dump((future.step_id, scan.args, scan.kwargs)) for future, scan in good])
+        futures: list[Future] = []
+        good: list[Future] = []
+        calls: list[bytes] = []
+        sources: list[tuple[Future, ...]] = []
+        for number, scan in enumerate(scans, first):
+            step_id = f"{name}-{number}"
+            future = Future(link, record, step_id)
+            futures.append(future)
+            if isinstance(scan, BaseException):
+                continue
+            good.append(future)
+            calls.append(codec.dump((step_id, scan.args, scan.kwargs)))
+            sources.append(scan.sources)
+        ids = tuple([future.step_id for future in good])
 
         def extend(session: Session, now: float) -> bool:
-            inputs = tuple([tuple([source.step for source in scan.sources]) for _, scan in good])
-            if any(inputs) and any(self._record.states[source] == SUCCEEDED for source in chain.from_iterable(inputs)):
+            inputs = tuple([tuple([source.step for source in needed]) if needed else () for needed in sources])
+            if any(inputs) and any(record.states[source] == SUCCEEDED for source in chain.from_iterable(inputs)):
                 return False
-            number = kind.extend(session, self._record, (ids, calls, inputs), now)
-            for future, _ in good:
+            number = kind.extend(session, record, (ids, tuple(calls), inputs), now)
+            for future in good:
                 future.step = number
                 self._futures[number] = future
                 number += 1
             return True
 
-        if good and not self._link.call(extend):
+        if good and not link.call(extend):
             return None
-        for future, scan in zip(futures, scans, strict=True) if len(good) < len(scans) else ():
-            if isinstance(scan, BaseException):
-                future.set_exception(_not_called(future, scan))
+        for future, failed in zip(futures, scans, strict=True) if len(good) < len(scans) else ():
+            if isinstance(failed, BaseException):
+                future.set_exception(_not_called(future, failed))
         return futures
 
     def _note(self, step: StepFunction) -> _Kind:

@@ -25,6 +25,7 @@ FRAMES_PER_TURN: Final = 1_000
 
 T = TypeVar("T")
 
+_DONTWAIT: Final = int(socket.MSG_DONTWAIT)
 _LAST: Final = b"\x00"
 _MORE: Final = b"\x01"
 
@@ -32,11 +33,11 @@ _MORE: Final = b"\x01"
 class Packets:
     """One end of the socket pair."""
 
-    __slots__ = ("_backlog", "_buffer", "_parts", "_socket", "_unread", "at_end")
+    __slots__ = ("_backlog", "_buffer", "_fd", "_parts", "_socket", "_unread", "at_end")
 
     def __init__(self, sock: socket.socket) -> None:
         """Takes over a connected SEQPACKET socket; `close` closes it."""
-        self._socket = sock
+        self._socket, self._fd = sock, sock.fileno()
         self._buffer = memoryview(bytearray(PACKET_BYTES + 1))
         self._parts = bytearray()
         self._unread = array("i", [0])
@@ -85,7 +86,7 @@ class Packets:
         """Sends a frame as `send_frames` does; returns whether everything has been sent."""
         if len(frame) <= PACKET_BYTES and not self._backlog:
             try:
-                self._socket.send(_LAST + frame, socket.MSG_DONTWAIT)
+                self._socket.send(_LAST + frame, _DONTWAIT)
             except BlockingIOError:
                 pass
             except (BrokenPipeError, ConnectionResetError):
@@ -123,16 +124,17 @@ class Packets:
             ProtocolError: As `receive_frame`, and `convert`.
         """
         taken: list[T] = []
+        unread = self._unread
         while not self.at_end and len(taken) < limit:
             try:
-                frame = self.receive_frame(socket.MSG_DONTWAIT)
+                frame = self.receive_frame(_DONTWAIT)
             except BlockingIOError:
                 break
             if frame is not None:
                 taken.append(convert(frame))
             # To be refused by an empty socket takes twice as long as to ask it. That it has ended is heard next time.
-            ioctl(self._socket, FIONREAD, self._unread)
-            if not self._unread[0]:
+            ioctl(self._fd, FIONREAD, unread)
+            if not unread[0]:
                 break
         return taken
 
@@ -156,8 +158,9 @@ class Packets:
             self.at_end = True
             self._backlog.clear()
             return None
-        piece = self._buffer[1:size]
-        if self._buffer[0] == 0 and not self._parts:
+        buffer = self._buffer
+        piece = buffer[1:size]
+        if not (buffer[0] or self._parts):
             return piece
         if len(self._parts) + size > FRAME_LIMIT:
             raise ProtocolError(f"a frame is longer than {FRAME_LIMIT} bytes")

@@ -153,7 +153,7 @@ class Core:
         self._functions = Catalogue()
         self._cancels: dict[int, int] = {}
         self._ended: deque[Run] = deque()
-        self._ended_facts = self._ended_bytes = 0
+        self._ended_facts = self._ended_bytes = self._inner_runs = 0
         self._mail: dict[bytes, list[Message]] = {}
         self._broadcasts: list[Message] = []
         self._watch: list[tuple[bytes, int]] = []
@@ -410,6 +410,7 @@ class Core:
     def _add_inner(self, outer: Run, step: int, now: float) -> Run:
         inner = make_inner(outer, step, self._next("run"), now)
         self.runs[inner.number] = outer.inner[step] = inner
+        self._inner_runs += 1
         self._touched[inner] = None
         return inner
 
@@ -795,6 +796,7 @@ class Core:
         run.functions = []
         if run.outer is not None:
             del self.runs[run.number], run.outer.inner[run.outer_step]
+            self._inner_runs -= 1
             return
         self._ended.append(run)
         self._ended_facts += len(run.life.facts)
@@ -904,7 +906,8 @@ class Core:
 
     def _review_runs(self, now: float) -> None:
         """What this turn's changes mean for each run they touched."""
-        self._review_inner(now)
+        if self._inner_runs:
+            self._review_inner(now)
         touched, self._touched = self._touched, {}
         for run in touched:
             life = run.life
@@ -1031,26 +1034,29 @@ class Core:
         plan = plan_round(lane, waiting, workers, estimates_us, is_alone=len(self.workers) == 1)
         self._book(lane, plan, None, batches, now)
         self._assign_all(batches, (lane,))
-        for worker in [worker for worker in workers if worker not in batches]:  # the plan may have set another target
-            self._settle(worker, (lane,))
-        deep = self._deep[lane]
-        for worker in batches:
-            if worker.target_us[lane] > TARGET_US:
-                deep[worker] = None
-        if deep and waits_for_slots(lane, waiting, self._functions.estimates_us):
-            self._ask_back(lane, deep)
-            deep.clear()
-        if len(waiting) == 1:
-            (run,) = waiting
-            for worker in batches:
-                if worker.target_us[lane] > DEEP_TARGET_US:
-                    self._filled[lane][worker] = run.number
-        for run in [run for run in waiting if not run.life.ready[lane].count]:
-            del waiting[run]
+        for worker in tuple(workers):
+            if worker not in batches:  # the plan may have set another target
+                self._settle(worker, (lane,))
+        self._note_deep(lane, batches)
+        for run in tuple(waiting):
+            if not run.life.ready[lane].count:
+                del waiting[run]
         if batches and len(waiting) > 1:
             first = next(iter(waiting))
             del waiting[first]
             waiting[first] = None
+
+    def _note_deep(self, lane: int, batches: Iterable[Worker]) -> None:
+        """Notes who was sent more than usual ahead, and asks for it back where steps wait for an idle slot."""
+        waiting, deep = self._waiting[lane], self._deep[lane]
+        for worker in batches:
+            if worker.target_us[lane] > TARGET_US:
+                deep[worker] = None
+                if worker.target_us[lane] > DEEP_TARGET_US and len(waiting) == 1:
+                    self._filled[lane][worker] = next(iter(waiting)).number
+        if deep and waits_for_slots(lane, waiting, self._functions.estimates_us):
+            self._ask_back(lane, deep)
+            deep.clear()
 
     def _book(
         self,
@@ -1129,6 +1135,9 @@ class Core:
             self._settle(worker, lanes)
 
     def _assign_parts(self, worker: Worker, bookings: Sequence[Booking]) -> None:
+        if len(bookings) == len(bookings[0][1]) == 1:
+            self._assign(worker, bookings)
+            return
         sizes = [sum([attempt[5] for attempt in attempts]) for _, attempts in bookings]
         if sum(sizes) <= PIECE_BYTES:
             self._assign(worker, bookings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Callable
 from itertools import accumulate
+from operator import itemgetter
 
 from pfw import messages as m
 from pfw.messages import Message
@@ -22,6 +23,8 @@ REWIND_S = 2.0
 #: A fact on the wire beside its payload, about.
 FACT_BYTES = 64
 FACTS_PER_MESSAGE = 8_192
+
+_worker_of = itemgetter(4)
 
 
 class Feed:
@@ -98,10 +101,13 @@ class Feed:
         if first >= len(facts) or subscription.sent_bytes >= WINDOW_BYTES:
             return False
         rows = facts[first : first + FACTS_PER_MESSAGE]
-        sizes = list(accumulate([FACT_BYTES + len(row[8]) for row in rows]))
-        if sizes[-1] > BATCH_BYTES:
-            del rows[bisect(sizes, BATCH_BYTES) + 1 :]
-        size = sizes[len(rows) - 1]
+        if len(rows) == 1:
+            size = FACT_BYTES + len(rows[0][8])
+        else:
+            sizes = list(accumulate([FACT_BYTES + len(row[8]) for row in rows]))
+            if sizes[-1] > BATCH_BYTES:
+                del rows[bisect(sizes, BATCH_BYTES) + 1 :]
+            size = sizes[len(rows) - 1]
         self._send(subscription.client.peer, self._message(subscription, tuple(rows)))
         subscription.sent += len(rows)
         subscription.last_sent_at = now
@@ -111,6 +117,7 @@ class Feed:
 
     def _message(self, subscription: Subscription, rows: tuple[m.FactRow, ...]) -> m.Facts:
         run = subscription.run
-        numbers = {row[4] for row in rows}
-        workers = tuple([(number, self.worker_names[number]) for number in numbers if number])
+        numbers = set(map(_worker_of, rows))
+        numbers.discard(0)
+        workers = tuple([(number, self.worker_names[number]) for number in numbers])
         return m.Facts(run.number, subscription.sent, len(run.life.states), self._epoch_s, workers, rows)

@@ -435,6 +435,8 @@ class Core:
 
     def _holds_all(self, slot: Slot, numbers: Sequence[int]) -> bool:
         """Whether these are attempts that the slot has, each named once."""
+        if len(numbers) == 1:
+            return numbers[0] in slot.held and numbers[0] in self.attempts
         unique = set(numbers)
         return len(unique) == len(numbers) and unique <= slot.held.keys() and unique <= self.attempts.keys()
 
@@ -914,7 +916,11 @@ class Core:
         slot.expected_us += held.estimate_us or AHEAD_US
         slot.is_recalled = False
         slot.has_large = slot.has_large or held.sizes[number - held.first] >= MESSAGE_BYTES
-        self._send_blocks(slot, [held.block(number, 1, is_short(held))])
+        block = held.block(number, 1, is_short(held))
+        if held.function in slot.functions and not slot.to_forget:
+            self._to_slots.append((slot.number, [[], [], [block]]))
+        else:
+            self._send_blocks(slot, [block])
 
     def _fill(self, slot: Slot, queue: deque[int], share: int, now: float, message_us: int = MESSAGE_US) -> None:
         """One message: a step of unknown or long duration alone, or short ones up to `message_us` of expected work."""

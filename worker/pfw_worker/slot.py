@@ -241,6 +241,8 @@ class Slot:
 
 def _fill_in(inputs: tuple[bytes | None, ...], before: bytes | None) -> tuple[bytes, ...] | None:
     """Return the inputs with what the step before returned; None if one of them is that, and it is nothing."""
+    if None not in inputs:
+        return inputs  # type: ignore[return-value]
     given = tuple([before if pickled is None else pickled for pickled in inputs])
     return None if None in given else given  # type: ignore[return-value]
 
