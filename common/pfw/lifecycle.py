@@ -527,7 +527,7 @@ class RunLife:
 
     def _start_roots(self, roots: Sequence[int], now: float) -> None:
         """As `_make_ready`, for steps without dependencies: 0.05 µs each where all are alike, one by one 0.7."""
-        if self.mode == "sequential" or self._depths or len(roots) < 2:
+        if self._depths or len(roots) < 2:
             for step in roots:
                 self._make_ready(step, now)
             return
