@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pfw import codec
 from pfw import messages as m
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from pfw.hint import Hint
     from pfw.link import Link
     from pfw.retry import Retry
+    from pfw.session import Session
     from pfw.workflow import Compiled, Workflow
+
+T = TypeVar("T")
 
 
 class Client:
@@ -233,11 +236,12 @@ class Client:
             UnpicklableError: The function or an argument cannot be sent.
             ConfigError: With the first call: there is no good Config.
         """
-        return self._need_calls().submit(fn, args, kwargs)
+        return self._use_calls(lambda calls: calls.submit(fn, args, kwargs))
 
     def map(self, fn: Callable[..., Any], /, *iterables: Iterable[Any]) -> list[Future]:
         """Calls a function for each item (with several iterables: for each tuple of items); the futures, in order."""
-        return self._need_calls().submit_all(fn, list(zip(*iterables, strict=False)))
+        rows = list(zip(*iterables, strict=False))
+        return self._use_calls(lambda calls: calls.submit_all(fn, rows))
 
     def options(
         self,
@@ -267,21 +271,38 @@ class Client:
             "name": name, "hint": hint, "retry": retry, "grace": grace, "timeout": timeout,
             "rerun_on_loss": rerun_on_loss, "priority": priority,
         }  # fmt: skip
-        return Caller(self._need_calls, options)
+        return Caller(self._use_calls, options)
 
     def gather(self, futures: Iterable[Future]) -> list[Any]:
         """The results of futures, in order. Raises the first exception, in that order."""
         return [future.result() for future in futures]
 
-    def _need_calls(self) -> Calls:
-        if self._calls is not None and self._calls.is_spent:
-            self._calls.finish()
-            self._calls = None
-        if self._calls is None or self._calls.is_broken:
-            from pfw.futures import Calls
+    def _use_calls(self, use: Callable[[Calls], T]) -> T:
+        """What `use` gives for calls that take more; those that it is given first may be finished by another thread."""
+        from pfw.futures import CallsFinished
 
-            self._calls = Calls(self._link, settle(self.config).step_defaults)
-        return self._calls
+        while True:
+            try:
+                return use(self._need_calls())
+            except CallsFinished:
+                continue
+
+    def _need_calls(self) -> Calls:
+        calls = self._calls
+        if calls is not None and not (calls.is_broken or calls.is_spent):
+            return calls
+        from pfw.futures import Calls
+
+        fresh = Calls(self._link, settle(self.config).step_defaults)
+        return self._link.call(lambda session, now: self._renew_calls(session, fresh))
+
+    def _renew_calls(self, session: Session, fresh: Calls) -> Calls:
+        """With the link's lock held: another thread may just have done the same."""
+        calls = self._calls
+        if calls is None or calls.is_broken or (calls.is_spent and calls.finish(session)):
+            calls = self._calls = fresh
+            calls.open(session)
+        return calls
 
     # -- what a Run needs of its engine ----------------------------------------------------------------------------
 

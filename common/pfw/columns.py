@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Sequence
 from itertools import chain
 from struct import Struct
+from struct import error as StructError  # noqa: N812  # "error" says nothing
 from types import NoneType
 from typing import Any
 
@@ -63,12 +64,12 @@ PackedOutcomes = tuple[bytes, bytes, Sequence[bytes]]
 def pack_outcomes(columns: OutcomeColumns) -> PackedOutcomes:
     """What a slot sends to its supervisor. As lists of ints it would take both of them 0.3 µs a row more."""
     attempts, codes, starts_us, runs_us, payloads, cpus_us, peaks_bytes = columns
-    if len(codes) == 1 and starts_us[0] >= 0 <= runs_us[0]:
-        return _ONE.pack(attempts[0], starts_us[0], runs_us[0], cpus_us[0], peaks_bytes[0]), codes, payloads
     ints = [*attempts, *starts_us, *runs_us, *cpus_us, *peaks_bytes]
     try:
+        if len(codes) == 1:
+            return _ONE.pack(*ints), codes, payloads
         packed = array("Q", ints)
-    except OverflowError:  # a step has set back the clock of its process
+    except (StructError, OverflowError):  # a step has set back the clock of its process
         packed = array("Q", [max(0, cell) for cell in ints])
     return packed.tobytes(), codes, payloads
 

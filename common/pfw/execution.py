@@ -112,6 +112,7 @@ def run(loaded: LoadedFunction, call: bytes, inputs: Sequence[bytes], entry: Ent
                 pickled = pickle.dumps(value, codec.PROTOCOL)
                 if len(pickled) <= OUTPUT_LIMIT:
                     return outcome.OK, pickled
+                del pickled
             return _expand(value, entry) if isinstance(value, Workflow) else (outcome.OK, _dump_output(value))
         finally:
             _is_interruptible = False

@@ -8,7 +8,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from pfw import codec
 from pfw import messages as m
@@ -34,6 +34,7 @@ from pfw.stepfunction import StepFunction
 if TYPE_CHECKING:
     from pfw.link import Link
 
+T = TypeVar("T")
 Columns: TypeAlias = tuple[tuple[str, ...], tuple[bytes, ...], tuple[tuple[int, ...], ...]]
 
 #: After so many calls the next one starts a new run, once those before are done.
@@ -87,7 +88,7 @@ class Calls:
     """The open run of one client."""
 
     def __init__(self, link: Link, defaults: StepDefaults) -> None:
-        """Opens it.
+        """Makes it, not yet open.
 
         Args:
             link: Of the client.
@@ -99,16 +100,16 @@ class Calls:
         self._futures: dict[int, Future] = {}
         self._kinds: weakref.WeakKeyDictionary[StepFunction, _Kind] = weakref.WeakKeyDictionary()
         self._steps = _Steps(lambda step: step.settled(defaults))
-        self._count = 0
+        self._count, self._is_finished = 0, False
         #: What calls have failed with, for those that needed their results.
         self._reasons: dict[int, BaseException] = {}
+
+    def open(self, session: Session) -> None:
+        """Opens it, with the link's lock held."""
         submit = m.Submit(
             os.urandom(16), "calls", "parallel", "continue", 0, (), 1, 0, 0, b"",
             pack_graph(self._record.graph),
         )  # fmt: skip
-        link.call(lambda session, now: self._open(session, submit))
-
-    def _open(self, session: Session, submit: m.Submit) -> None:
         session.submit(submit, self._record)
         session.on_new_facts = self._on_facts
         session.on_end = self._on_end
@@ -127,9 +128,12 @@ class Calls:
         """Whether this run has had many calls and none is under way: a new one lets the cluster forget them."""
         return self._count >= CALLS_PER_RUN and not self._futures
 
-    def finish(self) -> None:
-        """No more calls will come."""
-        self._link.call(lambda session, now: session.close_run(self._record))
+    def finish(self, session: Session) -> bool:
+        """No more calls will come; False if some are under way, for then they may. With the link's lock held."""
+        if not self._futures:
+            self._is_finished = True
+            session.close_run(self._record)
+        return self._is_finished
 
     # -- calls out -------------------------------------------------------------------------------------------------
 
@@ -195,6 +199,8 @@ class Calls:
         ids = tuple([future.step_id for future in good])
 
         def extend(session: Session, now: float) -> bool:
+            if self._is_finished:
+                raise CallsFinished
             inputs = tuple([tuple([source.step for source in needed]) if needed else () for needed in sources])
             if any(inputs) and any(record.states[source] == SUCCEEDED for source in chain.from_iterable(inputs)):
                 return False
@@ -274,11 +280,22 @@ class Calls:
                     future.set_exception(error)
 
 
+class UseCalls(Protocol):
+    """`Client._use_calls`."""
+
+    def __call__(self, use: Callable[[Calls], T], /) -> T:
+        """What `use` gives for calls that take more."""
+
+
+class CallsFinished(Exception):
+    """The run of these calls takes no more of them."""
+
+
 class Caller:
     """Calls functions with options that they do not have by themselves; made by `Client.options`."""
 
-    def __init__(self, need_calls: Callable[[], Calls], options: dict[str, Any]) -> None:
-        self._need_calls = need_calls
+    def __init__(self, use_calls: UseCalls, options: dict[str, Any]) -> None:
+        self._use_calls = use_calls
         self._steps = _Steps(lambda step: step.options(**options))
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
@@ -287,11 +304,13 @@ class Caller:
         Raises:
             ConfigError: An option has a value that it cannot have, or not for this function.
         """
-        return self._need_calls().submit(self._steps.of(fn), args, kwargs)
+        step = self._steps.of(fn)
+        return self._use_calls(lambda calls: calls.submit(step, args, kwargs))
 
     def map(self, fn: Callable[..., Any], /, *iterables: Iterable[Any]) -> list[Future]:
         """As `Client.map`; errors as for `submit`."""
-        return self._need_calls().submit_all(self._steps.of(fn), list(zip(*iterables, strict=False)))
+        step, rows = self._steps.of(fn), list(zip(*iterables, strict=False))
+        return self._use_calls(lambda calls: calls.submit_all(step, rows))
 
 
 class _Kind:

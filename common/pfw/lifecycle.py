@@ -326,13 +326,14 @@ class RunLife:
         graph.calls.extend(calls)
         graph.inputs.extend(inputs)
         graph.after.extend([()] * count)
-        if not any(inputs) and self._plain_specs == len(graph.specs) and self.status == RUN_RUNNING:
+        has_inputs = any(inputs)
+        if not has_inputs and self._plain_specs == len(graph.specs) and self.status == RUN_RUNNING:
             self._make_columns(count)
             self.unfinished += count
             self._start_roots(range(len(graph.ids) - count, len(graph.ids)), now)
         else:
-            self.has_inputs = self.has_inputs or any(inputs)
-            self._take_in(count, any(inputs), now)
+            self.has_inputs = self.has_inputs or has_inputs
+            self._take_in(count, has_inputs, now)
 
     def _take_in(
         self, count: int, is_linked: bool, now: float, within: int | None = None, skipped: Iterable[int] = ()

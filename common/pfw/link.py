@@ -103,7 +103,7 @@ class Link:
         self._changed = threading.Condition(self._lock)
         self._has_leader = False
         self._followers = 0
-        self._led_at = float("-inf")
+        self._led_at = self._turned_at = float("-inf")
         self._wake_at = time.monotonic()
         self._afterwards: deque[Callable[[], None]] = deque()
         self._posted: deque[Callable[[Session, float], object]] = deque()
@@ -136,7 +136,11 @@ class Link:
             self._check()
             now = time.monotonic()
             result = action(self.session, now)
-            self._speak(now)
+            # Nobody may be there to hear: the background thread may be in a callback of the user's.
+            if self._posted or now >= self._wake_at or not (self._has_leader or now - self._turned_at < LED_S):
+                self._turn()
+            else:
+                self._speak(now)
             self._wake_followers()
             if self._has_leader:
                 self._poke()
@@ -251,7 +255,7 @@ class Link:
 
     def _turn(self) -> None:
         """Receives all that is there and sends what comes of it. With the lock held."""
-        now = time.monotonic()
+        now = self._turned_at = time.monotonic()
         while True:
             frames = self._receive()
             for frame in frames:

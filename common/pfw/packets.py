@@ -110,7 +110,7 @@ class Packets:
         return True
 
     def receive_frames(self) -> list[bytes]:
-        """What has arrived, without blocking, at most FRAMES_PER_TURN frames; sets `at_end` at the end.
+        """What has arrived, without blocking, at most FRAMES_PER_TURN frames; sets `at_end` as `take_all`.
 
         Raises:
             ProtocolError: What came is no frame; nothing more can be read here.
@@ -118,13 +118,15 @@ class Packets:
         return self.take_all(bytes, FRAMES_PER_TURN)
 
     def take_all(self, convert: Callable[[memoryview | bytearray], T], limit: int) -> list[T]:
-        """What `convert` makes of each frame that has arrived, at most `limit`; never waits, sets `at_end`.
+        """What `convert` makes of each frame that has arrived, at most `limit`; never waits.
+
+        The end of the other side is seen, and `at_end` set, once there is nothing else, maybe by the next call.
 
         Raises:
             ProtocolError: As `receive_frame`, and `convert`.
         """
         taken: list[T] = []
-        unread = self._unread
+        is_first = True
         while not self.at_end and len(taken) < limit:
             try:
                 frame = self.receive_frame(_DONTWAIT)
@@ -132,10 +134,12 @@ class Packets:
                 break
             if frame is not None:
                 taken.append(convert(frame))
-            # To be refused by an empty socket takes twice as long as to ask it. That it has ended is heard next time.
-            ioctl(self._fd, FIONREAD, unread)
-            if not unread[0]:
-                break
+            # To be refused by an empty socket takes twice as long as to ask it; but it counts all that it has.
+            if is_first:
+                ioctl(self._fd, FIONREAD, self._unread)
+                if not self._unread[0]:
+                    break
+                is_first = False
         return taken
 
     def has_input(self) -> bool:

@@ -1,7 +1,7 @@
 """How messages travel: msgpack arrays of ints and bytes, several to a frame, long frames in pieces.
 
-Everything a peer sends is checked here, where `columns` looks at what there is much of, and nowhere else. Whatever is
-odd is a ProtocolError for that peer alone.
+Everything a peer sends is checked here, where `columns` looks at what there is much of, and nowhere else; what a graph
+says is `graphs`' business. Whatever is odd is a ProtocolError for that peer alone.
 """
 
 from __future__ import annotations

@@ -79,6 +79,9 @@ def test_a_clock_that_was_set_back_makes_no_negative_times() -> None:
     found = unpack_outcomes(packed)
     assert found is not None
     assert (found[3], found[5]) == ([0, 7], [0, 2])
+    attempts, codes, starts_us, runs_us, payloads, _, peaks_bytes = outcomes(1)
+    packed = pack_outcomes((attempts, codes, starts_us, runs_us, payloads, (-1,), peaks_bytes))
+    assert columns_of(unpack_outcomes(packed)) == (attempts, codes, starts_us, runs_us, payloads, (0,), peaks_bytes)
 
 
 def columns_of(found: OutcomeColumns | None) -> tuple[Any, ...]:

@@ -74,7 +74,7 @@ class Channel(Packets):
                 return None
 
     def recv(self) -> list[tuple[Any, ...]]:
-        """Return all complete messages that have arrived, without blocking; sets `at_end` at the end.
+        """Return all complete messages that have arrived, without blocking; sets `at_end` as `take_all`.
 
         Raises:
             ProtocolError: What came is not a message; nothing more can be read from this channel.
