@@ -24,9 +24,9 @@ from pfw.graph import IF_ALL
 if TYPE_CHECKING:
     from pfw.stepfunction import Inherited, StepFunction
 
-PROTOCOL: Final = 5
+_PROTOCOL: Final = 5
 #: Values of these types name no module, so their bytes need not be searched.
-PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
+_PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
 _OUR_PACKAGES: Final = frozenset({"pfw", "pfw_coordinator", "pfw_worker"})
 _INSTALLED: Final = tuple({os.path.realpath(sysconfig.get_path(key)) + os.sep for key in ("stdlib", "platstdlib")})
 _SITE_FOLDERS: Final = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
@@ -175,10 +175,10 @@ def dump(value: Any) -> bytes:
     Raises:
         UnpicklableError: The value cannot be sent; the message says why and what to do.
     """
-    if type(value) in PLAIN:
-        return pickle.dumps(value, PROTOCOL)
+    if type(value) in _PLAIN:
+        return pickle.dumps(value, _PROTOCOL)
     try:
-        pickled = pickle.dumps(value, PROTOCOL)
+        pickled = pickle.dumps(value, _PROTOCOL)
     except Exception:  # pickle raises whatever the value's own code raises
         return _dump_by_value(value)
     if len(sys.modules) != _roots.modules_scanned:
@@ -251,7 +251,7 @@ def _missing(error: ModuleNotFoundError) -> MissingModuleError:
 def _dump_by_value(value: Any) -> bytes:
     file = io.BytesIO()
     try:
-        _by_value_pickler()(file, PROTOCOL).dump(value)
+        _by_value_pickler()(file, _PROTOCOL).dump(value)
     except Exception as error:  # pickle raises whatever the value's own code raises
         what = f"a value of type {type(value).__qualname__!r}"
         raise UnpicklableError(f"{what} cannot be sent to another process: {_explain(error)}") from error

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from array import array
 from collections.abc import Sequence
 from itertools import chain
-from struct import Struct
-from struct import error as StructError  # noqa: N812  # "error" says nothing
 from types import NoneType
 from typing import Any
 
@@ -55,7 +54,7 @@ def are_outcomes(columns: Any) -> bool:
 
 
 #: The ints of one outcome.
-_ONE = Struct("=5Q")
+_ONE = struct.Struct("=5Q")
 
 #: Outcomes as they come from a slot: all ints as 8 bytes each, column after column; codes; payloads.
 PackedOutcomes = tuple[bytes, bytes, Sequence[bytes]]
@@ -69,7 +68,7 @@ def pack_outcomes(columns: OutcomeColumns) -> PackedOutcomes:
         if len(codes) == 1:
             return _ONE.pack(*ints), codes, payloads
         packed = array("Q", ints)
-    except (StructError, OverflowError):  # a step has set back the clock of its process
+    except (struct.error, OverflowError):  # a step has set back the clock of its process
         packed = array("Q", [max(0, cell) for cell in ints])
     return packed.tobytes(), codes, payloads
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import chain, compress
 from typing import Any
 
@@ -16,7 +15,6 @@ from pfw.expansion import Fragment
 from pfw.graph import IF_ALWAYS, PRIORITY_LIMIT, Graph, Spec
 from pfw.wire import (
     SECONDS_LIMIT,
-    STR_LIMIT,
     are_amounts,
     are_strings,
     is_bytes,
@@ -30,8 +28,8 @@ from pfw.wire import (
 
 
 def pack_graph(graph: Graph) -> bytes:
-    """A graph as one blob; its specs are a blob in it, by which those that come again and again are known."""
-    return msgpack.packb((*graph[:2], msgpack.packb(graph.specs), *graph[3:]))
+    """A graph as one blob."""
+    return msgpack.packb(graph)
 
 
 def unpack_graph(blob: bytes, first: int = 0) -> Graph:
@@ -45,10 +43,9 @@ def unpack_graph(blob: bytes, first: int = 0) -> Graph:
         ProtocolError: Anything else.
     """
     columns = unpack(blob)
-    if type(columns) is not tuple or tuple(map(type, columns)) != (tuple, tuple, bytes, *[tuple] * 5):
-        raise ProtocolError("a graph is seven columns and its specs")
-    ids, functions, packed_specs, function_of, spec_of, calls, inputs, after = columns
-    specs = _unpack_specs(packed_specs)
+    if type(columns) is not tuple or list(map(type, columns)) != [tuple] * 8:
+        raise ProtocolError("a graph is eight columns")
+    ids, functions, specs, function_of, spec_of, calls, inputs, after = columns
     if len({len(ids), len(function_of), len(spec_of), len(calls), len(inputs), len(after)}) != 1:
         raise ProtocolError("the columns of a graph have one length")
     if not (are_strings(ids) and are_bytes(functions) and are_bytes(calls)):
@@ -58,8 +55,9 @@ def unpack_graph(blob: bytes, first: int = 0) -> Graph:
     _check_dependencies(inputs, first)
     _check_dependencies(after, first)
     return Graph(
-        list(ids), list(functions), specs, list(function_of), list(spec_of), list(calls), list(inputs), list(after)
-    )
+        list(ids), list(functions), [_checked_spec(spec) for spec in specs], list(function_of), list(spec_of),
+        list(calls), list(inputs), list(after),
+    )  # fmt: skip
 
 
 def pack_fragment(fragment: Fragment) -> bytes:
@@ -100,8 +98,6 @@ def check_likes(msg: m.ExtendLike) -> None:
 
 
 def _are_indices(column: Sequence[Any], limit: int) -> bool:
-    if len(column) == 1:  # a single call
-        return type(column[0]) is int and 0 <= column[0] < limit
     return not column or (are_ints(column) and max(column) < limit)
 
 
@@ -120,20 +116,9 @@ def _check_dependencies(column: Sequence[Any], first: int) -> None:
             raise ProtocolError(f"step {step} depends on itself or on a later one")
 
 
-def _unpack_specs(blob: bytes) -> list[Spec]:
-    # Each single call comes with the same spec again, and checking it takes 12 µs. Names in specs may be long.
-    return list(_checked_specs(blob) if len(blob) <= STR_LIMIT >> 6 else _checked_specs.__wrapped__(blob))
-
-
-@lru_cache(maxsize=256)
-def _checked_specs(blob: bytes) -> tuple[Spec, ...]:
-    specs = unpack(blob)
-    if type(specs) is not tuple or not all(type(spec) is tuple and len(spec) == len(Spec._fields) for spec in specs):
+def _checked_spec(spec: Any) -> Spec:
+    if type(spec) is not tuple or len(spec) != len(Spec._fields):
         raise ProtocolError("specs are a list of lists of numbers")
-    return tuple([_checked_spec(*spec) for spec in specs])
-
-
-def _checked_spec(*spec: Any) -> Spec:
     lane, heavy, retries, backoff, factor, max_delay, jitter, grace, run_if, keep, priority, tags, *more = spec
     timeout, retries_timeouts, reruns, slots, needs, limits, retries_memory = more
     if not all(map(is_int, (lane, heavy, retries, jitter, retries_timeouts, reruns, retries_memory))) or lane > 2:

@@ -327,6 +327,7 @@ class RunLife:
         graph.inputs.extend(inputs)
         graph.after.extend([()] * count)
         has_inputs = any(inputs)
+        # Such steps of an open run have no ranks, waves, dependencies or priorities: nothing is left but to start them.
         if not has_inputs and self._plain_specs == len(graph.specs) and self.status == RUN_RUNNING:
             self._make_columns(count)
             self.unfinished += count

@@ -239,7 +239,7 @@ class Extend(NamedTuple):
 class ExtendLike(NamedTuple):
     """As Extend, for steps with the function and spec of one that the run has, which depend on inputs alone.
 
-    A single call whose function was called before is this: as a graph it costs the way to its result 8 % more.
+    A single call whose function was called before is this: as a graph it costs 5 % more.
     """
 
     run: int

@@ -589,9 +589,9 @@ class Core:
         return run
 
     def on_extend(self, peer: bytes, msg: m.Extend, now: float) -> None:
-        """More steps for an open run; one that does not fit is a repetition or comes too early."""
-        run = self._own_run(peer, msg.run, now)
-        if run is None or not run.life.is_open or msg.first != len(run.life.states):
+        """More steps for an open run."""
+        run = self._run_to_extend(peer, msg, now)
+        if run is None:
             return
         try:
             graph = unpack_graph(msg.graph, msg.first)
@@ -608,8 +608,8 @@ class Core:
 
     def on_extend_like(self, peer: bytes, msg: m.ExtendLike, now: float) -> None:
         """As `on_extend`, for steps like an earlier one."""
-        run = self._own_run(peer, msg.run, now)
-        if run is None or not run.life.is_open or msg.first != len(run.life.states):
+        run = self._run_to_extend(peer, msg, now)
+        if run is None:
             return
         try:
             check_likes(msg)
@@ -621,6 +621,11 @@ class Core:
             return
         run.life.extend_like(msg.like, msg.ids, msg.calls, msg.inputs, now)
         self._touched[run] = None
+
+    def _run_to_extend(self, peer: bytes, msg: m.Extend | m.ExtendLike, now: float) -> Run | None:
+        """The run; None if these steps do not fit: they are a repetition, or come too early."""
+        run = self._own_run(peer, msg.run, now)
+        return run if run is not None and run.life.is_open and msg.first == len(run.life.states) else None
 
     def _needs_released(self, run: Run, inputs: Sequence[tuple[int, ...]], first: int) -> bool:
         """Whether steps from `first` on get an output of an earlier one that is not here any more."""
