@@ -17,6 +17,7 @@ from pfw.config import Config
 from pfw.display import CounterLine, follow
 from pfw.errors import PfwError, StepFailedError
 from pfw.facts import SUCCEEDED
+from pfw.interrupts import Interrupts
 from pfw.metrics import LANE_NAMES
 from pfw.progress import open_all, report
 from pfw.receipt import CancelReceipt
@@ -118,13 +119,16 @@ def _run_here(order: Order) -> int:
 def _run_on(client: Client, order: Order) -> int:
     if order.on:
         _warn_if_empty(client)
-    found = running.start(order.workflow, on=client, config=order.config)
-    try:
-        _follow(found, has_counter=order.has_counter)
-    except KeyboardInterrupt:
-        running.end_interrupted(found)
-        tell(found, _slots(client), order.replay, as_json=order.as_json)
-        raise
+    with Interrupts() as interrupts:
+        interrupts.hold()
+        found = running.start(order.workflow, on=client, config=order.config)
+        try:
+            interrupts.release()
+            _follow(found, has_counter=order.has_counter)
+        except KeyboardInterrupt:
+            running.end_interrupted(found)
+            tell(found, _slots(client), order.replay, as_json=order.as_json)
+            raise
     return tell(found, _slots(client), order.replay, as_json=order.as_json)
 
 

@@ -11,6 +11,7 @@ from pfw.cancellation import CancellationToken
 from pfw.config import Config, Keep, settle
 from pfw.context import current
 from pfw.errors import ConfigError, PfwError
+from pfw.interrupts import Interrupts
 from pfw.progress import open_all, report
 from pfw.results import Meaning
 from pfw.runs import Run
@@ -93,8 +94,9 @@ def run(
         config, on, mode=mode, cpu=cpu, io=io, memory=memory, progress=progress, timeout=timeout,
         on_failure=on_failure, keep=keep, priority=priority,
     )  # fmt: skip
-    found = _begin(wf, on, settled, token, is_inline=True)
-    _wait(found)
+    with Interrupts() as interrupts:
+        found = _begin(wf, on, settled, token, interrupts)
+        _wait(found, interrupts)
     return found.check() if check else found
 
 
@@ -125,7 +127,7 @@ def start(
         config, on, mode=mode, cpu=cpu, io=io, memory=memory, progress=progress, timeout=timeout,
         on_failure=on_failure, keep=keep, priority=priority,
     )  # fmt: skip
-    return _begin(wf, on, settled, token, is_inline=False)
+    return _begin(wf, on, settled, token)
 
 
 async def arun(
@@ -156,14 +158,14 @@ async def arun(
     end = CancellationToken()
 
     def begin() -> Run:
-        found = _begin(wf, on, settled, token, is_inline=False)
+        found = _begin(wf, on, settled, token)
         found.obey(end)  # also if the task was cancelled meanwhile
         return found
 
     try:
         # Starting a cluster and waiting block, so they are done on a thread.
         found = await asyncio.to_thread(begin)
-        await asyncio.to_thread(_wait, found)
+        await asyncio.to_thread(_wait, found, Interrupts())
     except asyncio.CancelledError:
         end.cancel("its task was cancelled")
         raise
@@ -176,8 +178,13 @@ def _settle(config: Config | None, on: Client | str | None, **given: Any) -> Con
 
 
 def _begin(
-    wf: Workflow, on: Client | str | None, config: Config, token: CancellationToken | None, *, is_inline: bool
+    wf: Workflow,
+    on: Client | str | None,
+    config: Config,
+    token: CancellationToken | None,
+    interrupts: Interrupts | None = None,
 ) -> Run:
+    """Begins a run; with `interrupts` for who waits for it next, on this thread."""
     if current().run_id:
         raise PfwError("a running step cannot run a workflow of its own: return it, and it runs in the step's place")
     from pfw.client import kept_steps
@@ -188,12 +195,15 @@ def _begin(
         raise ConfigError(f"token is a CancellationToken, not {token!r}")
     if config.mode == "sequential" or (token is not None and token.cancelled):
         # Of a run that is cancelled already no cluster needs to hear.
-        return _begin_here(wf, config, token, is_inline=is_inline)
+        return _begin_here(wf, config, token, is_inline=interrupts is not None)
     # Before a cluster is started for it: what can be said of the workflow is said at once.
     compiled = wf.compile(config.step_defaults)
     if not isinstance(config.keep, str):
         kept_steps(compiled, config.keep)
-    found = _client(on, config).submit_run(wf, config)
+    client = _client(on, config)
+    if interrupts is not None:
+        interrupts.hold()
+    found = client.submit_run(wf, config)
     if token is not None:
         found.obey(token)
     return found
@@ -259,9 +269,10 @@ def _begin_here(wf: Workflow, config: Config, token: CancellationToken | None, *
     return found
 
 
-def _wait(found: Run) -> None:
+def _wait(found: Run, interrupts: Interrupts) -> None:
     """Waits for the end; Ctrl-C cancels the run, a second one kills at once."""
     try:
+        interrupts.release()
         found.wait()
     except KeyboardInterrupt as interrupt:
         interrupt.run = found  # type: ignore[attr-defined]

@@ -107,3 +107,78 @@ def test_two_ctrl_c_end_a_script_and_its_cluster(script: Script) -> None:
     assert errors.rstrip().endswith("KeyboardInterrupt")
     script.check_nothing_is_left()
     assert script.folders() == []
+
+
+def test_ctrl_c_while_a_run_is_handed_over_finds_the_run(script: Script) -> None:
+    # Pressed when the run is on its way and nobody waits for it yet.
+    text = (
+        HOLD
+        + """
+    import signal
+    from pfw import LocalCluster
+
+    class Pressed(LocalCluster):
+        def submit_run(self, *args, **options):
+            found = super().submit_run(*args, **options)
+            signal.raise_signal(signal.SIGINT)
+            return found
+
+    with Pressed(cpu=1, io=1) as cluster:
+        try:
+            run(wf, on=cluster)
+        except KeyboardInterrupt as interrupt:
+            print(interrupt.run.status, interrupt.run.states)
+        print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+    """
+    )
+    assert script.run(text, str(script.folder)) == "CANCELLED {'hold': 'CANCELLED'}\nTrue\n"
+    assert "cancelling the run" in script.errors
+    script.check_nothing_is_left()
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_hand_over(script: Script) -> None:
+    text = (
+        HOLD
+        + """
+    import signal
+    from pfw import LocalCluster
+
+    class Stuck(LocalCluster):
+        def submit_run(self, *args, **options):
+            signal.raise_signal(signal.SIGINT)
+            print("kept")
+            signal.raise_signal(signal.SIGINT)
+            print("not reached")
+
+    with Stuck(cpu=1, io=1) as cluster:
+        try:
+            run(wf, on=cluster)
+        except KeyboardInterrupt as interrupt:
+            print(hasattr(interrupt, "run"), signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+    """
+    )
+    assert script.run(text, str(script.folder)) == "kept\nFalse True\n"
+    script.check_nothing_is_left()
+
+
+def test_what_goes_wrong_while_ctrl_c_is_kept_is_told_with_it(script: Script) -> None:
+    text = (
+        HOLD
+        + """
+    import signal
+    from pfw import LocalCluster
+
+    class Broken(LocalCluster):
+        def submit_run(self, *args, **options):
+            signal.raise_signal(signal.SIGINT)
+            raise ValueError("broken")
+
+    with Broken(cpu=1, io=1) as cluster:
+        try:
+            run(wf, on=cluster)
+        except KeyboardInterrupt as interrupt:
+            print(repr(interrupt.__context__))
+    """
+    )
+    assert script.run(text, str(script.folder)) == "ValueError('broken')\n"
+    script.check_nothing_is_left()
