@@ -1,7 +1,7 @@
 """How the arguments of a call travel: values as they are, outputs of other steps as placeholders.
 
 When a call is built, `scan` takes the sources (Nodes, futures) out of its arguments and leaves placeholders. What is
-sent is `(step_id, args, kwargs)`, pickled. Where the step runs, `bind` puts the inputs, given in the order of the
+sent is `(step_id, args, kwargs)`, as bytes. Where the step runs, `bind` puts the inputs, given in the order of the
 sources, in the placeholders' places. `args is None` is the short form of the usual case: the inputs are the arguments.
 
 Both ways look only into lists, tuples, named tuples and the values of dicts, of exactly these types; a container in
@@ -18,8 +18,9 @@ from pfw.errors import GraphError
 
 S = TypeVar("S")
 
-#: Types that hold no source, for a quick look: a fan-out over plain values is not looked at one by one.
-PLAIN_TYPES = frozenset({int, str, float, bool, bytes, type(None), complex, bytearray})
+#: Types that hold no source, for a quick look: a fan-out over plain values is not looked at one by one. Values of
+#: exactly these types never change, and are read back by marshal as what they were.
+PLAIN_TYPES = frozenset({int, str, float, bool, bytes, type(None), complex})
 
 
 class Input:
@@ -79,6 +80,9 @@ class Inputs:
 
 #: A call's positional arguments with placeholders; None: the inputs are the arguments.
 Row = tuple[Any, ...] | None
+
+#: What travels of a call: the step's id, and its arguments as they are after `scan`, a Row and a dict or None.
+Call = tuple[str, Any, Any]
 
 
 # ---------------------------------------------------------------- where the step runs

@@ -8,23 +8,31 @@ from __future__ import annotations
 
 import functools
 import io
+import marshal
 import os
 import pickle
 import re
 import sys
 import sysconfig
 from collections import ChainMap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
+from pfw.call import is_plain
 from pfw.errors import MissingModuleError, UnpicklableError
 from pfw.graph import IF_ALL
 
 if TYPE_CHECKING:
+    from pfw.call import Call, Row
     from pfw.stepfunction import Inherited, StepFunction
 
 _PROTOCOL: Final = 5
+#: The first byte of each pickle, and of nothing that marshal writes.
+_PICKLED: Final = 0x80
+#: Of marshal's formats the one whose bytes depend on nothing but the values, and the fastest one.
+_MARSHAL: Final = 2
 #: Values of these types name no module, so their bytes need not be searched.
 _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
 _OUR_PACKAGES: Final = frozenset({"pfw", "pfw_coordinator", "pfw_worker"})
@@ -207,6 +215,50 @@ def load_all(pickled: Iterable[bytes]) -> list[Any]:
         return list(map(pickle.loads, pickled))
     except ModuleNotFoundError as error:
         raise _missing(error) from error
+
+
+def dump_call(step_id: str, args: Row, kwargs: dict[str, Any] | None) -> bytes:
+    """Return a step's call as bytes for `load_call`.
+
+    Raises:
+        UnpicklableError: An argument cannot be sent.
+    """
+    if type(step_id) is str and not kwargs and is_plain(args or ()):
+        return dump_plain_calls((step_id,), (args,))[0]
+    return dump((step_id, args, kwargs))
+
+
+def dump_plain_calls(ids: Iterable[str], rows: Iterable[Row]) -> list[bytes]:
+    """Return calls as `dump_call` does, whose arguments are positional and plain; None stands for none. 0.3 µs a call.
+
+    The ids are of type `str`, and of no class derived from it.
+
+    They are not pickled, which takes 0.7 µs, but in Python's own format, which both ends know: theirs is one Python.
+
+    Raises:
+        UnpicklableError: An argument has 2 GiB or more.
+    """
+    try:
+        return list(map(marshal.dumps, zip(ids, rows, repeat(None), strict=False), repeat(_MARSHAL)))
+    except ValueError as error:
+        raise UnpicklableError("an argument of 2 GiB or more cannot be sent: pass a path instead") from error
+
+
+def load_call(call: bytes) -> Call:
+    """Return the call that these bytes were made of; raises as `load`, or something else if they are none."""
+    found: Call = load(call) if call[0] == _PICKLED else marshal.loads(call)
+    return found
+
+
+def load_plain_calls(calls: Sequence[bytes]) -> Sequence[bytes | Call]:
+    """Return the calls that nobody's code has a part in loading loaded, and the others as they are.
+
+    One after the other they take 0.2 µs; a step of some ms finds none of that in the processor's caches: 20 µs.
+    """
+    try:
+        return [call if call[0] == _PICKLED else marshal.loads(call) for call in calls]
+    except Exception:  # one is none, for which marshal has many errors: its step is to fail
+        return calls
 
 
 def dump_function(function: StepFunction | Callable[..., Any], inherited: bytes = b"") -> bytes:

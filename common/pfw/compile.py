@@ -6,9 +6,8 @@ What cannot be pickled is found out here, before anything runs, and named.
 from __future__ import annotations
 
 import inspect
-import pickle
 from collections.abc import Callable, Collection, Iterable, Sequence
-from itertools import chain, repeat
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 from pfw.call import Input, Inputs, Row, place_all
@@ -174,21 +173,23 @@ def _share_specs(distinct: dict[StepFunction, StepFunction]) -> tuple[list[Spec]
 
 
 def _dump_calls(draft: Draft, order: Sequence[int], ids: Sequence[str]) -> list[bytes]:
-    from pfw.codec import dump
+    from pfw.codec import dump_call, dump_plain_calls
 
     others = draft.others
     rows: Iterable[Row] = draft.rows()
     if not isinstance(order, range):
         rows = _in_order(list(rows), order)
     try:
-        # Plain values name no module, so they need not be searched for one: half of what a call costs. Where there are
-        # no others nearly all that is left is pickle's own: no frame and no tuple of ours for each step.
-        if not others:
-            return list(map(pickle.dumps, zip(ids, rows, repeat(None), strict=False), repeat(5)))
-        return [
-            dump((step_id, *others[place])) if place in others else pickle.dumps((step_id, row, None), 5)
-            for place, step_id, row in zip(order, ids, rows, strict=True)
-        ]
+        if type(ids[-1]) is not str:  # the last one is a fragment's tail
+            return [
+                dump_call(step_id, *others.get(place, (row, None)))
+                for place, step_id, row in zip(order, ids, rows, strict=True)
+            ]
+        calls = dump_plain_calls(ids, rows)
+        for step, place in enumerate(order) if others else ():
+            if place in others:
+                calls[step] = dump_call(ids[step], *others[place])
+        return calls
     except Exception:
         # The usual case runs without a try per step; who is to blame is looked for only now.
         for place in order:

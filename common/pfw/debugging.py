@@ -30,7 +30,7 @@ def arguments(record: RunRecord, step: int) -> tuple[tuple[Any, ...], dict[str, 
     if record.states[step] == SKIPPED and not (graph.inputs[step] or graph.after[step]):
         raise OutputNotKeptError(f"{graph.ids[step]!r} was not called: it is the side of a branch that was not taken")
     inputs = _inputs(record, step)
-    _, args, kwargs = codec.load(graph.calls[step])
+    _, args, kwargs = codec.load_call(graph.calls[step])
     run_if = graph.specs[graph.spec_of[step]].run_if
     if run_if:
         found_args, found_kwargs = bind_some(run_if, args, kwargs, inputs)

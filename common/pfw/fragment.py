@@ -102,7 +102,7 @@ def _with_tail(compiled: Compiled, name: str, step_id: str) -> Graph:
     free = next(name for number in range(1, len(taken) + 2) if (name := _numbered(number)) not in taken)
     step = ids_within(step_id, [free], has_tail=False)[0]
     return _added(
-        graph, step, codec.dump((step, (structure,), None)), numbering.sources,
+        graph, step, codec.dump_call(step, (structure,), None), numbering.sources,
         tuple([leaf for leaf in leaves if leaf not in used]),
     )  # fmt: skip
 

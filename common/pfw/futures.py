@@ -194,7 +194,7 @@ class Calls:
             if isinstance(scan, BaseException):
                 continue
             good.append(future)
-            calls.append(codec.dump((step_id, scan.args, scan.kwargs)))
+            calls.append(codec.dump_call(step_id, scan.args, scan.kwargs))
             sources.append(scan.sources)
         ids = tuple([future.step_id for future in good])
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 #: Raised whenever a message changes its form; peers of another version are refused.
-PROTOCOL = 4
+PROTOCOL = 5
 
 HEARTBEAT_S = 1.0
 
@@ -341,8 +341,9 @@ class Facts(NamedTuple):
     epoch_s: float
     #: (worker, name) of the workers named in the rows
     workers: tuple[tuple[int, str], ...]
-    #: pfw.facts.Fact rows
-    rows: tuple[FactRow, ...]
+    #: pfw.facts.Fact rows as `columns.pack_facts` makes them: their numbers, and their payloads.
+    numbers: bytes
+    payloads: tuple[bytes, ...]
 
 
 class Answer(NamedTuple):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from pfw import messages as m
+from pfw.columns import unpack_facts
 from pfw.errors import (
     ClusterError,
     ConfigError,
@@ -215,8 +216,7 @@ class Session:
             pending.pop(0)
         if message.position > record.position:
             return
-        rows = message.rows[record.position - message.position :]
-        if not rows:
+        if not (rows := unpack_facts(message.numbers, message.payloads)[record.position - message.position :]):
             return
         record.epoch_s = message.epoch_s
         record.workers.update(message.workers)

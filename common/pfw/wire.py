@@ -223,7 +223,7 @@ def _are_ids(value: Any) -> bool:
     return type(value) is tuple and are_strings(value)
 
 
-def _are_calls(value: Any) -> bool:
+def _are_payloads(value: Any) -> bool:
     return type(value) is tuple and are_bytes(value)
 
 
@@ -313,7 +313,7 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
         _is_str, is_seconds, is_int,
     ),
     "Extend": (is_int, is_int, is_bytes), "CancelCalls": (is_int, is_ints),
-    "ExtendLike": (is_int, is_int, is_int, _are_ids, _are_calls, _are_tuples),
+    "ExtendLike": (is_int, is_int, is_int, _are_ids, _are_payloads, _are_tuples),
     "CancelRun": (is_int, _is_str, is_int),
     "CloseRun": (is_int,),
     "Attach": (is_int, _is_str),
@@ -322,10 +322,7 @@ _CHECKS: dict[str, tuple[Check, ...]] = {
     "Accepted": (is_bytes, is_int, _is_str),
     "Rejected": (is_bytes, is_int, is_int, _is_str),
     "Attached": (is_int, is_int, _is_str, _is_str, _is_str, is_bytes, is_bytes, _is_str, is_int),
-    "Facts": (
-        is_int, is_int, is_int, _is_number, rows_of(int, str),
-        rows_of(int, int, float, int, int, float, float, float, bytes, int, int),
-    ),
+    "Facts": (is_int, is_int, is_int, _is_number, rows_of(int, str), is_bytes, _are_payloads),
     "Answer": (is_int, is_bytes),
     "Printed": (is_int, rows_of(int, bytes)), "Progress": (rows_of(int, float, float, str),),
 }  # fmt: skip

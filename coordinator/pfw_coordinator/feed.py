@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from operator import itemgetter
 
 from pfw import messages as m
+from pfw.columns import pack_facts
 from pfw.messages import Message
 from pfw.wire import BATCH_BYTES
 from pfw_coordinator.ledger import Client, Run, Subscription
@@ -108,16 +109,16 @@ class Feed:
             if sizes[-1] > BATCH_BYTES:
                 del rows[bisect(sizes, BATCH_BYTES) + 1 :]
             size = sizes[len(rows) - 1]
-        self._send(subscription.client.peer, self._message(subscription, tuple(rows)))
+        self._send(subscription.client.peer, self._message(subscription, rows))
         subscription.sent += len(rows)
         subscription.last_sent_at = now
         subscription.in_flight.append((subscription.sent, size))
         subscription.sent_bytes += size
         return first + len(rows) < len(facts)
 
-    def _message(self, subscription: Subscription, rows: tuple[m.FactRow, ...]) -> m.Facts:
+    def _message(self, subscription: Subscription, rows: Sequence[m.FactRow]) -> m.Facts:
         run = subscription.run
         numbers = set(map(_worker_of, rows))
         numbers.discard(0)
         workers = tuple([(number, self.worker_names[number]) for number in numbers])
-        return m.Facts(run.number, subscription.sent, len(run.life.states), self._epoch_s, workers, rows)
+        return m.Facts(run.number, subscription.sent, len(run.life.states), self._epoch_s, workers, *pack_facts(rows))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from pfw import messages as m
+from pfw.columns import unpack_facts
 
 #: (attempt, run, step, try, function, lane, estimate_us, grace_ms, call, inputs); the step, which does not travel, is
 #: what the number in the call of `samples.graph_of` says.
@@ -107,3 +108,20 @@ def columns_of(rows: Sequence[m.OutcomeRow]) -> m.OutcomeColumns:
 def ended(message: m.Outcomes) -> Ended:
     """The same with one row for each attempt."""
     return Ended(message.number, tuple(zip(*message.columns, strict=True)))
+
+
+class Told(NamedTuple):
+    """Facts one by one."""
+
+    run: int
+    position: int
+    steps: int
+    epoch_s: float
+    workers: tuple[tuple[int, str], ...]
+    rows: tuple[m.FactRow, ...]
+
+
+def told(message: m.Facts) -> Told:
+    """The same with its rows."""
+    *head, numbers, payloads = message
+    return Told(*head, tuple(unpack_facts(numbers, payloads)))

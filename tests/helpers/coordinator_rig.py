@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from helpers import invariants
-from helpers.columns import Assigned, AssignRow, assigned, columns_of
+from helpers.columns import Assigned, AssignRow, Told, assigned, columns_of, told
 from helpers.samples import graph_of
 from pfw import messages as m
 from pfw import outcome as oc
@@ -41,8 +41,7 @@ class CoordinatorRig:
         invariants.check(self.core)
         self.wake_at = box.wake_at
         said: dict[str, list[Any]] = {
-            peer.decode(): [assigned(message) if isinstance(message, m.Assign) else message for message in messages]
-            for peer, messages in box.messages
+            peer.decode(): [_row_by_row(message) for message in messages] for peer, messages in box.messages
         }
         said.update({name: value for name, value in (("all", box.broadcasts), ("watch", box.watch)) if value})
         return said
@@ -111,6 +110,12 @@ class CoordinatorRig:
         self.core.on_cursors(client.encode(), m.Cursors(rows), self.now)
 
 
+def _row_by_row(message: Message) -> Any:
+    if isinstance(message, m.Assign):
+        return assigned(message)
+    return told(message) if isinstance(message, m.Facts) else message
+
+
 def assign(
     batch: int,
     *rows: AssignRow,
@@ -139,5 +144,5 @@ def row(
     return (attempt, run, step, attempt_of_step, function, lane, us, 2_000, b"call %d" % step, inputs)
 
 
-def of_kind(messages: list[Message], kind: type[Message | Assigned]) -> list[Any]:
+def of_kind(messages: list[Message], kind: type[Message | Assigned | Told]) -> list[Any]:
     return [message for message in messages if type(message) is kind]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pfw import messages as m
+from pfw.columns import pack_facts
 from pfw.graph import LANE_CPU, Graph, Spec
 
 
@@ -81,7 +82,7 @@ SAMPLES: tuple[m.Message, ...] = (
     m.Accepted(b"key", 1, "id"),
     m.Rejected(b"key", 0, 2, "why"),
     m.Attached(9, 1, "id", "name", "waves", b"meta", b"graph", "1.2", 4),
-    m.Facts(1, 4, 3, 1.7e9, ((1, "worker"),), ((2, 0, 1.5, 1, 1, 1.0, 1.25, 0.25, b"out", 15, 1 << 30),)),
+    m.Facts(1, 4, 3, 1.7e9, ((1, "worker"),), *pack_facts([(2, 0, 1.5, 1, 1, 1.0, 1.25, 0.25, b"out", 15, 1 << 30)])),
     m.Answer(9, b"body"),
     m.Printed(7, ((5, b"text"), (6, b"\xff"))),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from helpers.samples import graph_of
 from pfw import messages as m
+from pfw.columns import pack_facts
 from pfw.facts import FACT_FINISHED, FACT_RUN_STARTED, RUN_SUCCEEDED
 from pfw.graphs import pack_graph
 from pfw.record import RunRecord
@@ -70,7 +71,7 @@ def fact(kind: int, step: int = 0, *, attempt: int = 1, payload: bytes = b"") ->
 
 
 def facts(position: int, *rows: m.FactRow, run: int = 1, steps: int = 3) -> m.Facts:
-    return m.Facts(run, position, steps, 5.0, ((1, "worker"),), rows)
+    return m.Facts(run, position, steps, 5.0, ((1, "worker"),), *pack_facts(rows))
 
 
 STARTED, ENDED = fact(FACT_RUN_STARTED), fact(FACT_FINISHED, attempt=RUN_SUCCEEDED)

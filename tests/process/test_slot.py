@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,8 @@ def block_of(
     fn: int, calls: list[tuple[Any, ...]], inputs: Any = (), first: int = 1, run: int = RUN, short: int = 1
 ) -> tuple[Any, ...]:
     """A block with a step for each tuple of arguments."""
-    pickled = [codec.dump((f"step-{first + index}", args or None, None)) for index, args in enumerate(calls)]
-    return first, run, "run-id", 1, fn, short, pickled, inputs
+    packed = [codec.dump_call(f"step-{first + index}", args or None, None) for index, args in enumerate(calls)]
+    return first, run, "run-id", 1, fn, short, packed, inputs
 
 
 @pytest.fixture(scope="module")
@@ -301,6 +302,18 @@ def test_a_function_is_sent_once_and_can_be_forgotten(slot: Driver) -> None:
     assert slot.result(2) is None
     slot.handle.channel.send(([(4, codec.dump_function(name_itself))], [4], [step_of(4, attempt=3)]))
     assert slot.result(3)[1] == "step-3"
+
+
+@pytest.mark.parametrize(
+    "odd", [b"", b"no call", b"[\xff\xff\xff\x7f", b"i\x01\x00\x00\x00", b"\x80", b"\x80\x05K\x01."]
+)
+def test_a_call_that_is_none_fails_its_step_alone(slot: Driver, odd: bytes) -> None:
+    good, pickled = codec.dump_call("good", (1,), None), codec.dump_call("pickled", (Fraction(1),), None)
+    block = (*block_of(0, [])[:6], [good, odd, pickled], ())
+    slot.send([block], [(0, codec.dump_function(float))])
+    codes = {attempt: found[0] for attempt, found in slot.collect(3).items()}
+    assert codes == {1: outcome.OK, 2: outcome.RETRYABLE, 3: outcome.OK}
+    assert (slot.result(1), slot.result(3)) == (1.0, 1.0)
 
 
 def test_a_function_that_does_not_load_fails_its_step_and_not_the_slot(slot: Driver) -> None:

@@ -40,9 +40,9 @@ def sights(world: World) -> set[str]:
             known |= numbers
             seen |= {"takes more"} if batch.needs else set()
             seen |= {"sent along"} if any(None in row[9] for row in batch.rows) else set()
-        elif isinstance(message, m.Facts) and message.rows:
+        elif isinstance(message, m.Facts) and message.payloads:
             seen |= {"rewound"} if message.position < stated.get((peer, message.run), 0) else set()
-            stated[peer, message.run] = message.position + len(message.rows)
+            stated[peer, message.run] = message.position + len(message.payloads)
     return seen
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from helpers import invariants
-from helpers.columns import columns_of
+from helpers.columns import Told, columns_of
 from helpers.coordinator_rig import CoordinatorRig, of_kind
 from helpers.lives import LIVES, assign, fail, start, succeed
 from helpers.samples import graph_of, spec
@@ -173,7 +173,7 @@ def cancel(rig: CoordinatorRig, *steps: int, client: str = "client", run: int = 
 
 def told(said: dict[str, list[Any]]) -> list[tuple[int, int]]:
     """(kind, step) of what the client was told."""
-    return [(row[0], row[1]) for facts in of_kind(said.get("client", []), m.Facts) for row in facts.rows]
+    return [(row[0], row[1]) for facts in of_kind(said.get("client", []), Told) for row in facts.rows]
 
 
 def test_the_worker_is_told_as_often_as_the_client_says_it(rig: CoordinatorRig) -> None:

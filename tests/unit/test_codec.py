@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 
 from pfw import codec
+from pfw.call import Input
 from pfw.errors import MissingModuleError, UnpicklableError
+from pfw.expansion import Tail
 from pfw.stepfunction import Retry, step
 
 
@@ -35,6 +37,44 @@ def importable(x: int) -> int:
 @pytest.mark.parametrize("value", [None, True, 3, 1.5, "text", b"bytes", [1, {"a": (2,)}], "__main__"])
 def test_values_come_back_as_they_were(value: object) -> None:
     assert codec.load(codec.dump(value)) == value
+
+
+class Text(str):
+    pass
+
+
+class Number(int):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        (None, None),
+        ((1, -(2**70), 1.5, float("-inf"), 2j, True, None, "t\u00e4xt\udcff", b"\x80bytes"), None),
+        ((1,), {"key": 2}),
+        (([1, {"a": (2,)}],), None),
+        ((bytearray(b"x"), Number(3), Text("text")), None),
+        ((Input(0), range(3)), None),
+    ],
+)
+@pytest.mark.parametrize("step_id", ["step", Tail("outer/step", "outer", 1)])
+def test_calls_come_back_as_they_were(step_id: str, args: Any, kwargs: Any) -> None:
+    packed = codec.dump_call(step_id, args, kwargs)
+    for found in (codec.load_call(packed), *map(loaded_call, codec.load_plain_calls([packed]))):
+        assert found == (step_id, args, kwargs)
+        assert type(found[0]) is type(step_id)
+        assert [type(value) for value in found[1] or ()] == [type(value) for value in args or ()]
+
+
+def loaded_call(call: Any) -> Any:
+    return codec.load_call(call) if type(call) is bytes else call
+
+
+def test_only_calls_that_run_no_code_are_loaded_ahead() -> None:
+    plain, other = codec.dump_call("a", (1, "x"), None), codec.dump_call("b", (Text("x"),), None)
+    assert codec.load_plain_calls([plain, other]) == [("a", (1, "x"), None), other]
+    assert codec.load_plain_calls([plain, b"odd"]) == [plain, b"odd"]
 
 
 def test_closures_and_lambdas_go_by_value() -> None:

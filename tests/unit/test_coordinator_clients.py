@@ -7,6 +7,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from helpers.columns import Told
 from helpers.coordinator_rig import CoordinatorRig, of_kind
 from helpers.samples import graph_of, spec
 from pfw import messages as m
@@ -30,7 +31,7 @@ def rig() -> CoordinatorRig:
 
 def positions(said: dict[str, list[Any]], client: str = "client") -> list[tuple[int, int]]:
     """(position, rows) of the facts that a client was sent."""
-    return [(facts.position, len(facts.rows)) for facts in of_kind(said.get(client, []), m.Facts)]
+    return [(facts.position, len(facts.rows)) for facts in of_kind(said.get(client, []), Told)]
 
 
 # -- submitting --------------------------------------------------------------------------------------------------------
@@ -73,7 +74,7 @@ def test_two_clients_may_follow_one_run(rig: CoordinatorRig) -> None:
     rig.turn()
     run = rig.submit(client="other")
     said = rig.turn()
-    assert said["other"] == [m.Accepted(b"key", 1, run.id), *of_kind(said["other"], m.Facts)]
+    assert said["other"] == [m.Accepted(b"key", 1, run.id), *of_kind(said["other"], Told)]
     assert positions(said, "other") == [(0, 1)]
 
 
@@ -105,7 +106,7 @@ def test_what_to_keep_may_name_steps_that_are_not_there(rig: CoordinatorRig) -> 
     rig.submit(keep=(0, 7, 2**60))
     rig.turn()
     rig.outcome("a", 1)
-    assert of_kind(rig.turn()["client"], m.Facts)[0].rows[0][8] == b"out 1"
+    assert of_kind(rig.turn()["client"], Told)[0].rows[0][8] == b"out 1"
 
 
 # -- facts -------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from helpers.columns import Assigned, columns_of
+from helpers.columns import Assigned, Told, columns_of
 from helpers.coordinator_rig import EPOCH_S, HOST, CoordinatorRig, assign, of_kind, row
 from helpers.samples import graph_of, spec
 from pfw import messages as m
@@ -91,14 +91,14 @@ def test_a_run_goes_from_submission_to_its_end(rig: CoordinatorRig) -> None:
     run = rig.submit(graph_of([(), (0,)]), keep=(1,))
     started = (FACT_RUN_STARTED, 0, 100.0, 0, 0, 100.0, 100.0, 0.0, b"1 1 1", 0, 0)
     assert rig.turn() == {
-        "client": [m.Accepted(b"key", 1, run.id), m.Facts(1, 0, 2, EPOCH_S, (), (started,))],
+        "client": [m.Accepted(b"key", 1, run.id), Told(1, 0, 2, EPOCH_S, (), (started,))],
         "a": [assign(1, row(1), runs=((1, run.id),))],
     }
     rig.now = 101.0
     rig.outcome("a", 1)
     first = (FACT_SUCCEEDED, 0, 101.0, 1, 1, 100.0, 101.0, 0.5, b"", 250_000, 1 << 20)
     assert rig.turn() == {
-        "client": [m.Facts(1, 1, 2, EPOCH_S, ((1, "a"),), (first,))],
+        "client": [Told(1, 1, 2, EPOCH_S, ((1, "a"),), (first,))],
         "a": [assign(2, row(2, 1, (b"out 1",), us=500_001), acked=1, functions=())],
     }
     rig.now = 102.0
@@ -106,7 +106,7 @@ def test_a_run_goes_from_submission_to_its_end(rig: CoordinatorRig) -> None:
     second = (FACT_SUCCEEDED, 1, 102.0, 1, 1, 101.0, 102.0, 0.5, b"out 2", 250_000, 1 << 20)
     finished = (FACT_FINISHED, 0, 102.0, RUN_SUCCEEDED, 0, 102.0, 102.0, 0.0, b"", 0, 0)
     assert rig.turn() == {
-        "client": [m.Facts(1, 2, 2, EPOCH_S, ((1, "a"),), (second, finished))],
+        "client": [Told(1, 2, 2, EPOCH_S, ((1, "a"),), (second, finished))],
         "a": [m.Forget((1,), (0,)), m.Reply(2, 0, ())],
     }
 
@@ -251,7 +251,7 @@ def test_what_an_attempt_prints_is_a_fact_of_its_step(rig: CoordinatorRig) -> No
     said = rig.turn()
     assert said["b"] == [m.Refused(m.REFUSED_VERSION, "not registered here", 1)]
     assert said["client"] == [
-        m.Facts(1, 1, 1, EPOCH_S, ((1, "a"),), ((FACT_PRINTED, 0, 100.5, 1, 1, 100.5, 100.5, 0.0, b"text", 0, 0),))
+        Told(1, 1, 1, EPOCH_S, ((1, "a"),), ((FACT_PRINTED, 0, 100.5, 1, 1, 100.5, 100.5, 0.0, b"text", 0, 0),))
     ]
     for number in (3, 2):
         rig.core.on_printed(b"a", m.Printed(number, ((1, b"again"),)), rig.now)
@@ -269,7 +269,7 @@ def test_a_note_says_that_an_attempt_executes(rig: CoordinatorRig) -> None:
     started = (FACT_STARTED, 0, 100.5, 1, 1, 100.0, 100_200_000 * 1e-6, 0.0, b"", 0, 0)
     assert rig.turn() == {
         "client": [
-            m.Facts(1, 1, 1, EPOCH_S, ((1, "a"),), (started,)),
+            Told(1, 1, 1, EPOCH_S, ((1, "a"),), (started,)),
         ]
     }
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from helpers.columns import Assigned
+from helpers.columns import Assigned, Told
 from helpers.coordinator_rig import EPOCH_S, CoordinatorRig, of_kind
 from helpers.samples import graph_of
 from pfw import messages as m
@@ -31,7 +31,7 @@ def rig() -> CoordinatorRig:
 
 def positions(said: dict[str, list[Any]], client: str = "client") -> list[tuple[int, int]]:
     """(position, rows) of the facts that a client was sent."""
-    return [(facts.position, len(facts.rows)) for facts in of_kind(said.get(client, []), m.Facts)]
+    return [(facts.position, len(facts.rows)) for facts in of_kind(said.get(client, []), Told)]
 
 
 # -- open runs ---------------------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def test_a_heartbeat_acknowledges_fragments(rig: CoordinatorRig) -> None:
     extend(rig, 0, graph_of([()] * 3))
     rig.turn()
     rig.cursors((1, 1, 1))
-    assert rig.turn()["client"] == [m.Facts(1, 1, 3, EPOCH_S, (), ())]
+    assert rig.turn()["client"] == [Told(1, 1, 3, EPOCH_S, (), ())]
 
 
 def test_what_was_released_is_no_input_any_more(rig: CoordinatorRig) -> None:

@@ -39,7 +39,7 @@ def test_the_only_leaf_is_the_tail_and_knows_it() -> None:
         pair(give(1), give(2))
     graph = made(wf)
     assert graph.ids == ["outer/give", "outer/give#2", "outer/pair"]
-    names = [codec.load(call)[0] for call in graph.calls]
+    names = [codec.load_call(call)[0] for call in graph.calls]
     assert [type(name) for name in names] == [str, str, Tail]
     assert made(wf, names[-1]).ids == ["outer/#2/give", "outer/#2/give#2", "outer/#2/pair"]
 
@@ -93,7 +93,7 @@ def test_all_rounds_of_a_loop_have_the_same_functions() -> None:
     for number in range(4):
         graph = made(loop(1, number), "loop/until")
         rounds.append(graph.functions)
-        _, (_, following), _ = codec.load(graph.calls[-1])
+        _, (_, following), _ = codec.load_call(graph.calls[-1])
         assert following == number + 1
         loop = codec.load_function(graph.functions[-1]).fn
     assert rounds[0] == rounds[1] == rounds[3]

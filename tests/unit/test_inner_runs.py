@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from helpers.columns import Assigned, columns_of
+from helpers.columns import Assigned, Told, columns_of
 from helpers.coordinator_rig import EPOCH_S, WHY, CoordinatorRig, assign, of_kind, row
 from helpers.samples import graph_of, spec
 from pfw import messages as m
@@ -80,7 +80,7 @@ def expand(rig: CoordinatorRig, attempt: int, fragment: Graph, *, number: int | 
 
 def facts(said: dict[str, list[Any]]) -> list[tuple[int, int, bytes]]:
     """(kind, step, payload) of what the client was told."""
-    return [(fact[0], fact[1], fact[8]) for facts in of_kind(said.get("client", []), m.Facts) for fact in facts.rows]
+    return [(fact[0], fact[1], fact[8]) for facts in of_kind(said.get("client", []), Told) for fact in facts.rows]
 
 
 def test_a_call_gives_way_to_a_run_of_its_own(rig: CoordinatorRig) -> None:
@@ -92,7 +92,7 @@ def test_a_call_gives_way_to_a_run_of_its_own(rig: CoordinatorRig) -> None:
     assert said == {
         "w": [assign(2, *calls, functions=((1, b"inner"),), runs=((2, f"{run.id}-0"),), acked=1)],
         "client": [
-            m.Facts(
+            Told(
                 1, 1, 2, EPOCH_S, ((1, "w"),),
                 ((FACT_EXPANDED, 0, 101.0, 1, 1, 100.0, 101.0, 0.5, b"", 250_000, 1 << 20),),
             )
@@ -117,7 +117,7 @@ def test_the_client_goes_on_numbering_its_calls(rig: CoordinatorRig) -> None:
     rig.turn()
     rig.core.on_extend(b"client", m.Extend(1, 1, pack_graph(graph_of([(), (0, 1)], first=1))), rig.now)
     rig.cursors((1, 1, 1))
-    assert of_kind(rig.turn()["client"], m.Facts)[0].steps == 3
+    assert of_kind(rig.turn()["client"], Told)[0].steps == 3
     assert list(run.life.states) == [EXPANDED, ASSIGNED, WAITING]
 
 

@@ -65,7 +65,7 @@ def outputs_of(compiled: Compiled) -> list[Any]:
     functions = [codec.load_function(pickled).fn for pickled in graph.functions]
     outputs: list[Any] = []
     for number, call in enumerate(graph.calls):
-        step_id, args, kwargs = codec.load(call)
+        step_id, args, kwargs = codec.load_call(call)
         assert step_id == graph.ids[number]
         args, kwargs = bind(args, kwargs, [outputs[needed] for needed in graph.inputs[number]])
         outputs.append(functions[graph.function_of[number]](*args, **kwargs))
@@ -184,7 +184,7 @@ def test_map_adds_one_use_per_item() -> None:
     assert value_of(workflow) == 66
     compiled = workflow.compile()
     assert compiled.maps == {"add": range(3)}
-    assert codec.load(compiled.graph.calls[3]) == ("total", (Inputs(0, 3),), None)
+    assert codec.load_call(compiled.graph.calls[3]) == ("total", (Inputs(0, 3),), None)
 
 
 def test_starmap_and_constants() -> None:
@@ -512,7 +512,7 @@ def test_functions_and_specs_are_shared() -> None:
 
 
 def test_the_short_form_of_a_call() -> None:
-    assert [codec.load(call) for call in diamond().compile().graph.calls] == [
+    assert [codec.load_call(call) for call in diamond().compile().graph.calls] == [
         ("a", None, None),
         ("b", None, None),
         ("c", None, None),

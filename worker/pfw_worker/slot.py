@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pfw import context, execution, outcome
-from pfw.codec import LoadedFunction
+from pfw.codec import LoadedFunction, load_plain_calls
 from pfw.columns import pack_outcomes
 from pfw.context import Entry
 from pfw.errors import StepInterrupt
@@ -144,7 +144,7 @@ class Slot:
         # One flat loop, and nothing asked for twice: all that a no-op step costs here, its share of the message
         # included, was measured at 25,000 instructions (batches of 64), of which 8,000 are pickle's and msgpack's.
         now_us = time.monotonic_ns() // 1000
-        for attempt, call in enumerate(calls, first):
+        for attempt, call in enumerate(load_plain_calls(calls), first):
             if attempt >= self._end:
                 break
             if outcomes and (not known_short or self._collected_bytes >= _COLLECT_BYTES):
