@@ -33,6 +33,8 @@ _PROTOCOL: Final = 5
 _PICKLED: Final = 0x80
 #: Of marshal's formats the one whose bytes depend on nothing but the values, and the fastest one.
 _MARSHAL: Final = 2
+#: The one reason for which a plain call cannot be marshalled.
+_TOO_LARGE: Final = "an argument of 2 GiB or more cannot be sent: pass a path instead"
 #: Values of these types name no module, so their bytes need not be searched.
 _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes})
 _OUR_PACKAGES: Final = frozenset({"pfw", "pfw_coordinator", "pfw_worker"})
@@ -224,8 +226,16 @@ def dump_call(step_id: str, args: Row, kwargs: dict[str, Any] | None) -> bytes:
         UnpicklableError: An argument cannot be sent.
     """
     if type(step_id) is str and not kwargs and is_plain(args or ()):
-        return dump_plain_calls((step_id,), (args,))[0]
+        return dump_plain_call(step_id, args)
     return dump((step_id, args, kwargs))
+
+
+def dump_plain_call(step_id: str, args: Row) -> bytes:
+    """Return a call as `dump_plain_calls` does. Raises as that."""
+    try:
+        return marshal.dumps((step_id, args, None), _MARSHAL)
+    except ValueError as error:
+        raise UnpicklableError(_TOO_LARGE) from error
 
 
 def dump_plain_calls(ids: Iterable[str], rows: Iterable[Row]) -> list[bytes]:
@@ -241,7 +251,7 @@ def dump_plain_calls(ids: Iterable[str], rows: Iterable[Row]) -> list[bytes]:
     try:
         return list(map(marshal.dumps, zip(ids, rows, repeat(None), strict=False), repeat(_MARSHAL)))
     except ValueError as error:
-        raise UnpicklableError("an argument of 2 GiB or more cannot be sent: pass a path instead") from error
+        raise UnpicklableError(_TOO_LARGE) from error
 
 
 def load_call(call: bytes) -> Call:

@@ -37,6 +37,8 @@ def are_in_range(ints: Sequence[int]) -> bool:
 
 def are_bytes(column: Sequence[Any]) -> bool:
     """Whether each cell is bytes."""
+    if len(column) == 1:  # a single call: a quarter of the time
+        return type(column[0]) is bytes
     return set(map(type, column)) <= {bytes}
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from pfw import codec
 from pfw import messages as m
-from pfw.call import Input, Numbering, Scan, is_plain, replace_sources
+from pfw.call import Input, Numbering, is_plain, replace_sources
 from pfw.errors import ClusterError, PfwError
 from pfw.facts import (
     FACT_CANCELLED,
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from pfw.link import Link
 
 T = TypeVar("T")
+#: Of one call: positional and keyword arguments.
+Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 Columns: TypeAlias = tuple[tuple[str, ...], tuple[bytes, ...], tuple[tuple[int, ...], ...]]
 
 #: After so many calls the next one starts a new run, once those before are done.
@@ -145,22 +147,24 @@ class Calls:
         """One call for each row of arguments, sent together."""
         return self._send_all(self._steps.of(fn), [(row, {}) for row in rows]) if rows else []
 
-    def _send_all(self, step: StepFunction, calls: list[tuple[tuple[Any, ...], dict[str, Any]]]) -> list[Future]:
+    def _send_all(self, step: StepFunction, calls: Sequence[Arguments]) -> list[Future]:
         while True:
-            sent = self._send(step, [self._scan(args, kwargs) for args, kwargs in calls])
+            sent = self._send(step, calls)
             if sent is not None:
                 return sent
 
-    def _scan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Scan[Future] | BaseException:
-        """The call as it travels; or the exception of an argument that has failed."""
-        if is_plain(args) and is_plain(kwargs.values()):
-            return Scan(args, kwargs or None, ())
+    def _pack(
+        self, step_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[bytes, tuple[Future, ...]] | BaseException:
+        """The call as it travels, and the futures among its arguments; or the exception of one that has failed."""
+        if not kwargs and is_plain(args):
+            return codec.dump_plain_call(step_id, args), ()
         numbering: Numbering[Future] = Numbering()
         try:
             placed = replace_sources((args, kwargs), (Future,), self._place, numbering)
         except _ArgumentFailed as failed:
             return failed.reason
-        return Scan(placed[0], placed[1] or None, numbering.sources)
+        return codec.dump_call(step_id, placed[0], placed[1] or None), numbering.sources
 
     def _place(self, future: Future, numbering: Numbering[Future]) -> Any:
         if future._link is not self._link:
@@ -177,34 +181,40 @@ class Calls:
             raise _ArgumentFailed(reason)
         return future.result()
 
-    def _send(self, step: StepFunction, scans: Sequence[Scan[Future] | BaseException]) -> list[Future] | None:
+    def _send(self, step: StepFunction, calls: Sequence[Arguments]) -> list[Future] | None:
         """Sends calls; None if the result of a future among the arguments has come meanwhile, to be sent as a value."""
         kind = self._kinds.get(step) or self._note(step)
         first = self._count
-        self._count += len(scans)
+        self._count += len(calls)
         link, record, name = self._link, self._record, step.name
         futures: list[Future] = []
         good: list[Future] = []
-        calls: list[bytes] = []
+        failed: list[tuple[Future, BaseException]] = []
+        ids: list[str] = []
+        packed: list[bytes] = []
         sources: list[tuple[Future, ...]] = []
-        for number, scan in enumerate(scans, first):
+        for number, (args, kwargs) in enumerate(calls, first):
             step_id = f"{name}-{number}"
             future = Future(link, record, step_id)
             futures.append(future)
-            if isinstance(scan, BaseException):
-                continue
-            good.append(future)
-            calls.append(codec.dump_call(step_id, scan.args, scan.kwargs))
-            sources.append(scan.sources)
-        ids = tuple([future.step_id for future in good])
+            found = self._pack(step_id, args, kwargs)
+            if isinstance(found, tuple):
+                good.append(future)
+                ids.append(step_id)
+                packed.append(found[0])
+                sources.append(found[1])
+            else:
+                failed.append((future, found))
 
         def extend(session: Session, now: float) -> bool:
             if self._is_finished:
                 raise CallsFinished
-            inputs = tuple([tuple([source.step for source in needed]) if needed else () for needed in sources])
-            if any(inputs) and any(record.states[source] == SUCCEEDED for source in chain.from_iterable(inputs)):
-                return False
-            number = kind.extend(session, record, (ids, tuple(calls), inputs), now)
+            inputs: tuple[tuple[int, ...], ...] = ((),) * len(good)
+            if any(sources):
+                inputs = tuple([tuple([source.step for source in needed]) for needed in sources])
+                if any(record.states[source] == SUCCEEDED for source in chain.from_iterable(inputs)):
+                    return False
+            number = kind.extend(session, record, (tuple(ids), tuple(packed), inputs), now)
             for future in good:
                 future.step = number
                 self._futures[number] = future
@@ -213,9 +223,8 @@ class Calls:
 
         if good and not link.call(extend):
             return None
-        for future, failed in zip(futures, scans, strict=True) if len(good) < len(scans) else ():
-            if isinstance(failed, BaseException):
-                future.set_exception(_not_called(future, failed))
+        for future, reason in failed:
+            future.set_exception(_not_called(future, reason))
         return futures
 
     def _note(self, step: StepFunction) -> _Kind:

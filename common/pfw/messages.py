@@ -339,7 +339,7 @@ class Facts(NamedTuple):
     steps: int
     #: Wall-clock time minus the clock of the rows, s.
     epoch_s: float
-    #: (worker, name) of the workers named in the rows
+    #: (worker, name) of workers that are named in the rows for the first time
     workers: tuple[tuple[int, str], ...]
     #: pfw.facts.Fact rows as `columns.pack_facts` makes them: their numbers, and their payloads.
     numbers: bytes

@@ -228,6 +228,8 @@ def _are_payloads(value: Any) -> bool:
 
 
 def _are_tuples(value: Any) -> bool:
+    if type(value) is tuple and len(value) == 1:
+        return type(value[0]) is tuple
     return type(value) is tuple and set(map(type, value)) <= {tuple}
 
 

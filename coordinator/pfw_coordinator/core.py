@@ -177,7 +177,10 @@ class Core:
     @property
     def has_free_core(self) -> bool:
         """Whether steps leave a CPU slot free now."""
-        return any(worker.out[LANE_CPU] < worker.slots[LANE_CPU] for worker in self.workers.values())
+        for worker in self.workers.values():  # noqa: SIM110  asked in each turn, and `any` takes 1 µs more
+            if worker.out[LANE_CPU] < worker.slots[LANE_CPU]:
+                return True
+        return False
 
     # -- workers ---------------------------------------------------------------------------------------------------
 

@@ -73,6 +73,7 @@ class Feed:
                 subscription.sent = subscription.cursor
                 subscription.in_flight.clear()
                 subscription.sent_bytes = 0
+                subscription.told = {0}
             subscription.mark, subscription.marked_at = subscription.sent, now
         self._unsent[subscription] = None
 
@@ -118,7 +119,8 @@ class Feed:
 
     def _message(self, subscription: Subscription, rows: Sequence[m.FactRow]) -> m.Facts:
         run = subscription.run
-        numbers = set(map(_worker_of, rows))
-        numbers.discard(0)
-        workers = tuple([(number, self.worker_names[number]) for number in numbers])
+        workers: tuple[tuple[int, str], ...] = ()
+        if news := set(map(_worker_of, rows)) - subscription.told:
+            workers = tuple([(number, self.worker_names[number]) for number in news])
+            subscription.told |= news
         return m.Facts(run.number, subscription.sent, len(run.life.states), self._epoch_s, workers, *pack_facts(rows))

@@ -358,6 +358,7 @@ class Subscription:
         "run",
         "sent",
         "sent_bytes",
+        "told",
     )
 
     def __init__(self, client: Client, run: Run) -> None:
@@ -373,6 +374,8 @@ class Subscription:
         #: (position, bytes) of messages on their way, oldest first.
         self.in_flight: deque[tuple[int, int]] = deque()
         self.sent_bytes = 0
+        #: Numbers of workers whose names were sent along; 0 is none.
+        self.told = {0}
 
 
 class Client:

@@ -46,8 +46,8 @@ class EmbeddedWorker(Protocol):
     def deliver(self, message: m.Message, now: float) -> None:
         """Hands it a message."""
 
-    def turn(self, now: float) -> list[m.Message]:
-        """Has it do what is to be done; returns what it says."""
+    def turn(self, now: float, *, hears: bool = True) -> list[m.Message]:
+        """Has it do what is to be done; returns what it says. Without `hears` its descriptor is left as it is."""
 
     def close(self) -> None:
         """Ends it."""
@@ -198,7 +198,7 @@ class Server:
 
     def _pass_mail(self, worker: EmbeddedWorker, now: float) -> None:
         """Hands the embedded worker what the core has for it."""
-        if self._worker_mail and self._attend(worker, now):
+        if self._worker_mail and self._attend(worker, now, hears=False):
             self._wake_at = 0.0
         self._wake_at = min(self._wake_at, worker.wake_at)
 
@@ -248,12 +248,12 @@ class Server:
             if self._line.wants_write:
                 self._poller.modify(self._line_fd, select.EPOLLIN | select.EPOLLOUT)
 
-    def _attend(self, worker: EmbeddedWorker, now: float) -> bool:
+    def _attend(self, worker: EmbeddedWorker, now: float, *, hears: bool = True) -> bool:
         """A turn of the embedded worker; whether it has said something."""
         mail, self._worker_mail = self._worker_mail, []
         for message in mail:
             worker.deliver(message, now)
-        said = worker.turn(now)
+        said = worker.turn(now, hears=hears)
         for message in said:
             self._handlers[type(message)](self._worker_peer, message, now)
         return bool(said)

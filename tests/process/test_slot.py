@@ -378,6 +378,28 @@ def test_a_change_of_directory_that_is_under_way_when_its_step_ends_is_noticed(s
     assert slot.result(1) == slot.result(4)
 
 
+def test_what_a_thread_changes_between_messages_is_put_back(slot: Driver, tmp_path: Path) -> None:
+    slot.assign(look_around)
+    slot.assign(make_a_mess_later, str(tmp_path), attempt=2)
+    assert slot.result(2) is None
+    (tmp_path / "go").touch()
+    wait_until((tmp_path / "done").exists, TIMEOUT_S, what="the thread has made a mess")
+    slot.assign(look_around, attempt=3)
+    assert slot.result(1) == slot.result(3)
+
+
+def make_a_mess_later(path: str) -> None:
+    """Leave a thread that does so once the file `go` is there."""
+
+    def wait() -> None:
+        while not os.path.exists(f"{path}/go"):
+            time.sleep(0.001)
+        make_a_mess(path)
+        Path(f"{path}/done").touch()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def begin_to_move(path: str) -> None:
     """Leave a thread that is about to change the directory."""
     began, go_on = threading.Event(), threading.Event()

@@ -142,17 +142,27 @@ def test_confirmed_facts_are_not_sent_again_and_lost_ones_are(rig: CoordinatorRi
     assert positions(rig.turn(rig.now + 1.0)) == [(1, 2)]
     rig.cursors((1, 1, 1))
     assert positions(rig.turn(rig.now + 0.5)) == [], "they may be on their way"
-    sent = []
+    again: list[Told] = []
     for _ in range(8):
         rig.cursors((1, 1, 1))
-        sent += positions(rig.turn(rig.now + REWIND_S / 4))
-    assert (1, 2) in sent
+        again += of_kind(rig.turn(rig.now + REWIND_S / 4).get("client", []), Told)
+    assert [(facts.position, len(facts.rows), facts.workers) for facts in again] == [(1, 2, ((1, "a"),))]
     rig.cursors((1, 3, 3))
     sent = []
     for _ in range(8):
         rig.cursors((1, 3, 3))
         sent += positions(rig.turn(rig.now + REWIND_S / 4))
     assert sent == []
+
+
+def test_a_worker_is_named_with_the_first_fact_of_it(rig: CoordinatorRig) -> None:
+    rig.submit(graph_of([()] * 4))
+    rig.turn()
+    named = []
+    for attempt in (1, 2):
+        rig.outcome("a", attempt)
+        named += [facts.workers for facts in of_kind(rig.turn(rig.now + 1.0)["client"], Told)]
+    assert named == [((1, "a"),), ()]
 
 
 def test_a_client_is_sent_no_more_than_a_window(rig: CoordinatorRig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,7 @@ def test_a_run_goes_from_submission_to_its_end(rig: CoordinatorRig) -> None:
     second = (FACT_SUCCEEDED, 1, 102.0, 1, 1, 101.0, 102.0, 0.5, b"out 2", 250_000, 1 << 20)
     finished = (FACT_FINISHED, 0, 102.0, RUN_SUCCEEDED, 0, 102.0, 102.0, 0.0, b"", 0, 0)
     assert rig.turn() == {
-        "client": [Told(1, 2, 2, EPOCH_S, ((1, "a"),), (second, finished))],
+        "client": [Told(1, 2, 2, EPOCH_S, (), (second, finished))],
         "a": [m.Forget((1,), (0,)), m.Reply(2, 0, ())],
     }
 

@@ -99,10 +99,13 @@ class Agent:
             case _:
                 raise ProtocolError(f"{type(message).__name__} is not for a worker")
 
-    def turn(self, now: float) -> list[m.Message]:
-        """Does what is to be done now; returns what the coordinator has to hear."""
+    def turn(self, now: float, *, hears: bool = True) -> list[m.Message]:
+        """Does what is to be done now; returns what the coordinator has to hear.
+
+        Without `hears` what slots and the spawner have to tell is left to the next turn.
+        """
         has_ended = self._spawner.has_ended_slots
-        for fd, _ in self._poller.poll(0):
+        for fd, _ in self._poller.poll(0) if hears else ():
             number = self._slot_of_fd.get(fd)
             if number is not None:
                 self._read_slot(number, now)

@@ -123,7 +123,7 @@ class Slot:
     def on_message(self, message: tuple[Any, ...]) -> None:
         """Execute the steps of a RUN message, `(functions, forget, blocks)`, and send their outcomes."""
         functions, forget, blocks = message
-        self._surroundings.restore_all()
+        self._surroundings.restore_touched()
         self._meter.begin()
         if functions or forget:
             self._functions.update(functions, forget)
@@ -133,6 +133,7 @@ class Slot:
             output = self._execute_block(self._rest.popleft(), output)
         if self._outcomes:
             self._send_outcomes()
+        self._surroundings.restore_all()  # now, while nobody waits for it
 
     def _execute_block(self, block: Block, output: bytes | None) -> bytes | None:
         """Execute steps; `output` is what the one before them returned. Returns that of the last, None for none."""

@@ -149,9 +149,16 @@ class Surroundings:
         return self._streams.size_if_changed()
 
     def restore_all(self) -> None:
-        """As `restore`, between messages: also what was not changed by Python's own functions."""
+        """As `restore`, after a message: also what was not changed by Python's own functions."""
         self._place.restore()
         self._streams.restore()
+
+    def restore_touched(self) -> None:
+        """As `restore`, before a message: what a thread of an earlier step has changed since the last one."""
+        if self._place.is_touched:
+            self._place.restore()
+        if self._data.is_touched:
+            self._restore_environ()
 
     def _restore_environ(self) -> None:
         os.environ = self._environ  # noqa: B003  a step replaced the mapping itself
