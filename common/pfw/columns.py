@@ -69,12 +69,21 @@ def pack_outcomes(columns: OutcomeColumns) -> PackedOutcomes:
     attempts, codes, starts_us, runs_us, payloads, cpus_us, peaks_bytes = columns
     ints = [*attempts, *starts_us, *runs_us, *cpus_us, *peaks_bytes]
     try:
-        if len(codes) == 1:
-            return _ONE.pack(*ints), codes, payloads
         packed = array("Q", ints)
-    except (struct.error, OverflowError):  # a step has set back the clock of its process
+    except OverflowError:  # a step has set back the clock of its process
         packed = array("Q", [max(0, cell) for cell in ints])
     return packed.tobytes(), codes, payloads
+
+
+def pack_outcome(
+    attempt: int, code: int, start_us: int, run_us: int, payload: bytes, cpu_us: int, peak_bytes: int
+) -> PackedOutcomes:
+    """One outcome as `pack_outcomes` packs several; 2 µs less."""
+    try:
+        packed = _ONE.pack(attempt, start_us, run_us, cpu_us, peak_bytes)
+    except struct.error:  # as above
+        packed = _ONE.pack(attempt, max(0, start_us), max(0, run_us), max(0, cpu_us), peak_bytes)
+    return packed, bytes((code,)), (payload,)
 
 
 def unpack_outcomes(packed: tuple[Any, ...]) -> OutcomeColumns | None:

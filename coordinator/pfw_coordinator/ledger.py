@@ -18,7 +18,7 @@ TARGET_US = 20_000
 #: The same while much more is ready: messages can then be longer and fewer.
 DEEP_TARGET_US = 200_000
 #: The same for a worker that is alone with the steps of one run; when others are ready it gives back the rest.
-ALONE_TARGET_US = 400_000
+ALONE_TARGET_US = 1_000_000
 #: Steps of at least this length are not sent ahead: the way of a message is little beside them.
 LONG_US = 10_000
 #: A step costs its slot at least this, so that no-ops do not count as nothing.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pfw.columns import are_outcomes, pack_outcomes, unpack_outcomes
+from pfw.columns import are_outcomes, pack_outcome, pack_outcomes, unpack_outcomes
 from pfw.messages import OutcomeColumns
 from pfw_worker.channel import are_notes
 
@@ -79,9 +79,16 @@ def test_a_clock_that_was_set_back_makes_no_negative_times() -> None:
     found = unpack_outcomes(packed)
     assert found is not None
     assert (found[3], found[5]) == ([0, 7], [0, 2])
-    attempts, codes, starts_us, runs_us, payloads, _, peaks_bytes = outcomes(1)
-    packed = pack_outcomes((attempts, codes, starts_us, runs_us, payloads, (-1,), peaks_bytes))
-    assert columns_of(unpack_outcomes(packed)) == (attempts, codes, starts_us, runs_us, payloads, (0,), peaks_bytes)
+    for odd in ((-1, 4, 5), (3, -1, 5), (3, 4, -1)):
+        start_us, run_us, cpu_us = (max(0, cell) for cell in odd)
+        assert columns_of(unpack_outcomes(pack_outcome(7, 1, odd[0], odd[1], b"x", odd[2], 9))) == (
+            (7,), b"\1", (start_us,), (run_us,), (b"x",), (cpu_us,), (9,)
+        )  # fmt: skip
+
+
+def test_one_outcome_travels_as_many_do() -> None:
+    columns = (1,), b"\2", (3,), (4,), (b"5",), (6,), (7,)
+    assert pack_outcome(1, 2, 3, 4, b"5", 6, 7) == pack_outcomes(columns)
 
 
 def columns_of(found: OutcomeColumns | None) -> tuple[Any, ...]:

@@ -122,10 +122,10 @@ def test_short_steps_are_sent_ahead_up_to_the_target_for_each_slot() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lane", "is_alone", "expected"), [(LANE_CPU, True, 400), (LANE_CPU, False, 200), (LANE_IO, True, 20)]
+    ("lane", "is_alone", "expected"), [(LANE_CPU, True, 1_000), (LANE_CPU, False, 200), (LANE_IO, True, 20)]
 )
 def test_a_worker_that_is_alone_is_sent_all_that_it_may_have(lane: int, is_alone: bool, expected: int) -> None:
-    run = run_of(1_000, one=spec(lane=lane))
+    run = run_of(2_000, one=spec(lane=lane))
     assert len(place([run], [worker_of(1)], [1_000.0], lane, is_alone=is_alone)) == expected
 
 

@@ -384,17 +384,17 @@ def test_what_shares_its_slot_with_a_step_that_lasts_is_told_and_goes_elsewhere(
 
 def test_steps_of_a_few_ms_go_together_while_many_wait(rig: WorkerRig) -> None:
     """Half of what is queued, at most LONG_MESSAGE_US of it; the outcomes of such a message come back together."""
-    rig.assign(*(row(attempt, us=5_000) for attempt in range(1, 61)))
+    rig.assign(*(row(attempt, us=5_000) for attempt in range(1, 121)))
     assert [[step[0] for step in message[2]] for _, message in rig.turn()["to_slots"]] == [[1]]
     rig.core.slots[1].functions.add(0)  # as is known after its first outcome
     ((_, message),) = rig.turn()["to_slots"]
-    assert [step[0] for step in message[2]] == list(range(2, 22))
+    assert [step[0] for step in message[2]] == list(range(2, 42))
     assert {step[5] for step in message[2]} == {1}
     assert "to_slots" not in rig.turn(), "one message ahead is enough"
-    rig.end(1, 1, *range(2, 22))
+    rig.end(1, 1, *range(2, 42))
     sizes = []
     while rig.core.attempts:
         rig.turn()
         sizes.append(len(rig.core.slots[1].held))
         rig.end(1, *rig.core.slots[1].held)
-    assert (sizes, sum(sizes)) == (sorted(sizes, reverse=True), 39)
+    assert (sizes, sum(sizes)) == (sorted(sizes, reverse=True), 79)

@@ -45,8 +45,8 @@ MESSAGE_BYTES = 48 << 10
 #: A slot is sent one more step, shorter than this, while it is expected to be busy for less than this.
 AHEAD_US = 10_000
 #: A message has half of a slot's share of the queued steps that are so short, but not more expected work than this;
-#: their outcomes come back together. Two cores do 8 % more steps of 5 ms than with one in each message.
-LONG_MESSAGE_US = 100_000
+#: their outcomes come back together. Two cores do 9 % more steps of 5 ms than with one in each message.
+LONG_MESSAGE_US = 200_000
 #: What a slot whose step lasts is expected to be busy for at least: it gets nothing more until that has ended.
 UNLOADED_US = 1_000_000
 #: Steps behind one that takes so much longer than expected are taken back when another slot idles.

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from pfw import context, execution, outcome
 from pfw.codec import LoadedFunction, load_plain_calls
-from pfw.columns import pack_outcomes
+from pfw.columns import pack_outcome, pack_outcomes
 from pfw.context import Entry
 from pfw.errors import StepInterrupt
 from pfw.usage import Loads, Meter
@@ -145,7 +145,7 @@ class Slot:
         # One flat loop, and nothing asked for twice: all that a no-op step costs here, its share of the message
         # included, was measured at 25,000 instructions (batches of 64), of which 8,000 are pickle's and msgpack's.
         now_us = time.monotonic_ns() // 1000
-        for attempt, call in enumerate(load_plain_calls(calls), first):
+        for attempt, call in enumerate(load_plain_calls(calls) if len(calls) > 1 else calls, first):
             if attempt >= self._end:
                 break
             if outcomes and (not known_short or self._collected_bytes >= _COLLECT_BYTES):
@@ -191,13 +191,16 @@ class Slot:
         if self._notes:
             self._channel.send(self._notes)
             self._notes = []
-        attempts, codes, starts_us, runs_us, payloads = (
-            zip(*self._outcomes, strict=True) if self._outcomes else ((),) * 5
-        )
-        columns = attempts, bytes(codes), starts_us, runs_us, payloads, *self._meter.end(runs_us, running_us)
-        if given_back:
-            columns = _with_unbegun(columns, given_back)
-        self._channel.send(pack_outcomes(columns))
+        if len(self._outcomes) == 1 and not (running_us or given_back):
+            (found,) = self._outcomes
+            packed = pack_outcome(*found, *self._meter.end_one(found[3]))
+        else:
+            attempts, codes, starts_us, runs_us, payloads = (
+                zip(*self._outcomes, strict=True) if self._outcomes else ((),) * 5
+            )
+            columns = attempts, bytes(codes), starts_us, runs_us, payloads, *self._meter.end(runs_us, running_us)
+            packed = pack_outcomes(_with_unbegun(columns, given_back) if given_back else columns)
+        self._channel.send(packed)
         self._outcomes.clear()
         self._collected_bytes = 0
         if not running_us:
