@@ -372,10 +372,10 @@ class Session:
 
     def drain(self, now: float) -> Outbox:
         """Everything that is to be sent."""
-        calls, self._cancelled_calls = self._cancelled_calls, {}
-        for record, steps in calls.items():
-            if self._is_known(record):
-                self._mail.append(m.CancelCalls(record.number, tuple(steps)))
+        if self._cancelled_calls:
+            calls, self._cancelled_calls = self._cancelled_calls, {}
+            known = [(record.number, tuple(steps)) for record, steps in calls.items() if self._is_known(record)]
+            self._mail += [m.CancelCalls(number, steps) for number, steps in known]
         mail, self._mail = self._mail, []
         self._wake_at = self._next_heartbeat if self.is_welcome else self._next_hello
         if self.error is not None:

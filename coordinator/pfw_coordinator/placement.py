@@ -30,7 +30,7 @@ RECALL_EVERY_S = 0.100
 def plan_round(
     lane: int, runs: Collection[Run], workers: Collection[Worker], estimates_us: Sequence[float], *,
     is_alone: bool = False,
-) -> Iterable[Placement]:  # fmt: skip
+) -> Iterator[Placement]:  # fmt: skip
     """Takes ready steps from the runs and gives them to workers, run priority first.
 
     Idle slots come first: one step at a time in turn from each run, the least loaded worker first; a step that is
@@ -48,18 +48,6 @@ def plan_round(
         estimates_us: Function number -> expected µs, 0 if not known.
         is_alone: There is one worker only, so that nobody else could start sooner what it is sent.
     """
-    if len(runs) == len(workers) == 1:
-        (run,), (worker,) = runs, workers
-        queue = run.life.ready[lane]
-        if queue.count == 1 and worker.out[lane] < worker.slots[lane]:  # a single call: there is nothing to choose
-            steps = queue.take()
-            return ((worker, run, steps, run.life.all_input_bytes(steps), _expected_us(run, steps[0], estimates_us)),)
-    return _plan_all(lane, runs, workers, estimates_us, is_alone=is_alone)
-
-
-def _plan_all(
-    lane: int, runs: Collection[Run], workers: Collection[Worker], estimates_us: Sequence[float], *, is_alone: bool
-) -> Iterator[Placement]:
     offers = list(workers)
     for priority in sorted({run.priority for run in runs}, reverse=True):
         equals = deque([run for run in runs if run.priority == priority])
@@ -104,7 +92,7 @@ def _fill_idle(
         if len(heap) > 1 and run.life.failed_on.get(steps[0]) == heap[0][1]:
             avoided = heapq.heappop(heap)
         worker = heap[0][2]
-        yield worker, run, steps, run.life.all_input_bytes(steps), _expected_us(run, steps[0], estimates_us)
+        yield worker, run, steps, run.life.all_input_bytes(steps), expected_us_of(run, steps[0], estimates_us)
         if worker.out[lane] < worker.slots[lane]:
             heapq.heapreplace(heap, (worker.out[lane] / worker.slots[lane], worker.number, worker))
         else:
@@ -225,7 +213,8 @@ def plan_chain(
     return chain
 
 
-def _expected_us(run: Run, step: int, estimates_us: Sequence[float]) -> int:
+def expected_us_of(run: Run, step: int, estimates_us: Sequence[float]) -> int:
+    """What a step counts for while it is with a worker."""
     graph = run.life.graph
     expected = int(estimates_us[run.functions[graph.function_of[step]]])
     return max(FLOOR_US, min(expected, TARGET_US)) if expected else TARGET_US

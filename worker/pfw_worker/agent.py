@@ -191,13 +191,15 @@ class Agent:
     def _perform(self, box: Outbox) -> None:
         for number, lane in box.starts:
             self._start(number, "async" if lane == LANE_ASYNC else "sync")
-        self._write_pages(box)
+        if box.has_new_numbers or box.cancelled:
+            self._write_pages(box)
         for number, message in box.to_slots:
             slot = self._slots[number]
             slot.channel.try_send(message)
             if slot.channel.wants_write:
                 self._watch_slot(slot)
-        self._end_steps(box)
+        if box.stops or box.kills or box.ends:
+            self._end_steps(box)
         for number in box.recalls:
             messages = self._slots[number].channel.recall()
             if messages:
@@ -211,7 +213,7 @@ class Agent:
 
     def _write_pages(self, box: Outbox) -> None:
         """What a slot has to know before it begins anything else."""
-        for slot in self._slots.values() if box.has_new_numbers or box.cancelled else ():
+        for slot in self._slots.values():
             if box.has_new_numbers:
                 slot.page.forget_runs()
             for run in box.cancelled:

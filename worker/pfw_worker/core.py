@@ -231,8 +231,9 @@ class Core:
             return
         self._last_batch = max(self._last_batch, msg.batch)
         self._on_acked(msg.acked)
-        self._functions.update(msg.functions)
-        self._run_ids.update(msg.runs)
+        if msg.functions or msg.runs:
+            self._functions.update(msg.functions)
+            self._run_ids.update(msg.runs)
         is_blocked = msg.last_cancel > self._last_cancel
         self._wanted_cancel = max(self._wanted_cancel, msg.last_cancel)
         head = 0
@@ -770,7 +771,7 @@ class Core:
         for lane in LANES:
             if self._queues[lane]:
                 self._dispatch(lane, now)
-        if not self._queues[LANE_CPU]:
+        if len(self.attempts) > 1 and not self._queues[LANE_CPU]:
             self._recall(now)
         if self._pieces.rows:  # before the outcomes: the coordinator asks what runs whose attempt it was
             self._mail.extend(self._pieces.take())
