@@ -23,9 +23,10 @@ from pfw.facts import (
     FACT_TIMED_OUT,
     SUCCEEDED,
 )
-from pfw.graph import IF_ALL, Graph, Spec
+from pfw.graph import IF_ALL, Graph
 from pfw.graphs import pack_graph
 from pfw.inherited import Inherited, StepDefaults
+from pfw.kinds import Columns, Kind, Steps
 from pfw.messages import FactRow
 from pfw.record import RunRecord
 from pfw.session import Session
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: Of one call: positional and keyword arguments.
 Arguments: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
-Columns: TypeAlias = tuple[tuple[str, ...], tuple[bytes, ...], tuple[tuple[int, ...], ...]]
 
 #: After so many calls the next one starts a new run, once those before are done.
 CALLS_PER_RUN = 100_000
@@ -100,8 +100,8 @@ class Calls:
         self._inherited = codec.dump_inherited(Inherited({}, defaults))
         self._record = RunRecord("calls", "parallel", Graph([], [], [], [], [], [], [], []), None, is_open=True)
         self._futures: dict[int, Future] = {}
-        self._kinds: weakref.WeakKeyDictionary[StepFunction, _Kind] = weakref.WeakKeyDictionary()
-        self._steps = _Steps(lambda step: step.settled(defaults))
+        self._kinds: weakref.WeakKeyDictionary[StepFunction, Kind] = weakref.WeakKeyDictionary()
+        self._steps = Steps(lambda step: step.settled(defaults))
         self._count, self._is_finished = 0, False
         #: What calls have failed with, for those that needed their results.
         self._reasons: dict[int, BaseException] = {}
@@ -141,11 +141,34 @@ class Calls:
 
     def submit(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future:
         """One call."""
-        return self._send_all(self._steps.of(fn), [(args, kwargs)])[0]
+        step = self._steps.of(fn)
+        return (
+            self._send_one(step, args) if not kwargs and is_plain(args) else self._send_all(step, [(args, kwargs)])[0]
+        )
 
     def submit_all(self, fn: Callable[..., Any], rows: list[tuple[Any, ...]]) -> list[Future]:
         """One call for each row of arguments, sent together."""
         return self._send_all(self._steps.of(fn), [(row, {}) for row in rows]) if rows else []
+
+    def _send_one(self, step: StepFunction, args: tuple[Any, ...]) -> Future:
+        """Sends a call with plain arguments, as most are: none of them can fail, or has to be looked for."""
+        kind = self._kinds.get(step) or self._note(step)
+        step_id = f"{step.name}-{self._count}"
+        self._count += 1
+        future = Future(self._link, self._record, step_id)
+        columns = (step_id,), (codec.dump_plain_call(step_id, args),), ((),)
+        self._link.call(lambda session, now: self._extend(session, kind, columns, (future,), now))
+        return future
+
+    def _extend(self, session: Session, kind: Kind, columns: Columns, futures: Sequence[Future], now: float) -> None:
+        """With the link's lock held."""
+        if self._is_finished:
+            raise CallsFinished
+        number = kind.extend(session, self._record, columns, now)
+        for future in futures:
+            future.step = number
+            self._futures[number] = future
+            number += 1
 
     def _send_all(self, step: StepFunction, calls: Sequence[Arguments]) -> list[Future]:
         while True:
@@ -207,18 +230,12 @@ class Calls:
                 failed.append((future, found))
 
         def extend(session: Session, now: float) -> bool:
-            if self._is_finished:
-                raise CallsFinished
             inputs: tuple[tuple[int, ...], ...] = ((),) * len(good)
             if any(sources):
                 inputs = tuple([tuple([source.step for source in needed]) for needed in sources])
                 if any(record.states[source] == SUCCEEDED for source in chain.from_iterable(inputs)):
                     return False
-            number = kind.extend(session, record, (tuple(ids), tuple(packed), inputs), now)
-            for future in good:
-                future.step = number
-                self._futures[number] = future
-                number += 1
+            self._extend(session, kind, (tuple(ids), tuple(packed), inputs), good, now)
             return True
 
         if good and not link.call(extend):
@@ -227,10 +244,10 @@ class Calls:
             future.set_exception(_not_called(future, reason))
         return futures
 
-    def _note(self, step: StepFunction) -> _Kind:
+    def _note(self, step: StepFunction) -> Kind:
         # A call whose argument has failed is not made, wherever that is found out.
         spec = step.spec._replace(run_if=IF_ALL)
-        kind = self._kinds[step] = _Kind(codec.dump_function(step, self._inherited), spec)
+        kind = self._kinds[step] = Kind(codec.dump_function(step, self._inherited), spec)
         return kind
 
     # -- results in ------------------------------------------------------------------------------------------------
@@ -305,7 +322,7 @@ class Caller:
 
     def __init__(self, use_calls: UseCalls, options: dict[str, Any]) -> None:
         self._use_calls = use_calls
-        self._steps = _Steps(lambda step: step.options(**options))
+        self._steps = Steps(lambda step: step.options(**options))
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
         """As `Client.submit`.
@@ -320,51 +337,6 @@ class Caller:
         """As `Client.map`; errors as for `submit`."""
         step, rows = self._steps.of(fn), list(zip(*iterables, strict=False))
         return self._use_calls(lambda calls: calls.submit_all(step, rows))
-
-
-class _Kind:
-    """The calls of one step in one open run."""
-
-    __slots__ = ("first", "pickled", "spec")
-
-    def __init__(self, pickled: bytes, spec: Spec) -> None:
-        self.pickled, self.spec = pickled, spec
-        #: The first of them that was sent; -1: none was.
-        self.first = -1
-
-    def extend(self, session: Session, record: RunRecord, columns: Columns, now: float) -> int:
-        """Adds calls, (ids, calls, inputs), to the run; returns the index of the first one."""
-        ids, calls, inputs = columns
-        if self.first >= 0:
-            return session.extend_like(record, self.first, ids, calls, inputs, now)
-        zeros = [0] * len(ids)
-        fragment = Graph(
-            list(ids), [self.pickled], [self.spec], zeros, zeros, list(calls), list(inputs), [()] * len(ids)
-        )
-        self.first = session.extend(record, fragment, now)
-        self.pickled = b""
-        return self.first
-
-
-class _Steps:
-    """The steps that functions are called as. Each is made once, so that its function is pickled once."""
-
-    def __init__(self, change: Callable[[StepFunction], StepFunction]) -> None:
-        self._change = change
-        self._made: weakref.WeakKeyDictionary[Callable[..., Any], StepFunction] = weakref.WeakKeyDictionary()
-
-    def of(self, fn: Callable[..., Any]) -> StepFunction:
-        """The step for a function, or a step, with the change."""
-        try:
-            step = self._made.get(fn)
-            if step is None:
-                step = self._made[fn] = self._make(fn)
-            return step
-        except TypeError:  # it cannot be hashed or referred to weakly, so it is wrapped each time
-            return self._make(fn)
-
-    def _make(self, fn: Callable[..., Any]) -> StepFunction:
-        return self._change(fn if isinstance(fn, StepFunction) else StepFunction(fn))
 
 
 _ENDS = frozenset({FACT_SUCCEEDED, FACT_FAILED, FACT_TIMED_OUT, FACT_SKIPPED, FACT_CANCELLED, FACT_FINISHED})

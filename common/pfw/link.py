@@ -114,8 +114,8 @@ class Link:
         self._wake.setblocking(False)
         self._waker.setblocking(False)
         self._poller = select.epoll()
-        self._line_fd, self._is_stuck = line.fileno(), False
-        for fd in (self._line_fd, self._wake.fileno(), daemon_fd):
+        self._line_fd, self._wake_fd, self._is_stuck = line.fileno(), self._wake.fileno(), False
+        for fd in (self._line_fd, self._wake_fd, daemon_fd):
             if fd >= 0:
                 self._poller.register(fd, select.EPOLLIN)
         self._patience = Patience(self._poller)
@@ -326,7 +326,7 @@ class Link:
     def _sleep(self, seconds: float, *, may_stay_awake: bool = False) -> None:
         """Waits for input, without the lock."""
         for fd, _ in self._patience.wait(max(0.0, seconds), may_stay_awake=may_stay_awake):
-            if fd == self._wake.fileno():
+            if fd == self._wake_fd:
                 try:
                     self._wake.recv(4096)
                 except BlockingIOError:
