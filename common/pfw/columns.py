@@ -111,7 +111,7 @@ _ONE_FACT = struct.Struct("<6Q4d")
 def pack_facts(rows: Sequence[FactRow]) -> tuple[bytes, tuple[bytes, ...]]:
     """Facts as they travel: their numbers, 8 bytes each, column after column, and their payloads.
 
-    0.3 µs a row here and as much in `unpack_facts`; as msgpack's rows they took 0.6, and 1.3 with all checks.
+    With msgpack 0.6 µs a row, as its own rows take; but who hears them takes 1.0 with all checks, and of rows 1.4.
     """
     if len(rows) == 1:
         kind, step, at, attempt, worker, queued_at, started_at, run_s, payload, cpu_us, peak_bytes = rows[0]

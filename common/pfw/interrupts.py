@@ -7,6 +7,12 @@ import threading
 from types import FrameType
 
 
+def are_pythons_own() -> bool:
+    """Whether Ctrl-C raises KeyboardInterrupt on this thread: it is the main one, and nobody else deals with it."""
+    is_main = threading.current_thread() is threading.main_thread()
+    return is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 class Interrupts:
     """Keeps Ctrl-C from the moment a run is handed over until somebody stands ready to cancel it.
 
@@ -27,8 +33,7 @@ class Interrupts:
 
     def hold(self) -> None:
         """From here on Ctrl-C is kept."""
-        is_main = threading.current_thread() is threading.main_thread()
-        if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        if are_pythons_own():
             signal.signal(signal.SIGINT, self._on_interrupt)
             self._is_held = True
 
@@ -40,7 +45,8 @@ class Interrupts:
         """
         if self._is_held:
             self._is_held = False
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            if signal.getsignal(signal.SIGINT) == self._on_interrupt:  # else somebody deals with it since then
+                signal.signal(signal.SIGINT, signal.default_int_handler)
         if self._is_pressed:
             self._is_pressed = False
             raise KeyboardInterrupt

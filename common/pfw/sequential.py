@@ -31,6 +31,7 @@ from pfw.facts import ENDED_INTERRUPTED, ENDED_ITSELF, STATE_NAMES, Cost, pack_c
 from pfw.failure import Failure, describe_timeout
 from pfw.graph import LANE_CPU
 from pfw.graphs import unpack_fragment
+from pfw.interrupts import are_pythons_own
 from pfw.lifecycle import RunLife
 from pfw.printed import LAST_BYTES, Pace
 from pfw.record import RunRecord
@@ -161,8 +162,7 @@ class Sequential:
                 self._has_raised = True
                 raise StepInterrupt
 
-        is_ours = threading.current_thread() is threading.main_thread()
-        if not is_ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        if not are_pythons_own():
             yield
             return
         signal.signal(signal.SIGINT, on_interrupt)

@@ -161,6 +161,29 @@ def test_a_second_ctrl_c_does_not_wait_for_the_hand_over(script: Script) -> None
     script.check_nothing_is_left()
 
 
+def test_who_takes_ctrl_c_over_while_it_is_kept_keeps_it(script: Script) -> None:
+    text = (
+        HOLD
+        + """
+    import signal
+    from pfw import LocalCluster
+
+    class Taken(LocalCluster):
+        def submit_run(self, *args, **options):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            raise ValueError("no run")
+
+    with Taken(cpu=1, io=1) as cluster:
+        try:
+            run(wf, on=cluster)
+        except ValueError:
+            print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)
+    """
+    )
+    assert script.run(text, str(script.folder)) == "True\n"
+    script.check_nothing_is_left()
+
+
 def test_what_goes_wrong_while_ctrl_c_is_kept_is_told_with_it(script: Script) -> None:
     text = (
         HOLD
