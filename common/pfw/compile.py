@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Sequence
-from itertools import chain
+from itertools import chain, filterfalse
 from typing import Any, NamedTuple, TypeVar
 
 from pfw.call import Input, Inputs, Row, place_all
@@ -113,7 +113,7 @@ def _leaves(inputs: list[tuple[int, ...]], after: list[tuple[int, ...]]) -> Sequ
         return steps
     needed = set(chain.from_iterable(inputs))
     needed.update(chain.from_iterable(after))
-    return tuple([step for step in steps if step not in needed])
+    return tuple(filterfalse(needed.__contains__, steps))
 
 
 def _only_leaf(leaves: Sequence[int], maps: dict[str, Sequence[int]]) -> Input | Inputs | list[Input] | None:

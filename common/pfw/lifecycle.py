@@ -424,25 +424,18 @@ class RunLife:
     def _link_all(self, steps: range) -> list[int]:
         """Ties new steps to their dependencies; returns those of which one has ended without success.
 
-        Before any can have ended it takes 0.5 µs for a step with three dependencies, one by one 1.0.
+        With nothing but inputs, before any can have ended, it takes 0.3 µs for a step with three, one by one 1.0.
         """
-        consumers, all_dependents, missing = self._consumers, self._dependents, self._missing
         inputs, after = self.graph.inputs, self.graph.after
-        if steps.start:
+        if steps.start or any(after):
             return [step for step in steps if (inputs[step] or after[step]) and self._link(step)]
-        for step in steps:
-            needed = inputs[step]
+        dependents: list[list[int]] = [[] for _ in steps]
+        for step, needed in enumerate(inputs):
             for dependency in needed:
-                consumers[dependency] += 1
-            if after[step]:
-                needed += after[step]
-            for dependency in needed:
-                dependents = all_dependents[dependency]
-                if dependents is None:
-                    all_dependents[dependency] = [step]
-                else:
-                    dependents.append(step)
-            missing[step] = len(needed)
+                dependents[dependency].append(step)
+        self._consumers[:] = [own + len(found) for own, found in zip(self._consumers, dependents, strict=True)]
+        self._missing[:] = map(len, inputs)
+        self._dependents[:] = [found or None for found in dependents]
         return []
 
     def _failed_dependency(self, step: int) -> int:
@@ -457,9 +450,9 @@ class RunLife:
             for dependency in inputs[step]:
                 if ranks[dependency] < above:
                     ranks[dependency] = above
-            for dependency in after[step]:
-                if ranks[dependency] < above:
-                    ranks[dependency] = above
+            if after[step]:
+                for dependency in after[step]:
+                    ranks[dependency] = max(ranks[dependency], above)
 
     def _measure_depths(self, first: int, within: int | None) -> None:
         depths, graph = self._depths, self.graph

@@ -221,7 +221,7 @@ class Session:
         record.epoch_s = message.epoch_s
         record.workers.update(message.workers)
         record.apply(rows)
-        record.unconfirmed_bytes += sum([64 + len(row[8]) for row in rows])
+        record.unconfirmed_bytes += 64 * len(rows) + sum(map(len, message.payloads))
         if self.on_new_facts is not None:
             self.on_new_facts(record, rows)
         is_end = rows[-1][0] == FACT_FINISHED

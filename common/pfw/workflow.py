@@ -236,7 +236,7 @@ class Workflow:
     @property
     def nodes(self) -> list[Node]:
         """All Nodes, in the order in which they were added."""
-        return [self.node(place) for place in range(len(self._draft.ids))]
+        return [self.node(place) for place in range(len(self._draft.steps))]
 
     def __getitem__(self, id: str) -> Node | MapNode:
         """Returns the Node of this id, or the MapNode of this name.
@@ -255,7 +255,7 @@ class Workflow:
         return id in self._draft.maps or self._draft.place_of(id) is not None
 
     def __repr__(self) -> str:
-        return f'<Workflow "{self.name}" of {len(self._draft.ids)} steps>'
+        return f'<Workflow "{self.name}" of {len(self._draft.steps)} steps>'
 
     def node(self, place: int) -> Node:
         """Returns the Node of the step that was added as number `place` (from 0), always the same one."""
