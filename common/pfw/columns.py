@@ -5,9 +5,8 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
-from math import isfinite
 from types import NoneType
 from typing import Any
 
@@ -106,6 +105,8 @@ def unpack_outcomes(packed: tuple[Any, ...]) -> OutcomeColumns | None:
 
 #: The numbers of one fact, as `pack_facts` orders them.
 _ONE_FACT = struct.Struct("<6Q4d")
+#: What the most significant byte of a float is below 2 ** 1009: infinities and what is no number are beyond.
+_FINITE_TOPS = bytes([top for top in range(256) if top & 0x7F != 0x7F])
 
 
 def pack_facts(rows: Sequence[FactRow]) -> tuple[bytes, tuple[bytes, ...]]:
@@ -130,22 +131,53 @@ def unpack_facts(numbers: bytes, payloads: tuple[bytes, ...]) -> tuple[FactRow, 
     Raises:
         ProtocolError: It was given none: there are too few or too many numbers, or one is out of its range.
     """
+    _check_facts(numbers, len(payloads))
+    return _unpacked(numbers, payloads)
+
+
+def _unpacked(numbers: bytes, payloads: tuple[bytes, ...]) -> tuple[FactRow, ...]:
     rows = len(payloads)
-    if len(numbers) != rows * _ONE_FACT.size or numbers[7 : rows * 48 : 8].translate(None, _TOPS):
-        raise ProtocolError("facts have ten numbers each, of which six are whole")
-    cells = _ONE_FACT.unpack(numbers) if rows == 1 else struct.unpack(f"<{6 * rows}Q{4 * rows}d", numbers)
-    # A sum is finite only if every part of it is, and times do not add up to 1e308.
-    if not isfinite(sum(cells[6 * rows :])):
-        raise ProtocolError("facts have finite times")
     if rows == 1:
-        kind, step, attempt, worker, cpu_us, peak_bytes, at, queued_at, started_at, run_s = cells
+        kind, step, attempt, worker, cpu_us, peak_bytes, at, queued_at, started_at, run_s = _ONE_FACT.unpack(numbers)
         return ((kind, step, at, attempt, worker, queued_at, started_at, run_s, payloads[0], cpu_us, peak_bytes),)
     if not rows:
         return ()
+    cells = struct.unpack(f"<{6 * rows}Q{4 * rows}d", numbers)
     kinds, steps, attempts, workers, cpus_us, peaks_bytes, ats, *times = [
         cells[first : first + rows] for first in range(0, len(cells), rows)
     ]
     return tuple(zip(kinds, steps, ats, attempts, workers, *times, payloads, cpus_us, peaks_bytes, strict=True))
+
+
+def _check_facts(numbers: bytes, rows: int) -> None:
+    ints = rows * 48
+    if len(numbers) != rows * _ONE_FACT.size or numbers[7:ints:8].translate(None, _TOPS):
+        raise ProtocolError("facts have ten numbers each, of which six are whole")
+    if numbers[ints + 7 :: 8].translate(None, _FINITE_TOPS):
+        raise ProtocolError("facts have finite times")
+
+
+class PackedFacts:
+    """Facts as `pack_facts` made them, checked, of which each is unpacked when it is read."""
+
+    __slots__ = ("_numbers", "payloads")
+
+    def __init__(self, numbers: bytes, payloads: tuple[bytes, ...]) -> None:
+        """Takes what `pack_facts` gave. Raises as `unpack_facts`."""
+        _check_facts(numbers, len(payloads))
+        self._numbers, self.payloads = numbers, payloads
+
+    def __len__(self) -> int:
+        return len(self.payloads)
+
+    def __iter__(self) -> Iterator[FactRow]:
+        return iter(_unpacked(self._numbers, self.payloads))
+
+    def heads(self) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+        """Kinds, steps and attempts."""
+        rows = len(self)
+        cells = struct.unpack_from(f"<{3 * rows}Q", self._numbers)
+        return cells[:rows], cells[rows : 2 * rows], cells[2 * rows :]
 
 
 _INPUTS = frozenset({bytes, NoneType})

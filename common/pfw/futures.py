@@ -113,7 +113,7 @@ class Calls:
             pack_graph(self._record.graph),
         )  # fmt: skip
         session.submit(submit, self._record)
-        session.on_new_facts = self._on_facts
+        self._record.on_new_facts = self._on_facts
         session.on_end = self._on_end
 
     def close(self) -> None:
@@ -252,12 +252,11 @@ class Calls:
 
     # -- results in ------------------------------------------------------------------------------------------------
 
-    def _on_facts(self, record: RunRecord, rows: Sequence[FactRow]) -> None:
+    def _on_facts(self, rows: Sequence[FactRow]) -> None:
         """With the link's lock held: results are set outside, since setting them calls the user's callbacks."""
-        if record is self._record:
-            ended = [row for row in rows if row[0] in _ENDS]
-            if ended:
-                self._link.afterwards(lambda: self._resolve(ended))
+        ended = [row for row in rows if row[0] in _ENDS]
+        if ended:
+            self._link.afterwards(lambda: self._resolve(ended))
 
     def _resolve(self, rows: Sequence[FactRow]) -> None:
         for row in rows:

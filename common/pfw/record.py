@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
+from pfw.columns import PackedFacts
 from pfw.expansion import append, shifted
 from pfw.facts import (
     ASIDE,
@@ -13,6 +14,7 @@ from pfw.facts import (
     CANCELLED,
     EXPANDED,
     FACT_CANCELLED,
+    FACT_CAPACITY,
     FACT_EXPANDED,
     FACT_FAILED,
     FACT_FINISHED,
@@ -20,6 +22,7 @@ from pfw.facts import (
     FACT_PRINTED,
     FACT_PROGRESSED,
     FACT_RETRYING,
+    FACT_RUN_STARTED,
     FACT_SKIPPED,
     FACT_STARTED,
     FACT_SUCCEEDED,
@@ -33,8 +36,12 @@ from pfw.facts import (
 )
 from pfw.graph import Graph
 from pfw.graphs import unpack_fragment
+from pfw.history import History
 from pfw.messages import Extend, ExtendLike, FactRow
 from pfw.printed import Log, Piece
+
+#: Beside successes what changes nothing here, but for the end.
+_QUIET: Final = frozenset({FACT_RUN_STARTED, FACT_CAPACITY, FACT_SUCCEEDED, FACT_FINISHED})
 
 
 class Addition:
@@ -75,6 +82,7 @@ class RunRecord:
         "log",
         "name",
         "number",
+        "on_new_facts",
         "on_printed",
         "outputs",
         "position",
@@ -106,8 +114,7 @@ class RunRecord:
         #: {expanded step: the one that it ends with}, and for those whose place another one's fragment takes by id.
         self.tails: dict[int, int] = {}
         self._taken: dict[str, int] = {}
-        self.version = version
-        self.is_closing = False
+        self.version, self.is_closing = version, False
         #: The coordinator's number and name of the run; 0 and "" until it is accepted.
         self.number = 0
         self.run_id = ""
@@ -127,11 +134,13 @@ class RunRecord:
         self._keeps_less = False
         #: Each pickled function of the graph once: those of a loop's rounds are equal.
         self._functions: dict[bytes, bytes] = {}
+        #: Called with what steps print, and with the rows of each batch of new facts.
         self.on_printed: Callable[[bytes], None] | None = None
+        self.on_new_facts: Callable[[Sequence[FactRow]], None] | None = None
         #: {step: pickled output}, as a step that failed got it; those that are kept for the caller are in `outputs`.
         self.inputs: dict[int, bytes] = {}
         #: The history: all facts but those beside it; an open run keeps none.
-        self.rows: list[FactRow] = []
+        self.rows = History()
         self.position = 0
         self.workers: dict[int, str] = {}
         self.epoch_s = 0.0
@@ -148,6 +157,23 @@ class RunRecord:
         """Whether nothing more will come."""
         return self.status >= RUN_SUCCEEDED or self.error is not None
 
+    def take(self, facts: PackedFacts) -> None:
+        """As `apply`, of facts as they travel: where nothing but successes is new, 0.3 µs a step instead of 1.2."""
+        kinds, steps, attempts = facts.heads()
+        if self.is_open or not _QUIET.issuperset(kinds):
+            self.apply(tuple(facts))
+            return
+        states, outputs = self.states, self.outputs
+        for kind, step, output in zip(kinds, steps, facts.payloads, strict=True):
+            if kind == FACT_SUCCEEDED:
+                states[step] = SUCCEEDED
+                if output:
+                    outputs[step] = output
+        self.position += len(facts)
+        self.rows.extend(facts)
+        if kinds[-1] == FACT_FINISHED:
+            self._finish(attempts[-1], facts.payloads[-1])
+
     def apply(self, rows: Sequence[FactRow]) -> None:
         """Takes the next facts. 0.2 µs a step."""
         states, outputs = self.states, self.outputs
@@ -163,10 +189,15 @@ class RunRecord:
         if not self.is_open:
             self.rows.extend(_kept(rows) if self._keeps_less else rows)
         self._keeps_less = False
+        if self.on_new_facts is not None:
+            self.on_new_facts(rows)
         if rows and rows[-1][0] == FACT_FINISHED:
-            # Last: who sees the end must find everything before it.
-            self.cancel_reason = rows[-1][8].decode()
-            self.status = rows[-1][3]
+            self._finish(rows[-1][3], rows[-1][8])
+
+    def _finish(self, status: int, reason: bytes) -> None:
+        self.on_new_facts = None
+        self.cancel_reason = reason.decode()
+        self.status = status  # last: who sees the end must find everything before it
 
     def _apply_other(self, row: FactRow) -> None:
         kind, step = row[0], row[1]
@@ -239,8 +270,6 @@ class RunRecord:
         return step
 
 
-def _kept(rows: Sequence[FactRow]) -> Iterator[FactRow]:
+def _kept(rows: Sequence[FactRow]) -> list[FactRow]:
     """What of facts is history: not those beside it, nor the fragments, which are in the graph."""
-    for row in rows:
-        if row[0] not in ASIDE:
-            yield (*row[:8], b"", *row[9:]) if row[0] == FACT_EXPANDED else row
+    return [(*row[:8], b"", *row[9:]) if row[0] == FACT_EXPANDED else row for row in rows if row[0] not in ASIDE]

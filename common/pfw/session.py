@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from pfw import messages as m
-from pfw.columns import unpack_facts
+from pfw.columns import PackedFacts
 from pfw.errors import (
     ClusterError,
     ConfigError,
@@ -21,7 +21,7 @@ from pfw.errors import (
     UnknownRunError,
     VersionMismatchError,
 )
-from pfw.facts import FACT_FINISHED, SUCCEEDED, sendable_reason
+from pfw.facts import RUN_SUCCEEDED, SUCCEEDED, sendable_reason
 from pfw.graph import Graph
 from pfw.graphs import pack_graph, unpack_graph
 from pfw.messages import Message
@@ -59,8 +59,6 @@ class Session:
         self.answers: dict[int, Message] = {}
         #: {request: record} of attached runs, beside the answer.
         self.attached: dict[int, RunRecord] = {}
-        #: Called with (record, rows) for every batch of new facts.
-        self.on_new_facts: Callable[[RunRecord, tuple[m.FactRow, ...]], None] | None = None
         #: Called with every piece of what steps of this client's runs print.
         self.on_printed: Callable[[bytes], None] | None = None
         #: Called with the reason when the coordinator cannot be used any more.
@@ -216,15 +214,17 @@ class Session:
             pending.pop(0)
         if message.position > record.position:
             return
-        if not (rows := unpack_facts(message.numbers, message.payloads)[record.position - message.position :]):
+        facts, known = PackedFacts(message.numbers, message.payloads), record.position - message.position
+        if known >= len(facts):
             return
         record.epoch_s = message.epoch_s
         record.workers.update(message.workers)
-        record.apply(rows)
-        record.unconfirmed_bytes += 64 * len(rows) + sum(map(len, message.payloads))
-        if self.on_new_facts is not None:
-            self.on_new_facts(record, rows)
-        is_end = rows[-1][0] == FACT_FINISHED
+        if record.on_new_facts is None and not known:
+            record.take(facts)
+        else:
+            record.apply(tuple(facts)[known:])
+        record.unconfirmed_bytes += 64 * len(facts) + sum(map(len, facts.payloads))
+        is_end = record.status >= RUN_SUCCEEDED
         if is_end or record.unconfirmed_bytes > CONFIRM_BYTES:
             self._confirm([record])
         if is_end:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from helpers.samples import graph_of
 from pfw import messages as m
 from pfw.columns import pack_facts
@@ -21,9 +23,8 @@ class SessionRig:
         self.now = 100.0
         self.session = Session(HELLO, "here", self.now)
         self.wake_at = self.now
-        self.news: list[tuple[RunRecord, tuple[m.FactRow, ...]]] = []
+        self.news: list[Sequence[m.FactRow]] = []
         self.ends: list[Exception] = []
-        self.session.on_new_facts = lambda record, rows: self.news.append((record, rows))
         self.session.on_end = self.ends.append
 
     def turn(self, at: float | None = None) -> list[m.Message]:
@@ -51,10 +52,11 @@ class SessionRig:
         self.turn()
         return self
 
-    def start(self, *, is_open: bool = False, number: int = 1) -> RunRecord:
-        """A run that was submitted and accepted."""
+    def start(self, *, is_open: bool = False, number: int = 1, hears: bool = False) -> RunRecord:
+        """A run that was submitted and accepted; `news` gets its facts if somebody hears them."""
         key = b"key %d" % number
         record = RunRecord("name", "parallel", graph_of([]) if is_open else GRAPH, None, is_open=is_open)
+        record.on_new_facts = self.news.append if hears else None
         self.session.submit(submission(key), record)
         self.turn()
         self.hear(m.Accepted(key, number, f"run-{number}"))

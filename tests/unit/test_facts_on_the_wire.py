@@ -49,6 +49,6 @@ def test_facts_that_are_none_change_nothing() -> None:
     good = facts(0, STARTED, fact(FACT_SUCCEEDED, 0, payload=b"out"))
     with pytest.raises(ProtocolError):
         rig.hear(good._replace(numbers=good.numbers[:-8]))
-    assert (record.position, record.rows, record.outputs) == (0, [], {})
+    assert (record.position, list(record.rows), record.outputs) == (0, [], {})
     rig.hear(good, facts(2, ENDED))
     assert (record.position, record.outputs) == (3, {0: b"out"})

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from helpers.samples import graph_of
+from pfw.columns import PackedFacts, pack_facts
 from pfw.expansion import Fragment
 from pfw.facts import (
+    FACT_CAPACITY,
     FACT_EXPANDED,
     FACT_FAILED,
     FACT_FINISHED,
     FACT_INPUT,
     FACT_PRINTED,
+    FACT_RUN_STARTED,
     FACT_SKIPPED,
     FACT_SUCCEEDED,
     FACT_TIMED_OUT,
+    RUN_CANCELLED,
     RUN_FAILED,
     RUN_RUNNING,
     Fact,
@@ -37,10 +43,44 @@ def test_what_is_beside_the_history_is_kept_apart() -> None:
     told: list[bytes] = []
     record.on_printed = told.append
     record.apply([SUCCEEDED, PRINTED, INPUT, FAILED])
-    assert (record.rows, record.position) == ([SUCCEEDED, FAILED], 4)
+    assert (list(record.rows), record.position) == ([SUCCEEDED, FAILED], 4)
     assert (record.log.text(1), record.inputs, record.outputs, told) == ("text", {0: b"in"}, {}, [b"text"])
     record.apply([FINISHED])
     assert record.rows[2:] == [FINISHED]
+
+
+STARTED = fact(FACT_RUN_STARTED, attempt=0)
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        (STARTED, fact(FACT_SUCCEEDED, 1, b"out"), SUCCEEDED, FINISHED),
+        (STARTED,),
+        (SUCCEEDED, PRINTED, INPUT, FAILED),
+        (fact(FACT_SUCCEEDED, 1, b"out"), fact(FACT_FAILED, 0, b"why"), FINISHED),
+        (fact(FACT_CAPACITY, payload=b"2 8 1"), fact(FACT_FINISHED, payload=b"enough", attempt=RUN_CANCELLED)),
+    ],
+)
+def test_facts_mean_the_same_as_they_travel(rows: tuple[Fact, ...], is_open: bool) -> None:
+    records = [RunRecord("name", "parallel", graph_of([(), ()]), None, is_open=is_open) for _ in range(2)]
+    records[0].apply(rows)
+    records[1].take(PackedFacts(*pack_facts(rows)))
+    known = [
+        (r.position, list(r.rows), r.states, r.outputs, r.failures, r.inputs, r.status, r.cancel_reason, r.is_finished)
+        for r in records
+    ]
+    assert known[0] == known[1]
+
+
+def test_who_hears_new_facts_hears_no_more_after_the_last() -> None:
+    record = RunRecord("name", "parallel", graph_of([(), ()]), None)
+    heard: list[Sequence[Fact]] = []
+    record.on_new_facts = heard.append  # type: ignore[assignment]
+    record.apply([SUCCEEDED])
+    record.apply([FAILED, FINISHED])
+    assert (heard, record.on_new_facts) == ([[SUCCEEDED], [FAILED, FINISHED]], None)
 
 
 def test_a_fragment_is_kept_once() -> None:
@@ -48,7 +88,7 @@ def test_a_fragment_is_kept_once() -> None:
     for step in range(3):
         packed = pack_fragment(Fragment(graph_of([()], functions=[b"a function"])))
         record.apply([PRINTED, fact(FACT_EXPANDED, step, packed), SUCCEEDED])
-    assert record.rows == [row for step in range(3) for row in (fact(FACT_EXPANDED, step), SUCCEEDED)]
+    assert list(record.rows) == [row for step in range(3) for row in (fact(FACT_EXPANDED, step), SUCCEEDED)]
     assert record.position == 9
     assert record.graph.functions == [b"a function"] * 4
     assert len(set(map(id, record.graph.functions))) == 1
@@ -83,4 +123,4 @@ def test_who_is_to_blame_for_a_failure_is_one_that_was_called() -> None:
 def test_an_open_run_keeps_no_log() -> None:
     record = RunRecord("calls", "parallel", graph_of([(), ()]), None, is_open=True)
     record.apply([PRINTED, SUCCEEDED])
-    assert (record.rows, record.log.text(1), record.position) == ([], "", 2)
+    assert (list(record.rows), record.log.text(1), record.position) == ([], "", 2)

@@ -179,24 +179,26 @@ def test_a_submission_that_is_refused_has_an_error(rig: SessionRig, kind: int, e
     assert rig.session.error is None
 
 
-def test_facts_fill_the_record(rig: SessionRig) -> None:
-    record = rig.start()
+@pytest.mark.parametrize("hears", [False, True])
+def test_facts_fill_the_record(rig: SessionRig, hears: bool) -> None:
+    record = rig.start(hears=hears)
     rows = (STARTED, fact(FACT_STARTED), fact(FACT_RETRYING, 1), fact(FACT_SUCCEEDED, 2, payload=b"out"))
     rig.hear(facts(0, *rows))
     assert list(record.states) == [ASSIGNED, BACKOFF, SUCCEEDED]
     assert record.outputs == {2: b"out"}
     assert record.workers == {1: "worker"}
     assert record.epoch_s == 5.0
-    assert record.rows == list(rows)
-    assert rig.news == [(record, rows)]
+    assert list(record.rows) == list(rows)
+    assert rig.news == ([rows] if hears else [])
     rig.hear(facts(4, fact(FACT_FAILED, 0, payload=b"why"), fact(FACT_SKIPPED, 1), fact(FACT_CANCELLED, 1)))
     assert list(record.states) == [FAILED, CANCELLED, SUCCEEDED]
     assert record.failures == {0: b"why"}
     assert SKIPPED not in record.states
 
 
-def test_a_gap_is_not_taken_and_a_repetition_only_where_it_is_new(rig: SessionRig) -> None:
-    record = rig.start()
+@pytest.mark.parametrize("hears", [False, True])
+def test_a_gap_is_not_taken_and_a_repetition_only_where_it_is_new(rig: SessionRig, hears: bool) -> None:
+    record = rig.start(hears=hears)
     rig.hear(facts(1, fact(FACT_SUCCEEDED)))
     assert record.position == 0
     rig.hear(facts(0, STARTED, fact(FACT_SUCCEEDED)))
@@ -204,7 +206,9 @@ def test_a_gap_is_not_taken_and_a_repetition_only_where_it_is_new(rig: SessionRi
     rig.hear(facts(1, fact(FACT_SUCCEEDED)))
     rig.hear(facts(0, run=99))
     assert record.position == 3
-    assert [rows for _, rows in rig.news] == [(STARTED, fact(FACT_SUCCEEDED)), (fact(FACT_SUCCEEDED, 1),)]
+    assert list(record.rows) == [STARTED, fact(FACT_SUCCEEDED), fact(FACT_SUCCEEDED, 1)]
+    assert list(record.states) == [SUCCEEDED, SUCCEEDED, 0]
+    assert rig.news == ([(STARTED, fact(FACT_SUCCEEDED)), (fact(FACT_SUCCEEDED, 1),)] if hears else [])
 
 
 def test_the_end_is_confirmed_at_once(rig: SessionRig) -> None:
@@ -328,7 +332,7 @@ def test_nothing_is_said_of_a_run_by_its_number_until_the_coordinator_has_it(rig
 
 
 def test_facts_of_another_run_with_the_number_are_not_taken(rig: SessionRig) -> None:
-    record = rig.start(is_open=True)
+    record = rig.start(is_open=True, hears=True)
     (attach,) = refuse(rig)
     assert isinstance(attach, m.Attach)
     rig.hear(facts(0, STARTED, fact(FACT_SUCCEEDED, 7)))  # of a run whose Accepted was lost

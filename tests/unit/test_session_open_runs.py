@@ -75,7 +75,7 @@ def test_nothing_is_released_while_a_fragment_may_refer_to_it(rig: SessionRig) -
     assert rig.turn(102.0)[-1:] == [m.Cursors(((1, 3, 2),))]
     rig.hear(facts(3, steps=2))
     assert m.Cursors(((1, 3, 3),)) in rig.turn(103.0)
-    assert record.rows == [], "an open run keeps no history"
+    assert not record.rows, "an open run keeps no history"
 
 
 def test_a_close_is_repeated_until_the_run_has_ended(rig: SessionRig) -> None:
