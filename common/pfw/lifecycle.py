@@ -29,6 +29,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import repeat
+from operator import add
 from typing import TypeAlias
 
 from pfw.absence import Absence
@@ -203,6 +204,7 @@ class RunLife:
         "failed",
         "graph",
         "has_inputs",
+        "has_lines",
         "has_priorities",
         "is_open",
         "keep_all",
@@ -250,6 +252,8 @@ class RunLife:
         self.keep_all, self._kept = keep_all or is_open, set(keep)
         #: Whether any step gets another one's output.
         self.status, self.cancel_reason, self.has_inputs = RUN_RUNNING, b"", False
+        #: Whether some step may be the only one that depends on another.
+        self.has_lines = False
         self.facts: list[Fact] = []
         #: How many facts from the start are no longer in `facts` (open runs drop what was acknowledged).
         self.facts_dropped = 0
@@ -428,14 +432,16 @@ class RunLife:
         """
         inputs, after = self.graph.inputs, self.graph.after
         if steps.start or any(after):
+            self.has_lines = True
             return [step for step in steps if (inputs[step] or after[step]) and self._link(step)]
         dependents: list[list[int]] = [[] for _ in steps]
         for step, needed in enumerate(inputs):
             for dependency in needed:
                 dependents[dependency].append(step)
-        self._consumers[:] = [own + len(found) for own, found in zip(self._consumers, dependents, strict=True)]
+        self._consumers[:] = map(add, self._consumers, map(len, dependents))
         self._missing[:] = map(len, inputs)
-        self._dependents[:] = [found or None for found in dependents]
+        self._dependents[:] = dependents
+        self.has_lines = 1 in map(len, dependents)
         return []
 
     def _failed_dependency(self, step: int) -> int:
@@ -537,14 +543,20 @@ class RunLife:
                 return
         self._make_all_ready(roots, now)
 
-    def _make_all_ready(self, steps: Iterable[int], now: float) -> None:
+    def _make_all_ready(self, steps: Sequence[int], now: float) -> None:
         """As `_make_ready`, for steps that wait for nothing, not even for their wave."""
         queues, ranks, spec_of = self._queue_of_spec, self._ranks, self.graph.spec_of
-        alike: dict[tuple[ReadyQueue, int], list[int]] = {}
+        states, queued_at = self.states, self.queued_at
         for step in steps:
-            self.states[step] = READY
-            self.queued_at[step] = now
-            alike.setdefault((queues[spec_of[step]], ranks[step]), []).append(step)
+            states[step] = READY
+            queued_at[step] = now
+        kinds = [(queues[spec_of[step]], ranks[step]) for step in steps]
+        if kinds.count(kinds[0]) == len(kinds):
+            kinds[0][0].extend(steps, kinds[0][1])
+            return
+        alike: dict[tuple[ReadyQueue, int], list[int]] = {kind: [] for kind in kinds}
+        for kind, step in zip(kinds, steps, strict=True):
+            alike[kind].append(step)
         for (queue, rank), equals in alike.items():
             queue.extend(equals, rank)
 

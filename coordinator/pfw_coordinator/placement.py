@@ -177,7 +177,7 @@ def _sizes_of_alike(life: RunLife, steps: Sequence[int], room_bytes: int) -> lis
 
 def has_chains(run: Run, step: int, expected_us: int) -> bool:
     """Whether steps as this one may have others sent along: short ones that run in a slot process."""
-    if expected_us >= CHAIN_US or not run.life.has_inputs:
+    if expected_us >= CHAIN_US or not run.life.has_lines:
         return False
     spec = run.life.spec(step)
     return spec.may_go_ahead and spec.lane != LANE_ASYNC

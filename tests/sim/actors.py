@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from helpers import invariants
 from pfw import messages as m
 from pfw import outcome as oc
+from pfw.columns import unpack_facts
 from pfw.errors import ProtocolError
 from pfw.graph import LANE_ASYNC
+from pfw.record import RunRecord
 from pfw.session import Session
 from pfw.wire import Assembler, encode
 from pfw_coordinator.core import Core as CoordinatorCore
@@ -353,9 +355,19 @@ class SimClient(Actor):
     def _receive(self, frame: bytes, now: float) -> None:
         try:
             for message in self._assembler.feed(frame):
-                self.session.on_message(message, now)
+                if isinstance(message, m.Facts) and message.run in self.session.records:
+                    self._hear(message, self.session.records[message.run], now)
+                else:
+                    self.session.on_message(message, now)
         except ProtocolError as error:
             self.world.on_odd_frame(self.name, error)
+
+    def _hear(self, message: m.Facts, record: RunRecord, now: float) -> None:
+        known = record.position
+        self.session.on_message(message, now)
+        if record.position > known:
+            rows = unpack_facts(message.numbers, message.payloads)[known - message.position :]
+            self.world.oracle.on_facts(record, rows)
 
     def die(self) -> None:
         """The process ends without a word."""

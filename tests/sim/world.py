@@ -67,8 +67,6 @@ class World:
         for number in range(self.random.randint(1, 3)):
             self._start_worker(number)
         self.clients = [SimClient(self, number) for number in range(self.random.randint(1, 3))]
-        for client in self.clients:
-            client.session.on_new_facts = self.oracle.on_facts
         self.records: list[tuple[SimClient, RunPlan, RunRecord]] = []
         self._schedule_plans()
         self._schedule_faults()
