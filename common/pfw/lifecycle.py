@@ -250,8 +250,8 @@ class RunLife:
         self.graph = Graph([], [], [], [], [], [], [], [])
         self.mode, self.on_failure, self.is_open, self.limits = mode, on_failure, is_open, limits
         self.keep_all, self._kept = keep_all or is_open, set(keep)
-        #: Whether any step gets another one's output.
-        self.status, self.cancel_reason, self.has_inputs = RUN_RUNNING, b"", False
+        #: Whether any step gets another one's output, and whether one may be all that depends on another.
+        self.has_inputs, self.has_lines, self.status, self.cancel_reason = False, False, RUN_RUNNING, b""
         self.facts: list[Fact] = []
         #: How many facts from the start are no longer in `facts` (open runs drop what was acknowledged).
         self.facts_dropped = 0
@@ -270,9 +270,8 @@ class RunLife:
         #: When the run ends whether it is complete or not (None for never), and when it was decided that it ends.
         self.deadline, self._stopped_at = None, 0.0
         self._seed, self._timeout_s, self._is_timed_out = seed, timeout_s, False
-        #: Whether a step may go before others; whether steps depend on each other, or a client uses their outputs;
-        #: whether one may be the only one that depends on another.
-        self.has_priorities, self._has_links, self.has_lines = False, is_open, False
+        #: Whether a step may go before others; whether steps depend on each other, or a client uses their outputs.
+        self.has_priorities, self._has_links = False, is_open
         self._discards, self._has_tolerant, self._is_passing_on = set(), False, False
         #: {failed step: packed failure}
         self._reasons: dict[int, bytes] = {}
