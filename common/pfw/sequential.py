@@ -22,7 +22,7 @@ from pfw import context
 from pfw import outcome as oc
 from pfw.alarm import alarm, can_alarm, is_debugged
 from pfw.capture import Buffer, capturing
-from pfw.codec import LoadedFunction
+from pfw.codec import LoadedFunction, dumped
 from pfw.context import Entry, LocalEntry
 from pfw.debugging import outside_of_blocks
 from pfw.errors import InternalError, StepInterrupt
@@ -231,7 +231,7 @@ class Sequential:
                     del short[kind]
                 if code != oc.OK or printed or self._is_cancelled or not is_short:
                     self._commit(began, max(1, int((now - began) * 1e6)))
-                    self._end(step, code, payload, now, printed)
+                    self._end(step, code, dumped(payload), now, printed)
                     break
                 returned.add(step, began, now - began, payload)
         finally:

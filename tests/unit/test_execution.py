@@ -45,6 +45,23 @@ def test_a_step_gets_its_arguments_and_returns_its_output() -> None:
     assert (code, codec.load(payload)) == (outcome.OK, (1, [2], 3))
 
 
+@pytest.mark.parametrize("value", [0, True, False, -1, 1.5, float("inf"), float("nan"), 1 << 63, 1 << 64, -(1 << 200)])
+def test_numbers_come_back_as_they_were(value: float) -> None:
+    code, payload = execute(lambda: value)
+    found = codec.load(payload)
+    assert (code, type(found), repr(found)) == (outcome.OK, type(value), repr(value))
+
+
+def test_small_values_are_left_to_be_pickled_together() -> None:
+    outputs = [
+        execution.run(loaded(lambda value=value: value), call_of(), (), Entry("run", 1))[1]
+        for value in (7, True, 0.5, None, "text", 1 << 64)
+    ]
+    assert [type(output) for output in outputs] == [int, bool, float, bytes, bytes, bytes]
+    assert list(map(codec.load, codec.all_dumped(outputs))) == [7, True, 0.5, None, "text", 1 << 64]
+    assert list(map(codec.dumped, outputs)) == codec.all_dumped(outputs)
+
+
 def test_the_short_form_passes_the_inputs_on() -> None:
     result = execution.execute(loaded(max), call_of("s", None), [codec.dump(3), codec.dump(4)], Entry("run", 1))
     assert result == (outcome.OK, codec.dump(4))
