@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from pfw.factlog import FactLog
 from pfw.facts import Fact
 from pfw.printed import LOG_BYTES, Window
 
@@ -23,18 +24,17 @@ class Asides:
         self._given: set[int] = set()
         self._given_bytes = 0
 
-    def add_printed(self, fact: Fact, facts: list[Fact], dropped: int) -> None:
+    def add_printed(self, fact: Fact, facts: FactLog) -> None:
         """Adds a fact of what was printed; the oldest ones that are too much lose their text.
 
         Args:
             fact: The new one.
             facts: Those of the run.
-            dropped: How many from the run's start are no longer among them.
         """
         facts.append(fact)
-        for position in self._printed.add(dropped + len(facts) - 1, len(fact.payload)):
-            if position >= dropped:
-                facts[position - dropped] = facts[position - dropped]._replace(payload=b"")
+        for position in self._printed.add(facts.end - 1, len(fact.payload)):
+            if position >= facts.first:
+                facts.blank(position)
 
     def choose_inputs(self, outputs: Mapping[int, bytes]) -> list[tuple[int, bytes]]:
         """Returns (step, output) of those that are to be told now: all that were not told before, or none if too much.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from types import NoneType
-from typing import Any
+from typing import Any, Self
 
 from pfw.errors import ProtocolError
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
@@ -103,8 +103,9 @@ def unpack_outcomes(packed: tuple[Any, ...]) -> OutcomeColumns | None:
     return cells[:rows], codes, starts_us, runs_us, payloads, cpus_us, peaks_bytes
 
 
-#: The numbers of one fact, as `pack_facts` orders them.
+#: The numbers of one fact, as `pack_facts` orders them, and how many they are.
 _ONE_FACT = struct.Struct("<6Q4d")
+_NUMBERS = 10
 #: What the most significant byte of a float is below 2 ** 1009: infinities and what is no number are beyond.
 _FINITE_TOPS = bytes([top for top in range(256) if top & 0x7F != 0x7F])
 
@@ -131,12 +132,8 @@ def unpack_facts(numbers: bytes, payloads: tuple[bytes, ...]) -> tuple[FactRow, 
     Raises:
         ProtocolError: It was given none: there are too few or too many numbers, or one is out of its range.
     """
-    _check_facts(numbers, len(payloads))
-    return _unpacked(numbers, payloads)
-
-
-def _unpacked(numbers: bytes, payloads: tuple[bytes, ...]) -> tuple[FactRow, ...]:
     rows = len(payloads)
+    _check_facts(numbers, rows)
     if rows == 1:
         kind, step, attempt, worker, cpu_us, peak_bytes, at, queued_at, started_at, run_s = _ONE_FACT.unpack(numbers)
         return ((kind, step, at, attempt, worker, queued_at, started_at, run_s, payloads[0], cpu_us, peak_bytes),)
@@ -158,26 +155,79 @@ def _check_facts(numbers: bytes, rows: int) -> None:
 
 
 class PackedFacts:
-    """Facts as `pack_facts` made them, checked, of which each is unpacked when it is read."""
+    """Facts as they travel (`pack_facts`), which are unpacked when they are read."""
 
-    __slots__ = ("_numbers", "payloads")
+    __slots__ = ("numbers", "payloads")
 
     def __init__(self, numbers: bytes, payloads: tuple[bytes, ...]) -> None:
-        """Takes what `pack_facts` gave. Raises as `unpack_facts`."""
+        """Takes what `pack_facts` gave."""
+        self.numbers, self.payloads = numbers, payloads
+
+    @classmethod
+    def checked(cls, numbers: bytes, payloads: tuple[bytes, ...]) -> Self:
+        """Takes what somebody else may have packed. Raises as `unpack_facts`."""
         _check_facts(numbers, len(payloads))
-        self._numbers, self.payloads = numbers, payloads
+        return cls(numbers, payloads)
 
     def __len__(self) -> int:
         return len(self.payloads)
 
     def __iter__(self) -> Iterator[FactRow]:
-        return iter(_unpacked(self._numbers, self.payloads))
+        return iter(unpack_facts(self.numbers, self.payloads))
+
+    def __getitem__(self, place: slice) -> PackedFacts:
+        """Returns neighbours."""
+        payloads = self.payloads[place]
+        if len(payloads) == len(self):
+            return self
+        first, end, _ = place.indices(len(self))
+        cells = slice(8 * first, 8 * end)
+        return PackedFacts(b"".join([self.column(number)[cells] for number in range(_NUMBERS)]), payloads)
+
+    def column(self, number: int) -> bytes:
+        """One of the columns of numbers."""
+        size = 8 * len(self)
+        return self.numbers[number * size : (number + 1) * size]
 
     def heads(self) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
         """Kinds, steps and attempts."""
         rows = len(self)
-        cells = struct.unpack_from(f"<{3 * rows}Q", self._numbers)
+        cells = struct.unpack_from(f"<{3 * rows}Q", self.numbers)
         return cells[:rows], cells[rows : 2 * rows], cells[2 * rows :]
+
+    def workers(self) -> set[int]:
+        """Who took part."""
+        if len(self) == 1:
+            return {_ONE_FACT.unpack(self.numbers)[3]}
+        return set(struct.unpack(f"<{len(self)}Q", self.column(3)))
+
+
+def joined(parts: Sequence[PackedFacts]) -> PackedFacts:
+    """Facts behind one another as one."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = [part.column(number) for number in range(_NUMBERS) for part in parts]
+    return PackedFacts(b"".join(columns), tuple(chain.from_iterable([part.payloads for part in parts])))
+
+
+def pack_alike(
+    kind: int, at: float, worker: int, steps: Sequence[int], attempts: Sequence[int], queued_at: Sequence[float],
+    started_at: Sequence[float], runs_s: Sequence[float], payloads: Iterable[bytes], cpus_us: Sequence[int],
+    peaks_bytes: Sequence[int],
+) -> PackedFacts:  # fmt: skip
+    """Facts of one kind, time and worker, from columns; 0.2 µs a fact."""
+    rows = len(steps)
+    ints = [_packed("Q", column) for column in (steps, attempts, cpus_us, peaks_bytes)]
+    times = [_packed("d", column) for column in (queued_at, started_at, runs_s)]
+    kinds, workers, ats = struct.pack("<Q", kind) * rows, struct.pack("<Q", worker) * rows, struct.pack("<d", at) * rows
+    return PackedFacts(b"".join((kinds, *ints[:2], workers, *ints[2:], ats, *times)), tuple(payloads))
+
+
+def _packed(form: str, column: Sequence[float]) -> bytes:
+    cells = array(form, column)
+    if sys.byteorder == "big":
+        cells.byteswap()
+    return cells.tobytes()
 
 
 _INPUTS = frozenset({bytes, NoneType})

@@ -28,14 +28,15 @@ import heapq
 from collections import deque
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from itertools import repeat
 from operator import add
 from typing import TypeAlias
 
 from pfw.absence import Absence
 from pfw.asides import Asides
+from pfw.columns import pack_alike
 from pfw.demand import Demand, demand_of
 from pfw.expansion import Expanded, Fragment, append, shifted
+from pfw.factlog import FactLog
 from pfw.facts import (
     ASSIGNED,
     BACKOFF,
@@ -199,7 +200,6 @@ class RunLife:
         "deadline",
         "demanding",
         "facts",
-        "facts_dropped",
         "failed_on",
         "failed",
         "graph",
@@ -252,9 +252,8 @@ class RunLife:
         self.keep_all, self._kept = keep_all or is_open, set(keep)
         #: Whether any step gets another one's output, and whether one may be all that depends on another.
         self.has_inputs, self.has_lines, self.status, self.cancel_reason = False, False, RUN_RUNNING, b""
-        self.facts: list[Fact] = []
-        #: How many facts from the start are no longer in `facts` (open runs drop what was acknowledged).
-        self.facts_dropped = 0
+        #: Open runs drop what was acknowledged.
+        self.facts = FactLog()
         self.states, self.attempts, self.queued_at = bytearray(), list[int](), list[float]()
         self.started_at: dict[int, float] = {}
         #: Output bytes while somebody may still need them.
@@ -649,7 +648,7 @@ class RunLife:
         """The step's attempt has printed this since it was last told."""
         if text and not self.is_finished:
             fact = Fact(FACT_PRINTED, step, now, self.attempts[step], worker, now, now, 0.0, text)
-            self._asides.add_printed(fact, self.facts, self.facts_dropped)
+            self._asides.add_printed(fact, self.facts)
 
     # -- how attempts end ------------------------------------------------------------------------------------------
 
@@ -715,11 +714,11 @@ class RunLife:
         freed = self._pass_outputs_on(columns, now) if self._has_links else []
         kept = self._kept
         told = given if self.keep_all else [o if s in kept else b"" for s, o in zip(steps, given, strict=True)]
-        rows = zip(
-            repeat(FACT_SUCCEEDED), steps, repeat(now), map(self.attempts.__getitem__, steps), repeat(worker),
-            map(self.queued_at.__getitem__, steps), started_at, runs_s, told, cpus_us, peaks_bytes,
-        )  # fmt: skip
-        self.facts.extend(map(new_fact, rows))
+        attempts, queued_at = list(map(self.attempts.__getitem__, steps)), list(map(self.queued_at.__getitem__, steps))
+        times = queued_at, started_at, runs_s
+        self.facts.add_packed(
+            pack_alike(FACT_SUCCEEDED, now, worker, steps, attempts, *times, told, cpus_us, peaks_bytes)
+        )
         if freed:
             self._make_all_ready(freed, now)
         self.unfinished -= len(steps)
@@ -1286,20 +1285,14 @@ class RunLife:
         """Whether the step succeeded and its output is no longer here."""
         return self.states[step] == SUCCEEDED and self.outputs[step] is None
 
-    def take_facts(self) -> list[Fact]:
+    def take_facts(self) -> FactLog:
         """The facts since the last time; whoever takes them is their only reader."""
-        facts, self.facts = self.facts, []
-        self.facts_dropped += len(facts)
+        facts, self.facts = self.facts, FactLog(self.facts.end)
         return facts
 
     def release(self, upto: int) -> None:
         """The client of an open run has every fact before position `upto`: they and their outputs may go."""
-        count = upto - self.facts_dropped
-        if count <= 0:
-            return
-        for fact in self.facts[:count]:
-            self._reasons.pop(fact.step, None)
-            if fact.kind == FACT_SUCCEEDED:
-                self._consume(fact.step)
-        del self.facts[:count]
-        self.facts_dropped = upto
+        for kind, step in self.facts.drop(upto):
+            self._reasons.pop(step, None)
+            if kind == FACT_SUCCEEDED:
+                self._consume(step)

@@ -157,8 +157,11 @@ class RunRecord:
         """Whether nothing more will come."""
         return self.status >= RUN_SUCCEEDED or self.error is not None
 
-    def take(self, facts: PackedFacts) -> None:
-        """As `apply`, of facts as they travel: where nothing but successes is new, 0.3 µs a step instead of 1.2."""
+    def take(self, facts: PackedFacts | Sequence[FactRow]) -> None:
+        """As `apply`, of facts that may be packed: where nothing but successes is new, 0.3 µs a step instead of 1.2."""
+        if not isinstance(facts, PackedFacts):
+            self.apply(facts)
+            return
         kinds, steps, attempts = facts.heads()
         if self.is_open or not _QUIET.issuperset(kinds):
             self.apply(tuple(facts))

@@ -389,7 +389,8 @@ class Sequential:
         """Hands new facts to the record."""
         if self._life.facts:
             with self._lock:  # a step that says how far it is publishes as well
-                self._record.apply(self._life.take_facts())
+                for part in self._life.take_facts().parts:
+                    self._record.take(part)
                 if self._waiting:
                     self._changed.notify_all()
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from pfw import messages as m
-from pfw.columns import PackedFacts
+from pfw.columns import PackedFacts, unpack_facts
 from pfw.errors import (
     ClusterError,
     ConfigError,
@@ -214,16 +214,18 @@ class Session:
             pending.pop(0)
         if message.position > record.position:
             return
-        facts, known = PackedFacts(message.numbers, message.payloads), record.position - message.position
-        if known >= len(facts):
+        known, payloads = record.position - message.position, message.payloads
+        facts: PackedFacts | tuple[m.FactRow, ...]
+        if record.on_new_facts is None and not known:
+            facts = PackedFacts.checked(message.numbers, payloads)
+        else:
+            facts = unpack_facts(message.numbers, payloads)[known:]
+        if not facts:
             return
         record.epoch_s = message.epoch_s
         record.workers.update(message.workers)
-        if record.on_new_facts is None and not known:
-            record.take(facts)
-        else:
-            record.apply(tuple(facts)[known:])
-        record.unconfirmed_bytes += 64 * len(facts) + sum(map(len, facts.payloads))
+        record.take(facts)
+        record.unconfirmed_bytes += 64 * len(facts) + sum(map(len, payloads))
         is_end = record.status >= RUN_SUCCEEDED
         if is_end or record.unconfirmed_bytes > CONFIRM_BYTES:
             self._confirm([record])

@@ -675,7 +675,7 @@ class Core:
         if run is None or (run.life.is_open and run.session != client.session):
             self._reject(peer, b"", msg.request, m.REFUSED_UNKNOWN_RUN, f"no run {msg.run_id!r} here")
             return
-        position = run.life.facts_dropped + len(run.life.facts)
+        position = run.life.facts.end
         self._send(
             peer,
             m.Attached(
@@ -703,7 +703,7 @@ class Core:
             subscription = client.subscriptions.get(number)
             if subscription is not None:
                 life = subscription.run.life
-                if cursor <= life.facts_dropped + len(life.facts):
+                if cursor <= life.facts.end:
                     self._confirm(subscription, cursor, released, now)
         if peer not in self._mail:
             self._send(peer, m.Reply(0, self._numbers["cancel"], ()))
@@ -714,7 +714,7 @@ class Core:
         if life.is_open:
             life.release(min(released, cursor))
             self._feed.acknowledge(subscription)
-        elif self.is_embedded and run.is_over and cursor == life.facts_dropped + len(life.facts):
+        elif self.is_embedded and run.is_over and cursor == life.facts.end:
             self._forget_run(run)
 
     def on_query(self, peer: bytes, msg: m.Query, now: float) -> None:
@@ -809,7 +809,7 @@ class Core:
             return
         self._ended.append(run)
         self._ended_facts += len(run.life.facts)
-        run.kept_bytes = len(run.graph_blob) + sum([len(fact.payload) for fact in run.life.facts])
+        run.kept_bytes = len(run.graph_blob) + run.life.facts.payload_bytes
         self._ended_bytes += run.kept_bytes
         if self._keeps_too_much():
             self._forget_old_runs()

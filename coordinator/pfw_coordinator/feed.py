@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect
-from collections.abc import Callable, Sequence
-from itertools import accumulate
-from operator import itemgetter
+from collections.abc import Callable
 
 from pfw import messages as m
-from pfw.columns import pack_facts
+from pfw.columns import PackedFacts
 from pfw.messages import Message
 from pfw.wire import BATCH_BYTES
 from pfw_coordinator.ledger import Client, Run, Subscription
@@ -21,11 +18,7 @@ SLACK_S = 0.020
 WINDOW_BYTES = 8 << 20
 #: How long facts may be on their way before they count as lost.
 REWIND_S = 2.0
-#: A fact on the wire beside its payload, about.
-FACT_BYTES = 64
 FACTS_PER_MESSAGE = 8_192
-
-_worker_of = itemgetter(4)
 
 
 class Feed:
@@ -44,7 +37,7 @@ class Feed:
         """The client gets the run's facts, from the first one that is still there."""
         if run.number not in client.subscriptions:
             subscription = client.subscriptions[run.number] = Subscription(client, run)
-            subscription.sent = subscription.cursor = run.life.facts_dropped
+            subscription.sent = subscription.cursor = run.life.facts.first
             run.subscriptions.append(subscription)
             self._unsent[subscription] = None
 
@@ -57,14 +50,14 @@ class Feed:
 
     def touch(self, run: Run) -> None:
         """The run may have new facts."""
-        end = run.life.facts_dropped + len(run.life.facts)
+        end = run.life.facts.end
         for subscription in run.subscriptions:
             if subscription.sent < end:
                 self._unsent[subscription] = None
 
     def confirm(self, subscription: Subscription, cursor: int, now: float) -> None:
         """The client has everything before `cursor`. What was sent long ago and is not there is sent again."""
-        subscription.cursor = max(cursor, subscription.run.life.facts_dropped)
+        subscription.cursor = max(cursor, subscription.run.life.facts.first)
         subscription.sent = max(subscription.sent, subscription.cursor)
         while subscription.in_flight and subscription.in_flight[0][0] <= cursor:
             subscription.sent_bytes -= subscription.in_flight.popleft()[1]
@@ -79,7 +72,7 @@ class Feed:
 
     def acknowledge(self, subscription: Subscription) -> None:
         """Tells the client how many steps of its open run are here."""
-        self._send(subscription.client.peer, self._message(subscription, ()))
+        self._send(subscription.client.peer, self._message(subscription, PackedFacts(b"", ())))
 
     def drain(self, now: float) -> float:
         """Sends clients what they have not got; returns when to look again."""
@@ -98,29 +91,23 @@ class Feed:
 
     def _send_some(self, subscription: Subscription, now: float) -> bool:
         """One message of facts; True if more may follow."""
-        facts, dropped = subscription.run.life.facts, subscription.run.life.facts_dropped
-        first = subscription.sent - dropped
-        if first >= len(facts) or subscription.sent_bytes >= WINDOW_BYTES:
+        facts = subscription.run.life.facts
+        if subscription.sent >= facts.end or subscription.sent_bytes >= WINDOW_BYTES:
             return False
-        rows = facts[first : first + FACTS_PER_MESSAGE]
-        if len(rows) == 1:
-            size = FACT_BYTES + len(rows[0][8])
-        else:
-            sizes = list(accumulate([FACT_BYTES + len(row[8]) for row in rows]))
-            if sizes[-1] > BATCH_BYTES:
-                del rows[bisect(sizes, BATCH_BYTES) + 1 :]
-            size = sizes[len(rows) - 1]
-        self._send(subscription.client.peer, self._message(subscription, rows))
-        subscription.sent += len(rows)
+        packed, size = facts.read(subscription.sent, FACTS_PER_MESSAGE, BATCH_BYTES)
+        self._send(subscription.client.peer, self._message(subscription, packed))
+        subscription.sent += len(packed)
         subscription.last_sent_at = now
         subscription.in_flight.append((subscription.sent, size))
         subscription.sent_bytes += size
-        return first + len(rows) < len(facts)
+        return subscription.sent < facts.end
 
-    def _message(self, subscription: Subscription, rows: Sequence[m.FactRow]) -> m.Facts:
+    def _message(self, subscription: Subscription, facts: PackedFacts) -> m.Facts:
         run = subscription.run
         workers: tuple[tuple[int, str], ...] = ()
-        if news := set(map(_worker_of, rows)) - subscription.told:
+        if news := facts.workers() - subscription.told:
             workers = tuple([(number, self.worker_names[number]) for number in news])
             subscription.told |= news
-        return m.Facts(run.number, subscription.sent, len(run.life.states), self._epoch_s, workers, *pack_facts(rows))
+        return m.Facts(
+            run.number, subscription.sent, len(run.life.states), self._epoch_s, workers, facts.numbers, facts.payloads
+        )

@@ -104,7 +104,7 @@ class Run:
     @property
     def is_read(self) -> bool:
         """Whether every client that follows the run was sent all of its facts."""
-        end = self.life.facts_dropped + len(self.life.facts)
+        end = self.life.facts.end
         return all(subscription.sent >= end for subscription in self.subscriptions)
 
 

@@ -122,7 +122,7 @@ def _check_subscription(subscription: object) -> None:
     assert isinstance(subscription, Subscription)
     life = subscription.run.life
     assert subscription.client.subscriptions[subscription.run.number] is subscription
-    assert life.facts_dropped <= subscription.cursor <= subscription.sent <= life.facts_dropped + len(life.facts)
+    assert life.facts.first <= subscription.cursor <= subscription.sent <= life.facts.end
     assert subscription.sent_bytes == sum(size for _, size in subscription.in_flight)
 
 

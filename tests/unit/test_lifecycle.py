@@ -142,7 +142,7 @@ def test_a_fact_says_everything_about_an_attempt() -> None:
     life = start(graph_of([()]), now=10.0, keep=(0,))
     assign(life)
     life.on_succeeded(0, 7, 10.5, 0.25, b"out", 11.0)
-    assert life.facts == [
+    assert list(life.facts) == [
         Fact(FACT_RUN_STARTED, 0, 10.0, 0, 0, 10.0, 10.0, 0.0, b""),
         Fact(FACT_SUCCEEDED, 0, 11.0, 1, 7, 10.0, 10.5, 0.25, b"out"),
         Fact(FACT_FINISHED, 0, 11.0, RUN_SUCCEEDED, 0, 11.0, 11.0, 0.0, b""),

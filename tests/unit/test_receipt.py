@@ -18,7 +18,7 @@ from pfw.record import RunRecord
 def record_of(life: RunLife) -> RunRecord:
     record = RunRecord("name", "parallel", life.graph, None)
     record.run_id = "run-1"
-    record.apply(life.facts)
+    record.apply(list(life.facts))
     return record
 
 

@@ -1,0 +1,140 @@
+"""The facts of a run where they are decided: rows, and successes that came many at a time as they travel. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import TypeAlias, overload
+
+from pfw.columns import PackedFacts, joined, pack_facts
+from pfw.facts import Fact, new_fact
+
+#: A fact on the wire beside its payload, about, in bytes.
+FACT_BYTES = 64
+
+#: Facts that follow one another.
+Part: TypeAlias = "list[Fact] | PackedFacts"
+
+
+class FactLog:
+    """Facts by position. Those at the start may be dropped, which changes no other's position.
+
+    To pack successes at once takes 0.8 µs less than a row for each that is packed when it is sent, and a third of the
+    memory for as long as they are kept.
+    """
+
+    __slots__ = ("_starts", "end", "first", "parts")
+
+    def __init__(self, first: int = 0) -> None:
+        #: In order, not to be changed.
+        self.parts: list[Part] = []
+        self._starts: list[int] = []
+        #: Position of the first fact that is still here, and what will be that of the next one.
+        self.first = self.end = first
+
+    def __len__(self) -> int:
+        return self.end - self.first
+
+    def __iter__(self) -> Iterator[Fact]:
+        for part in self.parts:
+            yield from map(new_fact, part) if isinstance(part, PackedFacts) else part
+
+    @overload
+    def __getitem__(self, place: int) -> Fact: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Fact]: ...
+
+    def __getitem__(self, place: int | slice) -> Fact | list[Fact]:
+        """Returns facts by their places among those that are here, for a look: it unpacks all."""
+        return list(self)[place]
+
+    def append(self, fact: Fact) -> None:
+        """Adds a fact."""
+        if self.parts and isinstance(rows := self.parts[-1], list):
+            rows.append(fact)
+            self.end += 1
+        else:
+            self._add([fact])
+
+    def extend(self, facts: Iterable[Fact]) -> None:
+        """Adds facts."""
+        for fact in facts:
+            self.append(fact)
+
+    def add_packed(self, facts: PackedFacts) -> None:
+        """Adds facts that are packed."""
+        self._add(facts)
+
+    def _add(self, part: Part) -> None:
+        self.parts.append(part)
+        self._starts.append(self.end)
+        self.end += len(part)
+
+    def blank(self, position: int) -> None:
+        """Takes the payload out of a fact that was added as a row."""
+        number, offset = self._find(position)
+        rows = self.parts[number]
+        if isinstance(rows, list):
+            rows[offset] = rows[offset]._replace(payload=b"")
+
+    def _find(self, position: int) -> tuple[int, int]:
+        """The part that has the fact, and where in it."""
+        number = bisect_right(self._starts, position) - 1
+        return number, position - self._starts[number]
+
+    def drop(self, upto: int) -> list[tuple[int, int]]:
+        """Drops the facts before a position, which is not beyond the end; returns kind and step of each."""
+        heads: list[tuple[int, int]] = []
+        while self.first < upto:
+            part = self.parts[0]
+            size = min(upto - self.first, len(part))
+            if isinstance(part, PackedFacts):
+                kinds, steps, _ = part.heads()
+                heads += zip(kinds[:size], steps[:size], strict=True)
+            else:
+                heads += [fact[:2] for fact in part[:size]]
+            if size < len(part):
+                self.parts[0] = part[size:]
+                self._starts[0] += size
+            else:
+                del self.parts[0], self._starts[0]
+            self.first += size
+        return heads
+
+    def read(self, position: int, most: int, room: int) -> tuple[PackedFacts, int]:
+        """Facts as they travel, and their bytes, about.
+
+        Args:
+            position: that of the first of them; there is one.
+            most: not more facts than that.
+            room: not more bytes than that, but for the last fact.
+        """
+        found: list[PackedFacts] = []
+        total = 0
+        if position == self.end - 1 and isinstance(rows := self.parts[-1], list):  # of a single call
+            return PackedFacts(*pack_facts(rows[-1:])), FACT_BYTES + len(rows[-1][8])
+        number, offset = self._find(position)
+        while number < len(self.parts) and most and total <= room:
+            part = self.parts[number][offset : offset + most]
+            payloads = part.payloads if isinstance(part, PackedFacts) else [fact[8] for fact in part]
+            size = FACT_BYTES * len(payloads) + sum(map(len, payloads))
+            if total + size > room:
+                sizes = list(accumulate([FACT_BYTES + len(payload) for payload in payloads], initial=total))
+                part = part[: bisect(sizes, room)]
+                size = sizes[len(part)] - total
+            found.append(part if isinstance(part, PackedFacts) else PackedFacts(*pack_facts(part)))
+            total += size
+            most -= len(part)
+            number, offset = number + 1, 0
+        return joined(found), total
+
+    @property
+    def payload_bytes(self) -> int:
+        """All payloads together."""
+        return sum([sum(map(len, _payloads(part))) for part in self.parts])
+
+
+def _payloads(part: Part) -> Sequence[bytes]:
+    return part.payloads if isinstance(part, PackedFacts) else [fact.payload for fact in part]
