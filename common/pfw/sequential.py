@@ -253,8 +253,7 @@ class Sequential:
                 self._life.on_all_succeeded(WORKER, columns, now)
 
     def _run(self, step: int) -> None:
-        life = self._life
-        timeout_s = life.spec(step).timeout
+        life, timeout_s = self._life, self._life.spec(step).timeout
         started = self._began = time.monotonic()
         ends_at = started + timeout_s if timeout_s else inf
         ends_at = ends_at if life.deadline is None else min(ends_at, life.deadline)

@@ -215,9 +215,8 @@ class Session:
         if message.position > record.position:
             return
         known, payloads = record.position - message.position, message.payloads
-        facts: PackedFacts | tuple[m.FactRow, ...]
         if record.on_new_facts is None and not known:
-            facts = PackedFacts.checked(message.numbers, payloads)
+            facts: PackedFacts | tuple[m.FactRow, ...] = PackedFacts.checked(message.numbers, payloads)
         else:
             facts = unpack_facts(message.numbers, payloads)[known:]
         if not facts:
@@ -226,10 +225,9 @@ class Session:
         record.workers.update(message.workers)
         record.take(facts)
         record.unconfirmed_bytes += 64 * len(facts) + sum(map(len, payloads))
-        is_end = record.status >= RUN_SUCCEEDED
-        if is_end or record.unconfirmed_bytes > CONFIRM_BYTES:
+        if record.status >= RUN_SUCCEEDED or record.unconfirmed_bytes > CONFIRM_BYTES:
             self._confirm([record])
-        if is_end:
+        if record.status >= RUN_SUCCEEDED:
             self.records.pop(record.number, None)
 
     def _confirm(self, records: list[RunRecord]) -> None:
