@@ -547,13 +547,12 @@ class RunLife:
         for step in steps:
             states[step] = READY
             queued_at[step] = now
-        kinds = [(queues[spec_of[step]], ranks[step]) for step in steps]
-        if kinds.count(kinds[0]) == len(kinds):
-            kinds[0][0].extend(steps, kinds[0][1])
+        if len(set(map(ranks.__getitem__, steps))) == len(set(map(spec_of.__getitem__, steps))) == 1:
+            queues[spec_of[steps[0]]].extend(steps, ranks[steps[0]])
             return
-        alike: dict[tuple[ReadyQueue, int], list[int]] = {kind: [] for kind in kinds}
-        for kind, step in zip(kinds, steps, strict=True):
-            alike[kind].append(step)
+        alike: dict[tuple[ReadyQueue, int], list[int]] = {}
+        for step in steps:
+            alike.setdefault((queues[spec_of[step]], ranks[step]), []).append(step)
         for (queue, rank), equals in alike.items():
             queue.extend(equals, rank)
 
