@@ -25,7 +25,7 @@ from pfw.workflow import Workflow
 #: Largest output of a step, in bytes: what one message can carry.
 OUTPUT_LIMIT = 2 << 30
 
-#: Numbers between these are small outputs.
+#: Values of these types between these numbers are small outputs.
 _SMALL: Final = codec.SMALL
 _LEAST, _MOST = -codec.SMALL_LIMIT, codec.SMALL_LIMIT
 

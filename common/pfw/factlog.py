@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import TypeAlias, overload
+from typing import TypeAlias
 
 from pfw.columns import PackedFacts, joined, pack_facts
 from pfw.facts import Fact, new_fact
@@ -20,8 +20,8 @@ Part: TypeAlias = "list[Fact] | PackedFacts"
 class FactLog:
     """Facts by position. Those at the start may be dropped, which changes no other's position.
 
-    To pack successes at once takes 0.8 µs less than a row for each that is packed when it is sent, and a third of the
-    memory for as long as they are kept.
+    To pack 64 successes at once takes 0.7 µs less for each than rows that are packed when they are sent, and a third of
+    the memory for as long as they are kept. Of less than a dozen that does not hold.
     """
 
     __slots__ = ("_starts", "end", "first", "parts")
@@ -40,15 +40,11 @@ class FactLog:
         for part in self.parts:
             yield from map(new_fact, part) if isinstance(part, PackedFacts) else part
 
-    @overload
-    def __getitem__(self, place: int) -> Fact: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> list[Fact]: ...
-
-    def __getitem__(self, place: int | slice) -> Fact | list[Fact]:
-        """Returns facts by their places among those that are here, for a look: it unpacks all."""
-        return list(self)[place]
+    @property
+    def last(self) -> Fact:
+        """The last fact of those that are here, one or more."""
+        part = self.parts[-1]
+        return new_fact(*part[-1:]) if isinstance(part, PackedFacts) else part[-1]
 
     def append(self, fact: Fact) -> None:
         """Adds a fact."""

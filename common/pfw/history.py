@@ -17,13 +17,14 @@ class History:
     for the first reader. Until then a fact takes 90 bytes and its payload, a third of what it takes as a row.
     """
 
-    __slots__ = ("_count", "_packed", "_rows")
+    __slots__ = ("_blanked", "_count", "_packed", "_rows")
 
     def __init__(self) -> None:
         #: None where it is still packed.
         self._rows: list[Any] = []
         #: {position of the first: facts}
         self._packed: dict[int, PackedFacts] = {}
+        self._blanked = set[int]()
         self._count = 0
 
     def extend(self, facts: Sequence[FactRow] | PackedFacts) -> None:
@@ -38,13 +39,20 @@ class History:
 
     def _unpack(self) -> list[Any]:
         """The rows, of which as many can be read as were counted before."""
-        # Two threads may both unpack some: they put the same in the same place.
+        # Two threads may both unpack some: they put the same in the same place, and see to what was blanked meanwhile.
         for first in list(self._packed):
             facts = self._packed.get(first)
             if facts is not None:
-                self._rows[first : first + len(facts)] = facts
+                places = range(first, first + len(facts))
+                self._rows[first : places.stop] = facts
                 self._packed.pop(first, None)
+                for place in self._blanked.intersection(places):
+                    self._drop_payload(place)
         return self._rows
+
+    def _drop_payload(self, place: int) -> None:
+        row = self._rows[place]
+        self._rows[place] = (*row[:8], b"", *row[9:])
 
     def __len__(self) -> int:
         return self._count
@@ -63,5 +71,8 @@ class History:
         rows = self._unpack()
         return rows[found] if isinstance(found, int) else list(map(rows.__getitem__, found))
 
-    def __setitem__(self, place: int, row: FactRow) -> None:
-        self._unpack()[place] = row
+    def blank(self, place: int) -> None:
+        """Takes the payload out of a fact."""
+        self._unpack()
+        self._blanked.add(place)
+        self._drop_payload(place)

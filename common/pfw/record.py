@@ -163,7 +163,7 @@ class RunRecord:
             self.apply(facts)
             return
         kinds, steps, attempts = facts.heads()
-        if self.is_open or not _QUIET.issuperset(kinds):
+        if self.is_open or self.on_new_facts is not None or not _QUIET.issuperset(kinds):
             self.apply(tuple(facts))
             return
         states, outputs = self.states, self.outputs

@@ -292,7 +292,7 @@ class Run:
                 row = rows[place]
                 if row[0] == FACT_SUCCEEDED and record.outputs.pop(row[1], None) is not None:
                     self._given.add(row[1])
-                    rows[place] = (*row[:8], b"", *row[9:])
+                    rows.blank(place)
                     yield record.graph.ids[row[1]], codec.load(row[8])
         self.check()
 

@@ -224,7 +224,7 @@ class Session:
         record.epoch_s = message.epoch_s
         record.workers.update(message.workers)
         record.take(facts)
-        record.unconfirmed_bytes += 64 * len(facts) + sum(map(len, payloads))
+        record.unconfirmed_bytes += 64 * len(facts) + sum(map(len, payloads[known:]))
         if record.status >= RUN_SUCCEEDED or record.unconfirmed_bytes > CONFIRM_BYTES:
             self._confirm([record])
         if record.status >= RUN_SUCCEEDED:

@@ -40,7 +40,7 @@ def report_runs(runs: Iterable[Run], epoch_s: float, now: float) -> list[dict[st
 
 def _report_run(run: Run, epoch_s: float, now: float) -> dict[str, Any]:
     life = run.life
-    ended_at = life.facts[-1].at if life.is_finished and life.facts else now
+    ended_at = life.facts.last.at if life.is_finished and life.facts else now
     return {
         "id": run.id,
         "name": run.name,

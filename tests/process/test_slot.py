@@ -131,6 +131,10 @@ def noop() -> None:
     return None
 
 
+def pass_on(value: object) -> object:
+    return value
+
+
 def double(data: bytes) -> bytes:
     return data + data
 
@@ -278,6 +282,14 @@ def test_each_step_of_a_chain_gets_the_output_before_it_until_one_fails(slot: Dr
     slot.collect(7)
     assert [slot.outcomes[attempt][0] for attempt in (3, 4, 5)] == [outcome.RETRYABLE, *[outcome.NOT_STARTED] * 2]
     assert slot.result(7) == (3, 1) * 2
+
+
+@pytest.mark.parametrize("value", [0, False, 0.0, -1, None])
+def test_a_chain_goes_on_after_any_small_output(slot: Driver, value: object) -> None:
+    functions = [(0, codec.dump_function(pass_on))]
+    steps = [step_of(0, value, attempt=1, short=1), step_of(0, attempt=2, short=1, inputs=(None,))]
+    slot.send(steps, functions)
+    assert [repr(slot.result(attempt)) for attempt in (2, 1)] == [repr(value)] * 2
 
 
 def test_a_chain_goes_on_through_a_block_and_from_one_to_the_next(slot: Driver) -> None:

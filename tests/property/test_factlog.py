@@ -56,6 +56,7 @@ def test_what_was_added_is_there_until_it_is_dropped(plan: list[tuple[bool, int]
         assert (log.first, log.end, len(log)) == (upto, end, end - upto)
         assert list(log) == plain[upto:]
         assert log.payload_bytes == sum(len(fact.payload) for fact in plain[upto:])
+    assert not log or log.last == plain[-1]
     log.append(row(end))
     assert list(log) == [*plain[log.first :], row(end)]
 

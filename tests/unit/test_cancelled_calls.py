@@ -186,7 +186,7 @@ def test_the_worker_is_told_as_often_as_the_client_says_it(rig: CoordinatorRig) 
     assert rig.turn() == {"w": [m.GiveBack((1,), 1)]}
     rig.outcome("w", 1, code=oc.STOPPED)
     assert told(rig.turn()) == [(FACT_CANCELLED, 0)]
-    assert unpack_end(run.life.facts[-1].payload)[0] == ENDED_ITSELF
+    assert unpack_end(list(run.life.facts)[-1].payload)[0] == ENDED_ITSELF
     assert list(run.life.states) == [CANCELLED, ASSIGNED, CANCELLED]
 
 

@@ -89,7 +89,7 @@ def test_a_silent_worker_is_suspect_then_lost(rig: CoordinatorRig) -> None:
     assert "a" not in rig.turn()
     rig.sleep(LOST_S - SUSPECT_S)
     assert b"a" not in rig.core.workers
-    assert [fact.kind for fact in run.life.facts[1:]] == [FACT_RETRYING, FACT_CAPACITY]
+    assert [fact.kind for fact in list(run.life.facts)[1:]] == [FACT_RETRYING, FACT_CAPACITY]
     assert READY in run.life.states
     assert list(run_2.life.states) == [READY]
 
@@ -146,7 +146,7 @@ def test_a_worker_that_leaves_gets_nothing_and_its_attempts_go_elsewhere_unharme
     rig.core.on_leaving(b"a", m.Leaving(1), rig.now)
     rig.turn()
     assert b"a" not in rig.core.workers
-    assert {fact.kind for fact in run.life.facts[1:]} == {FACT_CAPACITY}, "nothing is charged"
+    assert {fact.kind for fact in list(run.life.facts)[1:]} == {FACT_CAPACITY}, "nothing is charged"
 
 
 def test_the_attempts_of_a_lost_worker_are_nothing_when_it_returns(rig: CoordinatorRig) -> None:
@@ -195,7 +195,7 @@ def test_a_cancel_is_broadcast_and_ends_with_the_last_attempt(rig: CoordinatorRi
     said = rig.turn()
     assert said["a"] == [m.Forget((1,), (0,)), m.Reply(1, 1, ())]
     assert run.life.status == RUN_CANCELLED
-    assert run.life.facts[-1].payload == b"enough"
+    assert list(run.life.facts)[-1].payload == b"enough"
 
 
 def test_an_urgent_cancel_is_broadcast_once_more(rig: CoordinatorRig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -37,12 +38,36 @@ def test_facts_are_read_in_the_order_in_which_they_came() -> None:
     assert list(history) == list(rows(0, 6))
 
 
-def test_a_fact_that_was_replaced_stays_so() -> None:
+def blanked(row: FactRow) -> FactRow:
+    return (*row[:8], b"", *row[9:])
+
+
+def test_a_fact_that_has_lost_its_payload_stays_so() -> None:
     history = History()
     history.extend(packed(0, 2))
-    history[1] = rows(7, 1)[0]
+    history.blank(1)
     history.extend(packed(2, 1))
-    assert list(history) == [*rows(0, 1), *rows(7, 1), *rows(2, 1)]
+    assert list(history) == [*rows(0, 1), *map(blanked, rows(1, 1)), *rows(2, 1)]
+
+
+def test_a_payload_that_is_taken_out_while_another_thread_unpacks_is_gone() -> None:
+    history = History()
+
+    class Interrupted(PackedFacts):
+        """Another thread has its turn when this one has unpacked the facts, and has not put them in their places."""
+
+        turns = 0
+
+        def __iter__(self) -> Iterator[FactRow]:
+            unpacked = list(super().__iter__())
+            Interrupted.turns += 1
+            if Interrupted.turns == 1:
+                history.blank(1)
+            return iter(unpacked)
+
+    history.extend(Interrupted(*pack_facts(rows(0, 3))))
+    assert list(history) == [*rows(0, 1), *map(blanked, rows(1, 1)), *rows(2, 1)]
+    assert Interrupted.turns == 2
 
 
 def test_readers_on_several_threads_find_each_fact_once() -> None:

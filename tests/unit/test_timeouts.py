@@ -70,7 +70,7 @@ def test_a_timeout_is_tried_again_like_a_failure() -> None:
     assert list(life.states) == [TIMED_OUT]
     assert life.status == RUN_FAILED
     assert kinds(life)[1:] == [(FACT_RETRYING, 0), (FACT_RETRYING, 0), (FACT_TIMED_OUT, 0), (FACT_FINISHED, 0)]
-    assert life.facts[-2].payload == b"why"
+    assert list(life.facts)[-2].payload == b"why"
 
 
 def test_a_timeout_that_the_retry_rule_does_not_name_is_final() -> None:
@@ -117,9 +117,9 @@ def test_a_run_ends_at_its_deadline_as_by_a_cancel() -> None:
     assert list(life.states)[:2] == [CANCELLED, CANCELLED], "what comes too late does not count"
     assert life.status == RUN_TIMED_OUT
     assert kinds(life)[-3:] == [(FACT_CANCELLED, 1), (FACT_CANCELLED, 0), (FACT_FINISHED, 0)]
-    assert life.facts[-1].attempt == RUN_TIMED_OUT
-    assert life.facts[-1].payload == b"the run's timeout of 5 s is over"
-    ends = [unpack_end(fact.payload) for fact in life.facts[-3:-1]]
+    assert list(life.facts)[-1].attempt == RUN_TIMED_OUT
+    assert list(life.facts)[-1].payload == b"the run's timeout of 5 s is over"
+    ends = [unpack_end(fact.payload) for fact in list(life.facts)[-3:-1]]
     why = "the run's timeout of 5 s is over"
     assert ends == [(ENDED_NEVER_STARTED, 0, why), (ENDED_ANYWAY, 100, why)]
 

@@ -257,6 +257,27 @@ def test_names_are_numbered() -> None:
     assert workflow.order() == ["one#2", "one", "one#3", "one#4", "add[0]", "add#2[0]", "add#3"]
 
 
+@pytest.mark.parametrize("_number", range(5))
+def test_threads_that_ask_for_names_at_once_find_each_once(_number: int) -> None:
+    workflow, found = Workflow(), list[list[str]]()
+    for _ in range(2_000):
+        workflow.add(one)
+        workflow.add(pair, 1)
+    barrier = threading.Barrier(4)
+
+    def compile_it() -> None:
+        barrier.wait()
+        found.append(workflow.compile().graph.ids)
+
+    threads = [threading.Thread(target=compile_it) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    uses = [("one", "pair"), *((f"one#{n}", f"pair#{n}") for n in range(2, 2_001))]
+    assert found == [[name for both in uses for name in both]] * 4
+
+
 @pytest.mark.parametrize("name", ["", "../x", "a\0b", "λ🙂", "x" * 256, "a[0]", "a -> b", '"'])
 def test_odd_ids(name: str) -> None:
     workflow = Workflow()

@@ -26,7 +26,7 @@ from pfw_worker.page import GENERATION, PRINTED, STOP_INTERRUPT, STOP_SIGNAL, ST
 from pfw_worker.streams import Streams
 from pfw_worker.surroundings import Surroundings
 
-#: Collected payloads of more bytes than this are sent at once.
+#: Collected outputs that take more bytes than this are sent at once.
 _COLLECT_BYTES: Final = 64 * 1024
 
 

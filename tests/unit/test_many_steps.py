@@ -1,0 +1,67 @@
+"""What the life of a run does for many steps at once, as it would for one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from helpers import invariants
+from helpers.lives import LIVES, assign, start, succeed
+from helpers.samples import graph_of
+from pfw.columns import PackedFacts
+from pfw.lifecycle import PACKED_FROM
+
+
+@pytest.fixture(autouse=True)
+def _check_invariants() -> Iterator[None]:
+    LIVES.clear()
+    yield
+    for life in LIVES:
+        invariants.check_life(life)
+
+
+@pytest.mark.parametrize("count", [1, 2, PACKED_FROM - 1, PACKED_FROM, 50])
+def test_steps_that_succeed_together_are_told_of_as_one_by_one(count: int) -> None:
+    lives = [start(graph_of([()] * count), keep=range(0, count, 2)) for _ in range(2)]
+    steps = list(range(count))
+    for life in lives:
+        assign(life)
+    for step in steps:
+        lives[0].on_succeeded(step, 3, step / 2, 0.25, b"out %d" % step, 40.0, (step, 7))
+    columns = [step / 2 for step in steps], [0.25] * count, [b"out %d" % step for step in steps], steps, [7] * count
+    lives[1].on_all_succeeded(3, (steps, *columns), 40.0)
+    assert list(lives[0].facts) == list(lives[1].facts)
+    assert lives[0].states == lives[1].states
+    assert [isinstance(part, PackedFacts) for part in lives[1].facts.parts].count(True) == (count >= PACKED_FROM)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "after", "has_lines"),
+    [
+        ([(), (0,)], [(), ()], True),
+        ([(), (0,), (0,)], [(), (), ()], False),
+        ([(), ()], [(), (0,)], False),
+        ([(), (), (0,)], [(), (0,), (1,)], True),
+        ([(), (), (0, 1), (0, 1)], [()] * 4, False),
+    ],
+)
+def test_whether_some_step_may_be_all_that_depends_on_another(
+    inputs: list[tuple[int, ...]], after: list[tuple[int, ...]], *, has_lines: bool
+) -> None:
+    life = start(graph_of(inputs, after=after))
+    assert life.has_lines == has_lines
+    life.extend(graph_of([(0,)]), 0.0)
+    assert life.has_lines, "what comes later is not looked at"
+
+
+def test_inputs_and_order_are_waited_for_alike() -> None:
+    life = start(graph_of([(), (), (0,), (0, 1)], after=[(), (0,), (1,), ()]))
+    ready = [assign(life)]
+    for step in (0, 1):
+        succeed(life, step)
+        ready.append(assign(life))
+    assert ready == [[0], [1], [2, 3]]
+    assert life.outputs[:2] == [b"out 0", b"out 1"], "one who only waits gets no output"
+    succeed(life, 3)
+    assert life.outputs[:2] == [b"out 0", None]
