@@ -50,9 +50,10 @@ class FactLog:
         """Adds a fact."""
         if self.parts and isinstance(rows := self.parts[-1], list):
             rows.append(fact)
-            self.end += 1
         else:
-            self._add([fact])
+            self.parts.append([fact])
+            self._starts.append(self.end)
+        self.end += 1
 
     def extend(self, facts: Iterable[Fact]) -> None:
         """Adds facts."""
@@ -61,12 +62,9 @@ class FactLog:
 
     def add_packed(self, facts: PackedFacts) -> None:
         """Adds facts that are packed."""
-        self._add(facts)
-
-    def _add(self, part: Part) -> None:
-        self.parts.append(part)
+        self.parts.append(facts)
         self._starts.append(self.end)
-        self.end += len(part)
+        self.end += len(facts)
 
     def blank(self, position: int) -> None:
         """Takes the payload out of a fact that was added as a row."""
