@@ -103,9 +103,10 @@ def unpack_outcomes(packed: tuple[Any, ...]) -> OutcomeColumns | None:
     return cells[:rows], codes, starts_us, runs_us, payloads, cpus_us, peaks_bytes
 
 
-#: The numbers of one fact, as `pack_facts` orders them, and how many they are.
+#: The numbers of one fact, as `pack_facts` orders them, how many they are, and their bytes: a fact without its payload.
 _ONE_FACT = struct.Struct("<6Q4d")
 _NUMBERS = 10
+FACT_BYTES = _ONE_FACT.size
 #: What the most significant byte of a float is below 2 ** 1009: infinities and what is no number are beyond.
 _FINITE_TOPS = bytes([top for top in range(256) if top & 0x7F != 0x7F])
 
@@ -148,7 +149,7 @@ def unpack_facts(numbers: bytes, payloads: tuple[bytes, ...]) -> tuple[FactRow, 
 
 def _check_facts(numbers: bytes, rows: int) -> None:
     ints = rows * 48
-    if len(numbers) != rows * _ONE_FACT.size or numbers[7:ints:8].translate(None, _TOPS):
+    if len(numbers) != rows * FACT_BYTES or numbers[7:ints:8].translate(None, _TOPS):
         raise ProtocolError("facts have ten numbers each, of which six are whole")
     if numbers[ints + 7 :: 8].translate(None, _FINITE_TOPS):
         raise ProtocolError("facts have finite times")

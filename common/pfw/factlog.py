@@ -7,11 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import TypeAlias
 
-from pfw.columns import PackedFacts, joined, pack_facts
+from pfw.columns import FACT_BYTES, PackedFacts, joined, pack_facts
 from pfw.facts import Fact, new_fact
-
-#: A fact on the wire beside its payload, about, in bytes.
-FACT_BYTES = 64
 
 #: Facts that follow one another.
 Part: TypeAlias = "list[Fact] | PackedFacts"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from pfw import messages as m
-from pfw.columns import PackedFacts, unpack_facts
+from pfw.columns import FACT_BYTES, PackedFacts, unpack_facts
 from pfw.errors import (
     ClusterError,
     ConfigError,
@@ -224,7 +224,7 @@ class Session:
         record.epoch_s = message.epoch_s
         record.workers.update(message.workers)
         record.take(facts)
-        record.unconfirmed_bytes += 64 * len(facts) + sum(map(len, payloads[known:]))
+        record.unconfirmed_bytes += FACT_BYTES * len(facts) + sum(map(len, payloads[known:]))
         if record.status >= RUN_SUCCEEDED or record.unconfirmed_bytes > CONFIRM_BYTES:
             self._confirm([record])
         if record.status >= RUN_SUCCEEDED:

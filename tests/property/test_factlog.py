@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pfw.columns import PackedFacts, pack_alike, pack_facts
-from pfw.factlog import FACT_BYTES, FactLog
+from pfw.columns import FACT_BYTES, PackedFacts, pack_alike, pack_facts
+from pfw.factlog import FactLog
 from pfw.facts import FACT_STARTED, FACT_SUCCEEDED, Fact
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from helpers import invariants
 from helpers.columns import Told, columns_of
 from helpers.coordinator_rig import CoordinatorRig, of_kind
-from helpers.lives import LIVES, assign, fail, start, succeed
+from helpers.lives import assign, fail, start, succeed
 from helpers.samples import graph_of, spec
 from helpers.session_rig import STARTED, SessionRig, fact, facts, submission
 from helpers.worker_rig import WorkerRig, outcome, row
@@ -47,14 +45,6 @@ from pfw_coordinator.ledger import Run
 from pfw_worker.core import STOP_INTERRUPT, STOP_TOKEN
 
 EMPTY = graph_of([])
-
-
-@pytest.fixture(autouse=True)
-def _check_invariants() -> Iterator[None]:
-    LIVES.clear()
-    yield
-    for life in LIVES:
-        invariants.check_life(life)
 
 
 # -- the life of the run -----------------------------------------------------------------------------------------------

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import msgpack
 import pytest
 
-from helpers import invariants
 from helpers.columns import columns_of
 from helpers.coordinator_rig import CoordinatorRig
-from helpers.lives import LIVES, assign, fail, kinds, start, succeed
+from helpers.lives import assign, fail, kinds, start, succeed
 from helpers.samples import graph_of, spec
 from pfw import messages as m
 from pfw import outcome as oc
@@ -38,14 +36,6 @@ from pfw.failure import Failure
 from pfw.graph import Graph, Spec
 from pfw.graphs import pack_fragment, pack_graph, unpack_fragment
 from pfw.lifecycle import RunLife
-
-
-@pytest.fixture(autouse=True)
-def _check_invariants() -> Iterator[None]:
-    LIVES.clear()
-    yield
-    for life in LIVES:
-        invariants.check_life(life)
 
 
 def expand(life: RunLife, step: int, graph: Graph, **more: Any) -> None:

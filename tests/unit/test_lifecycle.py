@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from helpers import invariants
-from helpers.lives import LIVES, assign, fail, kinds, start, succeed
+from helpers.lives import assign, fail, kinds, start, succeed
 from helpers.samples import graph_of, spec
 from pfw.asides import INPUTS_BYTES
 from pfw.facts import (
@@ -34,14 +31,6 @@ from pfw.lifecycle import CRASH_LIMIT, LOSS_LIMIT, ReadyQueue, RunLife
 from pfw.printed import LOG_BYTES
 
 DIAMOND = ((), (0,), (0,), (1, 2))
-
-
-@pytest.fixture(autouse=True)
-def _check_invariants() -> Iterator[None]:
-    LIVES.clear()
-    yield
-    for life in LIVES:
-        invariants.check_life(life)
 
 
 # -- what is printed ---------------------------------------------------------------------------------------------------

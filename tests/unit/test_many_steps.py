@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from helpers import invariants
-from helpers.lives import LIVES, assign, start, succeed
+from helpers.lives import assign, start, succeed
 from helpers.samples import graph_of
 from pfw.columns import PackedFacts
 from pfw.lifecycle import PACKED_FROM
-
-
-@pytest.fixture(autouse=True)
-def _check_invariants() -> Iterator[None]:
-    LIVES.clear()
-    yield
-    for life in LIVES:
-        invariants.check_life(life)
 
 
 @pytest.mark.parametrize("count", [1, 2, PACKED_FROM - 1, PACKED_FROM, 50])

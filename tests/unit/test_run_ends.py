@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from helpers import invariants
-from helpers.lives import LIVES, assign, fail, kinds, start, succeed
+from helpers.lives import assign, fail, kinds, start, succeed
 from helpers.samples import graph_of, spec
 from pfw.facts import (
     ASSIGNED,
@@ -35,15 +32,6 @@ from pfw.facts import (
     unpack_end,
 )
 from pfw.lifecycle import RunLife
-
-
-@pytest.fixture(autouse=True)
-def _check_invariants() -> Iterator[None]:
-    LIVES.clear()
-    yield
-    for life in LIVES:
-        invariants.check_life(life)
-
 
 # -- failure and cancel ------------------------------------------------------------------------------------------------
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
-from helpers import invariants
 from helpers.coordinator_rig import CoordinatorRig, assign, row
-from helpers.lives import LIVES, fail, kinds, start, succeed
 from helpers.lives import assign as hand_out
+from helpers.lives import fail, kinds, start, succeed
 from helpers.samples import graph_of, spec
 from pfw import messages as m
 from pfw import outcome as oc
@@ -37,14 +34,6 @@ from pfw.facts import (
 )
 from pfw.lifecycle import RunLife
 from pfw_coordinator.core import LATE_S
-
-
-@pytest.fixture(autouse=True)
-def _check_invariants() -> Iterator[None]:
-    LIVES.clear()
-    yield
-    for life in LIVES:
-        invariants.check_life(life)
 
 
 def time_out(life: RunLife, step: int, now: float = 1.0) -> None:

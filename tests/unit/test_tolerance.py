@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from helpers import invariants
-from helpers.lives import LIVES, assign, fail, start, succeed
+from helpers.lives import assign, fail, start, succeed
 from helpers.samples import graph_of, spec
 from pfw import codec
 from pfw.absence import Absence, is_absence, unpack_absence
@@ -33,14 +31,6 @@ from pfw.tolerance import Failed, bind_some
 
 WHY = Failure(FAIL_ERROR, "ValueError", "no good").pack()
 FAILED_INPUT = Absence("bad", FAILED, WHY).pack()
-
-
-@pytest.fixture(autouse=True)
-def _check_invariants() -> Iterator[None]:
-    LIVES.clear()
-    yield
-    for life in LIVES:
-        invariants.check_life(life)
 
 
 def reduce_of(run_if: int, *, mappers: int = 2) -> Graph:
