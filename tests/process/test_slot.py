@@ -317,7 +317,7 @@ def test_a_function_is_sent_once_and_can_be_forgotten(slot: Driver) -> None:
 
 
 @pytest.mark.parametrize(
-    "odd", [b"", b"no call", b"[\xff\xff\xff\x7f", b"i\x01\x00\x00\x00", b"\x80", b"\x80\x05K\x01."]
+    "odd", [b"", b"no call", b"[\xff\xff\xff\x00", b"i\x01\x00\x00\x00", b"\x80", b"\x80\x05K\x01."]
 )
 def test_a_call_that_is_none_fails_its_step_alone(slot: Driver, odd: bytes) -> None:
     good, pickled = codec.dump_call("good", (1,), None), codec.dump_call("pickled", (Fraction(1),), None)
