@@ -112,7 +112,7 @@ class Loop:
         meter, core = self.meter, self.coordinator
         meter.time("coordinator", core.on_time, self.now)
         box = meter.time("coordinator", core.drain, self.now)
-        for peer, messages in box.messages:
+        for peer, messages in box.messages.items():
             for frame in meter.time("coordinator", encode, messages):
                 self._deliver(peer, frame)
 

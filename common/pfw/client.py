@@ -211,8 +211,6 @@ class Client:
         return dict(self._ask(lambda number: m.Query(number, "status")))
 
     def _ask(self, make: Callable[[int], m.Message]) -> Any:
-        from pfw.session import answer_of
-
         link = self._link
         number = link.call(lambda session, now: session.ask(make))
         answers = link.session.answers
@@ -372,3 +370,20 @@ def _checked_id(run_id: str) -> str:
     if not isinstance(run_id, str) or len(run_id) > 100 or not run_id.isascii():
         raise UnknownRunError(f"no run has the id {str(run_id)[:100]!r}")
     return run_id
+
+
+def answer_of(message: m.Message) -> Any:
+    """The body of an answer.
+
+    Raises:
+        UnknownRunError: What was asked for is not there.
+    """
+    if isinstance(message, m.Rejected):
+        raise UnknownRunError(message.text)
+    if isinstance(message, m.Answer):
+        from pfw.wire import unpack
+
+        return unpack(message.body)
+    if isinstance(message, m.Attached):
+        return message
+    raise ClusterError(f"unexpected answer {type(message).__name__}")

@@ -93,11 +93,13 @@ def unpack_outcomes(packed: tuple[Any, ...]) -> OutcomeColumns | None:
     rows = len(codes)
     if not rows or len(ints) != 5 * 8 * rows or len(payloads) != rows or not are_bytes(payloads):
         return None
+    if rows == 1:  # to look at the bytes takes 1 µs more
+        attempt, start_us, run_us, cpu_us, peak_bytes = _ONE.unpack(ints)
+        if attempt | start_us | run_us | cpu_us | peak_bytes >= INT_LIMIT:
+            return None
+        return (attempt,), codes, (start_us,), (run_us,), payloads, (cpu_us,), (peak_bytes,)
     if ints[_TOP::8].translate(None, _TOPS):
         return None
-    if rows == 1:
-        attempt, start_us, run_us, cpu_us, peak_bytes = _ONE.unpack(ints)
-        return (attempt,), codes, (start_us,), (run_us,), payloads, (cpu_us,), (peak_bytes,)
     cells = array("Q", ints).tolist()
     starts_us, runs_us, cpus_us, peaks_bytes = [cells[at : at + rows] for at in range(rows, 5 * rows, rows)]
     return cells[:rows], codes, starts_us, runs_us, payloads, cpus_us, peaks_bytes
@@ -107,6 +109,7 @@ def unpack_outcomes(packed: tuple[Any, ...]) -> OutcomeColumns | None:
 _ONE_FACT = struct.Struct("<6Q4d")
 _NUMBERS = 10
 FACT_BYTES = _ONE_FACT.size
+_NOT_WHOLE, _NOT_FINITE = "facts have ten numbers each, of which six are whole", "facts have finite times"
 #: What the most significant byte of a float is below 2 ** 1009: infinities and what is no number are beyond.
 _FINITE_TOPS = bytes([top for top in range(256) if top & 0x7F != 0x7F])
 
@@ -134,10 +137,14 @@ def unpack_facts(numbers: bytes, payloads: tuple[bytes, ...]) -> tuple[FactRow, 
         ProtocolError: It was given none: there are too few or too many numbers, or one is out of its range.
     """
     rows = len(payloads)
-    _check_facts(numbers, rows)
-    if rows == 1:
+    if rows == 1 and len(numbers) == FACT_BYTES:  # of a single call: its ints are looked at in less time by themselves
         kind, step, attempt, worker, cpu_us, peak_bytes, at, queued_at, started_at, run_s = _ONE_FACT.unpack(numbers)
+        if kind | step | attempt | worker | cpu_us | peak_bytes >= INT_LIMIT:
+            raise ProtocolError(_NOT_WHOLE)
+        if numbers[55::8].translate(None, _FINITE_TOPS):
+            raise ProtocolError(_NOT_FINITE)
         return ((kind, step, at, attempt, worker, queued_at, started_at, run_s, payloads[0], cpu_us, peak_bytes),)
+    _check_facts(numbers, rows)
     if not rows:
         return ()
     cells = struct.unpack(f"<{6 * rows}Q{4 * rows}d", numbers)
@@ -150,9 +157,9 @@ def unpack_facts(numbers: bytes, payloads: tuple[bytes, ...]) -> tuple[FactRow, 
 def _check_facts(numbers: bytes, rows: int) -> None:
     ints = rows * 48
     if len(numbers) != rows * FACT_BYTES or numbers[7:ints:8].translate(None, _TOPS):
-        raise ProtocolError("facts have ten numbers each, of which six are whole")
+        raise ProtocolError(_NOT_WHOLE)
     if numbers[ints + 7 :: 8].translate(None, _FINITE_TOPS):
-        raise ProtocolError("facts have finite times")
+        raise ProtocolError(_NOT_FINITE)
 
 
 class PackedFacts:

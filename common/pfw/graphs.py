@@ -92,9 +92,10 @@ def check_likes(msg: m.ExtendLike) -> None:
     Raises:
         ProtocolError: Its columns differ in length, or a step depends on none before it.
     """
-    if not len(msg.ids) == len(msg.calls) == len(msg.inputs) or msg.like >= msg.first:
+    _, first, like, ids, calls, inputs = msg
+    if not len(ids) == len(calls) == len(inputs) or like >= first:
         raise ProtocolError("steps have an id, a call and inputs each, and are like one before them")
-    _check_dependencies(msg.inputs, msg.first)
+    _check_dependencies(inputs, first)
 
 
 def _are_indices(column: Sequence[Any], limit: int) -> bool:

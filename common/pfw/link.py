@@ -20,13 +20,7 @@ from typing import Protocol, TypeVar
 
 from pfw import host
 from pfw import messages as m
-from pfw.errors import (
-    ClusterError,
-    CoordinatorLostError,
-    InternalError,
-    ProtocolError,
-    StalledError,
-)
+from pfw.errors import ClusterError, CoordinatorLostError, InternalError, ProtocolError, StalledError
 from pfw.packets import FRAMES_PER_TURN
 from pfw.patience import Patience
 from pfw.session import Session
@@ -171,14 +165,13 @@ class Link:
                             self._turn()  # who only looks now and then leads never, and has to hear all the same
                 if is_leader:
                     self._sleep(until - now, may_stay_awake=self._may_stay_awake)
-                else:
-                    self._run_afterwards()
-                    if (found := predicate()) or is_over:
-                        return found
             finally:
                 if is_leader:
                     self._resign()
                     self._led_at = time.monotonic()
+            self._run_afterwards()
+            if (found := predicate()) or is_over:
+                return found
             if not is_leader:
                 self._follow(predicate, until - now)
 

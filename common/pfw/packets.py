@@ -33,7 +33,7 @@ _MORE: Final = b"\x01"
 class Packets:
     """One end of the socket pair."""
 
-    __slots__ = ("_backlog", "_buffer", "_fd", "_parts", "_socket", "_unread", "at_end")
+    __slots__ = ("_backlog", "_buffer", "_fd", "_parts", "_socket", "_unread", "at_end", "wants_write")
 
     def __init__(self, sock: socket.socket) -> None:
         """Takes over a connected SEQPACKET socket; `close` closes it."""
@@ -42,6 +42,8 @@ class Packets:
         self._parts = bytearray()
         self._unread = array("i", [0])
         self._backlog: deque[tuple[bytes, memoryview]] = deque()
+        #: Whether packets wait in the backlog for the socket to become writable; then call `flush`.
+        self.wants_write = False
         #: True when the other side is gone and everything it had sent was received.
         self.at_end = False
 
@@ -51,13 +53,8 @@ class Packets:
 
     def close(self) -> None:
         """Closes the socket; what is still in the backlog is lost."""
-        self._backlog.clear()
+        self._drop_backlog()
         self._socket.close()
-
-    @property
-    def wants_write(self) -> bool:
-        """Whether packets wait in the backlog for the socket to become writable; then call `flush`."""
-        return bool(self._backlog)
 
     def send_frames(self, frames: Sequence[bytes]) -> bool:
         """Sends frames without blocking; what the socket does not take waits in the backlog.
@@ -84,7 +81,7 @@ class Packets:
 
     def try_send_frame(self, frame: bytes) -> bool:
         """Sends a frame as `send_frames` does; returns whether everything has been sent."""
-        if len(frame) <= PACKET_BYTES and not self._backlog:
+        if len(frame) <= PACKET_BYTES and not self.wants_write:
             try:
                 self._socket.send(_LAST + frame, _DONTWAIT)
             except BlockingIOError:
@@ -102,12 +99,17 @@ class Packets:
             try:
                 self._socket.sendmsg(self._backlog[0], (), socket.MSG_DONTWAIT)
             except BlockingIOError:
+                self.wants_write = True
                 return False
             except (BrokenPipeError, ConnectionResetError):
-                self._backlog.clear()
                 break
             self._backlog.popleft()
+        self._drop_backlog()
         return True
+
+    def _drop_backlog(self) -> None:
+        self._backlog.clear()
+        self.wants_write = False
 
     def receive_frames(self) -> list[bytes]:
         """What has arrived, without blocking, at most FRAMES_PER_TURN frames; sets `at_end` as `take_all`.
@@ -126,20 +128,21 @@ class Packets:
             ProtocolError: As `receive_frame`, and `convert`.
         """
         taken: list[T] = []
-        is_first = True
-        while not self.at_end and len(taken) < limit:
-            try:
-                frame = self.receive_frame(_DONTWAIT)
-            except BlockingIOError:
-                break
+        if self.at_end:
+            return taken
+        try:
+            frame = self.receive_frame(_DONTWAIT)
             if frame is not None:
                 taken.append(convert(frame))
-            # To be refused by an empty socket takes twice as long as to ask it; but it counts all that it has.
-            if is_first:
-                ioctl(self._fd, FIONREAD, self._unread)
-                if not self._unread[0]:
-                    break
-                is_first = False
+            # Nearly always that was all. To ask takes half as long as to be refused, but the socket counts all that it
+            # has: where there is more it is asked once.
+            ioctl(self._fd, FIONREAD, self._unread)
+            while self._unread[0] and not self.at_end and len(taken) < limit:
+                frame = self.receive_frame(_DONTWAIT)
+                if frame is not None:
+                    taken.append(convert(frame))
+        except BlockingIOError:
+            pass
         return taken
 
     def has_input(self) -> bool:
@@ -160,7 +163,7 @@ class Packets:
             return None
         if size == 0:
             self.at_end = True
-            self._backlog.clear()
+            self._drop_backlog()
             return None
         buffer = self._buffer
         piece = buffer[1:size]

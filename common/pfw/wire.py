@@ -7,11 +7,12 @@ says is `graphs`' business. Whatever is odd is a ProtocolError for that peer alo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from hashlib import blake2b
 from itertools import chain
 from math import isfinite
-from operator import call, itemgetter
-from typing import Any, TypeVar
+from operator import call, itemgetter, or_
+from typing import Any, NamedTuple, TypeVar
 
 import msgpack
 
@@ -31,6 +32,7 @@ STR_LIMIT = 64 << 10
 SECONDS_LIMIT = 31 * 24 * 3600
 
 #: What a piece starts with, before the digest of its whole frame: 0xc1 is the one byte msgpack never uses.
+_PIECES = 0xC1
 _FIRST, _PIECE, _LAST = b"\xc1\x02", b"\xc1\x01", b"\xc1\x00"
 _DIGEST_BYTES, _HEAD_BYTES = 8, 2 + 8
 _SHORT_BYTES = 64 << 10
@@ -65,10 +67,10 @@ def encode(messages: Sequence[Message]) -> list[bytes]:
         frame = _pack([(_NUMBER_OF[type(messages[0])], *messages[0])])
     else:
         frame = _pack([(_NUMBER_OF[type(m)], *m) for m in messages])
-    if len(frame) > MESSAGE_BYTES and len(messages) > 1:
-        return [part for message in messages for part in encode([message])]
     if len(frame) <= PIECE_BYTES:
         return [frame]
+    if len(frame) > MESSAGE_BYTES and len(messages) > 1:
+        return [part for message in messages for part in encode([message])]
     if len(frame) > MESSAGE_BYTES:
         raise ProtocolError(f"a message of {len(frame):,} bytes is over the limit of {MESSAGE_BYTES:,}")
     digest = _digest(frame)
@@ -112,7 +114,7 @@ class Assembler:
         Raises:
             ProtocolError: The frame is not one of ours, or of one that went in pieces a piece is missing.
         """
-        if frame[:1] != b"\xc1":
+        if not frame or frame[0] != _PIECES:
             if self._pieces:
                 self._clear()
             return decode(frame)
@@ -168,15 +170,30 @@ def _decode_one(message: Any) -> Message:
         raise ProtocolError("a message is a list that starts with its number")
     if not 0 <= message[0] < len(MESSAGES):
         raise ProtocolError(f"no message has number {message[0]}")
-    cls, checks = _FORMS[message[0]]
+    form = _FORMS[message[0]]
+    cls, types, ints_of, checks, _, checked_of = form
     # Fields that a later version may have added at the end are not looked at.
-    fields = message[1 : len(checks) + 1]
-    if len(fields) < len(checks):
-        raise ProtocolError(f"{cls.__name__} has {len(checks)} fields, not {len(fields)}")
-    if not all(map(call, checks, fields)):
-        bad = [name for name, check, field in zip(cls._fields, checks, fields, strict=True) if not check(field)]
-        raise ProtocolError(f"{cls.__name__}.{bad[0]} is not what it should be")
-    return tuple.__new__(cls, fields)
+    fields = message[1 : len(types) + 1]
+    # Of ints below the limit, a power of two, no bit from there on is set; of a negative one all are.
+    if (
+        tuple(map(type, fields)) == types
+        and 0 <= reduce(or_, ints_of(fields)) < INT_LIMIT
+        and all(map(call, checks, checked_of(fields)))
+    ):
+        return tuple.__new__(cls, fields)
+    raise ProtocolError(_complaint(form, fields))
+
+
+def _complaint(form: _Form, fields: tuple[Any, ...]) -> str:
+    if len(fields) < len(form.types):
+        return f"{form.cls.__name__} has {len(form.types)} fields, not {len(fields)}"
+    bad = [
+        number
+        for number, (kind, value) in enumerate(zip(form.types, fields, strict=True))
+        if type(value) is not kind or (kind is int and not is_int(value))
+    ]
+    bad = bad or [number for number, check in zip(form.checked, form.checks, strict=True) if not check(fields[number])]
+    return f"{form.cls.__name__}.{form.cls._fields[bad[0]]} is not what it should be"
 
 
 def is_int(value: Any) -> bool:
@@ -198,13 +215,13 @@ def is_seconds(value: Any) -> bool:
     return _is_number(value) and 0 <= value <= SECONDS_LIMIT
 
 
-def _is_str(value: Any) -> bool:
-    return type(value) is str and len(value) <= STR_LIMIT
-
-
 def is_bytes(value: Any) -> bool:
     """Whether it is bytes."""
     return type(value) is bytes
+
+
+def _is_short(text: str) -> bool:
+    return len(text) <= STR_LIMIT
 
 
 def is_ints(value: Any) -> bool:
@@ -219,18 +236,10 @@ def are_strings(column: Sequence[Any]) -> bool:
     return not column or (set(map(type, column)) == {str} and max(map(len, column)) <= STR_LIMIT)
 
 
-def _are_ids(value: Any) -> bool:
-    return type(value) is tuple and are_strings(value)
-
-
-def _are_payloads(value: Any) -> bool:
-    return type(value) is tuple and are_bytes(value)
-
-
-def _are_tuples(value: Any) -> bool:
-    if type(value) is tuple and len(value) == 1:
-        return type(value[0]) is tuple
-    return type(value) is tuple and set(map(type, value)) <= {tuple}
+def _are_tuples(column: tuple[Any, ...]) -> bool:
+    if len(column) == 1:
+        return type(column[0]) is tuple
+    return set(map(type, column)) <= {tuple}
 
 
 def rows_of(*types: type) -> Check:
@@ -256,7 +265,7 @@ def rows_of(*types: type) -> Check:
         if type(rows) is not tuple:
             return False
         if len(rows) <= _FEW_ROWS:
-            return all(map(is_row, rows))
+            return not rows or all(map(is_row, rows))
         if set(map(type, rows)) != {tuple} or set(map(len, rows)) != {width}:
             return False
         cells = list(chain.from_iterable(rows))
@@ -278,7 +287,7 @@ def _cells_of(checks: Sequence[tuple[int, Check]]) -> Check:
 #: Up to so many rows are checked one by one.
 _FEW_ROWS = 8
 
-_CELL_CHECKS: dict[type, Check] = {float: isfinite, str: _is_str}
+_CELL_CHECKS: dict[type, Check] = {float: isfinite, str: _is_short}
 
 _COLUMN_CHECKS: dict[type, Callable[[Sequence[Any]], bool]] = {
     int: are_in_range,
@@ -289,48 +298,82 @@ _COLUMN_CHECKS: dict[type, Callable[[Sequence[Any]], bool]] = {
 
 are_amounts = rows_of(str, int)
 
-_CHECKS: dict[str, tuple[Check, ...]] = {
+#: Of each field its type, exactly (an int is no float), or what is to be true of it: of a tuple, where `_TYPE_OF` names
+#: no other type.
+_FIELDS: dict[str, tuple[type | Check, ...]] = {
     "Register": (
-        is_int, _is_str, _is_str, _is_str, is_int, _is_str, is_capacity, is_capacity, is_capacity, is_int,
+        int, str, str, str, int, str, is_capacity, is_capacity, is_capacity, int,
         are_amounts,
     ),
-    "Heartbeat": (is_int, is_int, is_ints, is_int, _is_number, _is_number, is_int),
-    "Outcomes": (is_int, are_outcomes),
+    "Heartbeat": (int, int, are_ints, int, float, float, int),
+    "Outcomes": (int, are_outcomes),
     "Notes": (rows_of(int, int),),
-    "CancelsAsked": (is_int,),
-    "Leaving": (is_int,),
-    "Welcome": (is_int, _is_number, _is_str, is_int),
-    "Refused": (is_int, _is_str, is_int),
+    "CancelsAsked": (int,),
+    "Leaving": (int,),
+    "Welcome": (int, float, str, int),
+    "Refused": (int, str, int),
     "Assign": (
-        is_int, is_int, is_int, rows_of(int, bytes), rows_of(int, str),
+        int, int, int, rows_of(int, bytes), rows_of(int, str),
         are_blocks,
     ),
-    "GiveBack": (is_ints, is_int),
-    "Reply": (is_int, is_int, is_ints),
-    "Forget": (is_ints, is_ints),
-    "Cancels": (is_int, is_int, is_ints, is_ints),
-    "Hello": (is_int, _is_str, _is_str, is_bytes),
+    "GiveBack": (are_ints, int),
+    "Reply": (int, int, are_ints),
+    "Forget": (are_ints, are_ints),
+    "Cancels": (int, int, are_ints, are_ints),
+    "Hello": (int, str, str, bytes),
     "Submit": (
-        is_bytes, _is_str, _is_str, _is_str, is_int, is_ints, is_int, is_int, is_int, is_bytes, is_bytes,
-        _is_str, is_seconds, is_int,
+        bytes, str, str, str, int, are_ints, int, int, int, bytes, bytes,
+        str, is_seconds, int,
     ),
-    "Extend": (is_int, is_int, is_bytes), "CancelCalls": (is_int, is_ints),
-    "ExtendLike": (is_int, is_int, is_int, _are_ids, _are_payloads, _are_tuples),
-    "CancelRun": (is_int, _is_str, is_int),
-    "CloseRun": (is_int,),
-    "Attach": (is_int, _is_str),
+    "Extend": (int, int, bytes), "CancelCalls": (int, are_ints),
+    "ExtendLike": (int, int, int, are_strings, are_bytes, _are_tuples),
+    "CancelRun": (int, str, int),
+    "CloseRun": (int,),
+    "Attach": (int, str),
     "Cursors": (rows_of(int, int, int),),
-    "Query": (is_int, _is_str, is_int, is_int),
-    "Accepted": (is_bytes, is_int, _is_str),
-    "Rejected": (is_bytes, is_int, is_int, _is_str),
-    "Attached": (is_int, is_int, _is_str, _is_str, _is_str, is_bytes, is_bytes, _is_str, is_int),
-    "Facts": (is_int, is_int, is_int, _is_number, rows_of(int, str), is_bytes, _are_payloads),
-    "Answer": (is_int, is_bytes),
-    "Printed": (is_int, rows_of(int, bytes)), "Progress": (rows_of(int, float, float, str),),
+    "Query": (int, str, int, int),
+    "Accepted": (bytes, int, str),
+    "Rejected": (bytes, int, int, str),
+    "Attached": (int, int, str, str, str, bytes, bytes, str, int),
+    "Facts": (int, int, int, float, rows_of(int, str), bytes, are_bytes),
+    "Answer": (int, bytes),
+    "Printed": (int, rows_of(int, bytes)), "Progress": (rows_of(int, float, float, str),),
 }  # fmt: skip
 
-#: By number: the message's class and the checks of its fields.
-_FORMS = [(cls, _CHECKS[cls.__name__]) for cls in MESSAGES]
+_TYPE_OF: dict[Check, type] = {is_capacity: int, is_seconds: float}
+
+
+class _Form(NamedTuple):
+    """What a message looks like, so that it is quickly compared: each single call has two."""
+
+    cls: type[Message]
+    #: Of its fields.
+    types: tuple[type, ...]
+    #: Picks its ints, or a 0 if it has none.
+    ints_of: Callable[[Any], tuple[int, ...]]
+    #: What is to be true of some fields, which they are, and what picks them.
+    checks: tuple[Check, ...]
+    checked: tuple[int, ...]
+    checked_of: Callable[[Any], tuple[Any, ...]]
+
+
+def _form_of(cls: type[Message]) -> _Form:
+    fields = _FIELDS[cls.__name__]
+    types = tuple([field if isinstance(field, type) else _TYPE_OF.get(field, tuple) for field in fields])
+    ints = [number for number, kind in enumerate(types) if kind is int]
+    checked = [number for number, field in enumerate(fields) if field not in (int, bytes)]
+    checks = [_CELL_CHECKS[field] if isinstance(field, type) else field for field in map(fields.__getitem__, checked)]
+    return _Form(cls, types, _picker(ints) if ints else lambda _: (0,), tuple(checks), tuple(checked), _picker(checked))
+
+
+def _picker(numbers: Sequence[int]) -> Callable[[Any], tuple[Any, ...]]:
+    """Picks cells of a row. `itemgetter` would give a single one not as a tuple; of a slice it does."""
+    first = numbers[0] if numbers else 0
+    return itemgetter(*numbers) if len(numbers) > 1 else itemgetter(slice(first, first + len(numbers)))
+
+
+#: By number.
+_FORMS = [_form_of(cls) for cls in MESSAGES]
 
 
 def pack(value: Any) -> bytes:

@@ -28,7 +28,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import chain, repeat
-from typing import Any, NamedTuple
+from typing import Any
 
 from pfw import messages as m
 from pfw import outcome as oc
@@ -36,7 +36,7 @@ from pfw.demand import Demand, own_needs
 from pfw.errors import ProtocolError
 from pfw.facts import ENDED_INTERRUPTED, ENDED_ITSELF, ENDED_KILLED, Cost, pack_capacity, pack_progress
 from pfw.failure import FAIL_ERROR, FAIL_LOST, FAIL_UNPICKLABLE, FAIL_UNSCHEDULABLE, Failure
-from pfw.graph import LANE_CPU
+from pfw.graph import LANE_CPU, Spec
 from pfw.graphs import check_likes, unpack_fragment, unpack_graph
 from pfw.lifecycle import ON_FAILURE, ReadyQueue, RunLife
 from pfw.messages import Message
@@ -46,8 +46,10 @@ from pfw_coordinator.demands import plan_demands, plan_reservations, release
 from pfw_coordinator.feed import Feed
 from pfw_coordinator.inner import CALL, make_inner, relay
 from pfw_coordinator.ledger import (
+    AHEAD_BYTES,
     DEEP_TARGET_US,
     LANES,
+    MAX_HELD,
     TARGET_US,
     Attempt,
     Booking,
@@ -57,11 +59,13 @@ from pfw_coordinator.ledger import (
     Worker,
     bookings_of,
     new_attempt,
+    size_of,
+    step_of,
 )
 from pfw_coordinator.outlook import CAP, review
 from pfw_coordinator.placement import (
     Placement,
-    expected_us_of,
+    counted_us,
     has_chains,
     plan_chain,
     plan_recall,
@@ -94,23 +98,65 @@ PLAIN_NEED = (1, 0, 0)
 ENDED_OF_CODE = {oc.STOPPED: ENDED_ITSELF, oc.INTERRUPTED: ENDED_INTERRUPTED, oc.KILLED: ENDED_KILLED}
 
 
-class Outbox(NamedTuple):
-    """What the shell has to do after a turn, in this order."""
+class Outbox:
+    """What the shell has to do after a turn. No tuple, whose fields take four times as long to read."""
 
-    #: (peer, messages): one frame for each peer.
-    messages: list[tuple[bytes, list[Message]]]
-    #: To every worker, on PUB.
-    broadcasts: list[Message]
-    #: (peer, pid): a worker on this host whose process is to be watched; its end is `on_peer_died`.
-    watch: list[tuple[bytes, int]]
-    #: Peers that are gone: nothing of them is worth keeping.
-    gone: list[bytes]
-    #: The next turn starts at the latest then.
-    wake_at: float
+    __slots__ = ("broadcasts", "gone", "messages", "wake_at", "watch")
+
+    def __init__(self) -> None:
+        #: {peer: messages}, one frame for each peer.
+        self.messages: dict[bytes, list[Message]] = {}
+        #: To every worker, on PUB.
+        self.broadcasts: list[Message] = []
+        #: (peer, pid): a worker on this host whose process is to be watched; its end is `on_peer_died`.
+        self.watch: list[tuple[bytes, int]] = []
+        #: Peers that are gone: nothing of them is worth keeping.
+        self.gone: list[bytes] = []
+        #: The next turn starts at the latest then.
+        self.wake_at = 0.0
 
 
 class Core:
     """State of one coordinator. Times are monotonic seconds."""
+
+    __slots__ = (
+        "_backoffs",
+        "_box",
+        "_cancels",
+        "_cluster_seen",
+        "_credit",
+        "_deadline_at",
+        "_deep",
+        "_demanding",
+        "_ended",
+        "_ended_bytes",
+        "_ended_facts",
+        "_feed",
+        "_filled",
+        "_functions",
+        "_in_use",
+        "_inner_runs",
+        "_is_turn_of_demands",
+        "_lanes",
+        "_numbers",
+        "_run_of_id",
+        "_run_of_key",
+        "_seed",
+        "_to_acknowledge",
+        "_touched",
+        "_waiting",
+        "_wake_at",
+        "clients",
+        "epoch_s",
+        "host",
+        "is_embedded",
+        "oddities",
+        "pub",
+        "python",
+        "runs",
+        "version",
+        "workers",
+    )
 
     def __init__(
         self,
@@ -155,11 +201,9 @@ class Core:
         self._cancels: dict[int, int] = {}
         self._ended: deque[Run] = deque()
         self._ended_facts = self._ended_bytes = self._inner_runs = 0
-        self._mail: dict[bytes, list[Message]] = {}
-        self._broadcasts: list[Message] = []
-        self._watch: list[tuple[bytes, int]] = []
-        self._gone: list[bytes] = []
-        self._touched: dict[Run, None] = {}  # in this turn
+        #: Of this turn, and the runs that it touched.
+        self._box = Outbox()
+        self._touched: dict[Run, None] = {}
         #: {worker: (when it is to hear that its outcomes are here, their bytes)}
         self._to_acknowledge: dict[Worker, tuple[float, int]] = {}
         self._feed = Feed(self._send, epoch_s)
@@ -199,7 +243,7 @@ class Core:
             self.workers[peer] = worker
             self._feed.worker_names[worker.number] = worker.name
             if msg.host == self.host:
-                self._watch.append((peer, msg.pid))
+                self._box.watch.append((peer, msg.pid))
             self._tell_capacity(now)
         worker.last_seen, worker.is_suspect, self._deadline_at = now, False, now
         # On one machine the clocks are one; elsewhere the offset is off by the way of this message.
@@ -234,14 +278,16 @@ class Core:
         worker = self._worker(peer, now)
         if worker is None:
             return
-        if msg.number == worker.last_outcomes + 1:
-            worker.last_outcomes = msg.number
-        numbers, codes, *others = msg.columns
+        message_number, columns = msg
+        if message_number == worker.last_outcomes + 1:
+            worker.last_outcomes = message_number
+        numbers, codes, *others = columns
+        had_chains = bool(worker.ahead)
         due, size = self._to_acknowledge.get(worker, (now + ACKNOWLEDGE_S, 0))
-        size += sum(map(len, msg.columns[4]))
+        size += sum(map(len, columns[4]))
         self._to_acknowledge[worker] = (now if size > ACKNOWLEDGE_BYTES or worker.is_leaving else due), size
         if any(codes) or not self._follow_all(worker, numbers):
-            for row in zip(*msg.columns, strict=True):
+            for row in zip(*columns, strict=True):
                 self._on_outcome(worker, row, now)
         elif len(numbers) == 1:
             self._on_one_ok(worker, numbers[0], others, now)
@@ -252,7 +298,10 @@ class Core:
             else:
                 freed = [worker.free(number, now) for number in numbers]
                 self._on_all_ok(worker, zip(freed, *others, strict=True), now)
-        self._settle(worker)
+        for lane in LANES:
+            # Who has credit keeps it, for it holds less now; but of a cancelled chain the middle may report first.
+            if had_chains or worker not in self._credit[lane]:
+                self._settle(worker, (lane,))
 
     def _follow_all(self, worker: Worker, numbers: Iterable[int]) -> bool:
         """Whether these attempts, which have returned, do so in order: `_is_in_order` for each; 0.1 µs."""
@@ -270,10 +319,12 @@ class Core:
         if attempt is None:
             return
         (start_us,), (run_us,), (payload,), (cpu_us,), (peak_bytes,) = columns
-        run, step, function, *_ = attempt
+        run, step, function = attempt[0], attempt[1], attempt[2]
         self._functions.learn(function, (run_us,))
         self._touched[run] = None
-        started = min(int(now * 1e6), start_us + worker.clock_offset_us) * 1e-6
+        started = (start_us + worker.clock_offset_us) * 1e-6
+        if started > now:
+            started = now
         run.life.on_succeeded(step, worker.number, started, run_us * 1e-6, payload, now, (cpu_us, peak_bytes))
 
     def _on_alike_ok(
@@ -492,7 +543,7 @@ class Core:
     def _lose(self, worker: Worker, why: str, now: float) -> None:
         """The worker is gone: its attempts go elsewhere, each charged to its step's budget of losses."""
         del self.workers[worker.peer]
-        self._gone.append(worker.peer)
+        self._box.gone.append(worker.peer)
         self._to_acknowledge.pop(worker, None)
         for credit in self._credit:
             credit.pop(worker, None)
@@ -529,6 +580,8 @@ class Core:
 
     def _settle(self, worker: Worker, lanes: Iterable[int] = LANES) -> None:
         """Puts the worker among those with credit, lane by lane, or takes it out."""
+        if worker.out_bytes > AHEAD_BYTES or len(worker.attempts) >= MAX_HELD:
+            lanes = LANES  # so much counts in all of them
         for lane in lanes:
             if worker.has_credit(lane):
                 self._credit[lane][worker] = None
@@ -612,6 +665,7 @@ class Core:
 
     def on_extend_like(self, peer: bytes, msg: m.ExtendLike, now: float) -> None:
         """As `on_extend`, for steps like an earlier one."""
+        _, first, like, ids, calls, inputs = msg
         run = self._run_to_extend(peer, msg, now)
         if run is None:
             return
@@ -620,10 +674,10 @@ class Core:
         except ProtocolError:
             self.oddities += 1
             return
-        if self._needs_released(run, msg.inputs, msg.first):
+        if self._needs_released(run, inputs, first):
             self.oddities += 1
             return
-        run.life.extend_like(msg.like, msg.ids, msg.calls, msg.inputs, now)
+        run.life.extend_like(like, ids, calls, inputs, now)
         self._touched[run] = None
 
     def _run_to_extend(self, peer: bytes, msg: m.Extend | m.ExtendLike, now: float) -> Run | None:
@@ -705,7 +759,7 @@ class Core:
                 life = subscription.run.life
                 if cursor <= life.facts.end:
                     self._confirm(subscription, cursor, released, now)
-        if peer not in self._mail:
+        if peer not in self._box.messages:
             self._send(peer, m.Reply(0, self._numbers["cancel"], ()))
 
     def _confirm(self, subscription: Subscription, cursor: int, released: int, now: float) -> None:
@@ -787,7 +841,7 @@ class Core:
         run.is_cancel_sent = True
         before = self._numbers["cancel"]
         number = self._cancels[run.number] = self._next("cancel")
-        self._broadcasts.append(m.Cancels(before, number, (run.number,), self._urgent((run.number,))))
+        self._box.broadcasts.append(m.Cancels(before, number, (run.number,), self._urgent((run.number,))))
 
     def _urgent(self, runs: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(run for run in runs if self.runs[run].is_urgent)
@@ -875,7 +929,7 @@ class Core:
 
     def _lose_client(self, client: Client, now: float) -> None:
         del self.clients[client.peer]
-        self._gone.append(client.peer)
+        self._box.gone.append(client.peer)
         for subscription in list(client.subscriptions.values()):
             self._feed.unfollow(client, subscription.run)
         if any(other.session == client.session for other in self.clients.values()):
@@ -895,7 +949,8 @@ class Core:
             reserve_at = self._place_all(now)
         else:
             reserve_at = None
-            self._place_plain(now)
+            if any(self._waiting):
+                self._place_plain(now)
         recall_at = self._recall(now) if len(self.workers) > 1 else None
         wake_at = self._feed.drain(now)
         if self._to_acknowledge:
@@ -906,9 +961,8 @@ class Core:
             wake_at = min(due for due in (wake_at, recall_at, reserve_at) if due is not None)
         if self._backoffs:
             wake_at = min(wake_at, self._backoffs[0][0])
-        self._wake_at = wake_at
-        box = Outbox(list(self._mail.items()), self._broadcasts, self._watch, self._gone, wake_at)
-        self._mail, self._broadcasts, self._watch, self._gone = {}, [], [], []
+        box, self._box = self._box, Outbox()
+        box.wake_at = self._wake_at = wake_at
         return box
 
     def _review_cluster(self, now: float) -> None:
@@ -989,7 +1043,8 @@ class Core:
     def _place_plain(self, now: float) -> None:
         for lane in LANES:
             if self._waiting[lane]:
-                self._share(lane)
+                if self._filled[lane]:
+                    self._share(lane)
                 if self._credit[lane]:
                     self._place(lane, now)
                 elif lane not in self._lanes:
@@ -1002,8 +1057,6 @@ class Core:
         The other run has its turn first.
         """
         waiting, filled = self._waiting[lane], self._filled[lane]
-        if not filled:
-            return
         for worker, number in tuple(filled.items()):
             if {run.number for run in waiting} != {number}:
                 del filled[worker]
@@ -1073,13 +1126,14 @@ class Core:
         if queue.count != 1 or worker.out[lane] >= worker.slots[lane]:
             return False
         step = queue.heads()[0]
-        size, expected_us = life.input_bytes(step), expected_us_of(run, step, self._functions.estimates_us)
+        function = run.functions[life.graph.function_of[step]]
+        size, expected_us = life.input_bytes(step), counted_us(self._functions.estimates_us[function])
         if size > INPUT_BYTES or has_chains(run, step, expected_us):
             return False
         queue.take()
         del self._waiting[lane][run]
         life.on_assigned(step)
-        number, function = self._next("attempt"), run.functions[life.graph.function_of[step]]
+        number = self._next("attempt")
         attempts = [new_attempt((run, step, function, lane, expected_us, size, worker.batch + 1, None))]
         worker.add(number, attempts, lane)
         self._assign(worker, [(number, attempts)])
@@ -1178,8 +1232,7 @@ class Core:
         if len(bookings) == len(bookings[0][1]) == 1:
             self._assign(worker, bookings)
             return
-        sizes = [sum([attempt[5] for attempt in attempts]) for _, attempts in bookings]
-        if sum(sizes) <= PIECE_BYTES:
+        if worker.out_bytes <= PIECE_BYTES or sum([sum(map(size_of, group)) for _, group in bookings]) <= PIECE_BYTES:
             self._assign(worker, bookings)
             return
         bookings = [(first + place, [a]) for first, attempts in bookings for place, a in enumerate(attempts)]
@@ -1221,17 +1274,22 @@ class Core:
 
     def _block(self, first: int, attempts: Sequence[Attempt], need: tuple[int, ...]) -> m.AssignBlock:
         """Attempts that are alike as they travel. 0.1 µs each without inputs."""
-        run, step, function, lane, *_ = attempts[0]
-        life, graph = run.life, run.life.graph
-        spec, calls, inputs, outputs = life.spec(step), graph.calls, graph.inputs, life.outputs
-        estimate_us = int(self._functions.estimates_us[function]) if spec.may_go_ahead else 0
+        run, step, function, lane = attempts[0][:4]
+        life = run.life
+        _, _, specs, _, spec_of, calls, inputs, _ = life.graph
+        terms = run.terms.get(spec_of[step])
+        if terms is None:
+            terms = run.terms[spec_of[step]] = _terms_of(specs[spec_of[step]])
+        may_go_ahead, grace_ms, timeout_ms, is_once = terms
+        estimate_us = int(self._functions.estimates_us[function]) if may_go_ahead else 0
+        steps = (step,) if len(attempts) == 1 else tuple(map(step_of, attempts))
         given: tuple[m.Inputs, ...] = ()
-        if life.has_inputs and any(inputs[attempt[1]] for attempt in attempts):
-            given = tuple([tuple(map(outputs.__getitem__, inputs[attempt[1]])) for attempt in attempts])
+        if life.has_inputs and any(map(inputs.__getitem__, steps)):
+            output_of = life.outputs.__getitem__
+            given = tuple([tuple(map(output_of, inputs[other])) for other in steps])
         return (
-            first, run.number, life.attempts[step], function, lane, estimate_us, int(spec.grace * 1000),
-            math.ceil(spec.timeout * 1000), 1 - spec.reruns, need, tuple([calls[attempt[1]] for attempt in attempts]),
-            given,
+            first, run.number, life.attempts[step], function, lane, estimate_us, grace_ms, timeout_ms, is_once, need,
+            tuple(map(calls.__getitem__, steps)), given,
         )  # fmt: skip
 
     def _recall(self, now: float) -> float | None:
@@ -1251,7 +1309,7 @@ class Core:
         """Acknowledges outcomes where it is time to, or where a message goes anyway; returns when it is next."""
         next_at = math.inf
         for worker, (due, _) in list(self._to_acknowledge.items()):
-            if now >= due or worker.peer in self._mail:
+            if now >= due or worker.peer in self._box.messages:
                 del self._to_acknowledge[worker]
                 self._send(worker.peer, m.Reply(worker.last_outcomes, self._numbers["cancel"], ()))
             else:
@@ -1259,12 +1317,18 @@ class Core:
         return next_at
 
     def _send(self, peer: bytes, message: Message) -> None:
-        mail = self._mail.get(peer)
+        messages = self._box.messages
+        mail = messages.get(peer)
         if mail is None:
-            self._mail[peer] = [message]
+            messages[peer] = [message]
         else:
             mail.append(message)
 
     def _next(self, what: str) -> int:
         self._numbers[what] += 1
         return self._numbers[what]
+
+
+def _terms_of(spec: Spec) -> tuple[bool, int, int, int]:
+    """What `Run.terms` has of a spec; a timeout is rounded up, for none is 0."""
+    return spec.may_go_ahead, int(spec.grace * 1000), math.ceil(spec.timeout * 1000), 1 - spec.reruns

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import NamedTuple
 
 from pfw.demand import Demand, Offer, shortage
@@ -58,6 +59,7 @@ class Run:
         "session",
         "started_at",
         "subscriptions",
+        "terms",
         "version",
         "workers",
     )
@@ -85,6 +87,8 @@ class Run:
         self.outer_step = 0
         #: The run's function index -> the cluster's function number.
         self.functions: list[int] = []
+        #: {index of a spec: may_go_ahead, grace_ms, timeout_ms, is_once}, as its steps travel.
+        self.terms: dict[int, tuple[bool, int, int, int]] = {}
         self.subscriptions: list[Subscription] = []
         #: Workers that know this run and have to forget it.
         self.workers: dict[Worker, None] = {}
@@ -124,6 +128,10 @@ class Attempt(NamedTuple):
 
 #: Builds an Attempt from one tuple; `Attempt(...)` takes 0.2 µs more, once a step.
 new_attempt = partial(tuple.__new__, Attempt)
+
+
+#: To read a field of many attempts with these takes a third of the time of a loop.
+step_of, size_of = itemgetter(1), itemgetter(5)
 
 
 #: Attempts that are alike, of one run, function, spec and try, and the number of the first; the others follow it.
@@ -279,15 +287,15 @@ class Worker:
             self.in_use[name] += sign
 
     def add(self, first: int, attempts: Sequence[Attempt], lane: int, demand: Demand | None = None) -> None:
-        """Books attempts of one lane and demand, numbered from `first`. 0.15 µs each."""
+        """Books attempts that are alike, numbered from `first`. 0.15 µs each."""
         if len(attempts) == 1:
             self.attempts[first] = attempt = attempts[0]
             self.queued_us[lane] += attempt[4]
             self.out_bytes += attempt[5]
         else:
             self.attempts.update(zip(range(first, first + len(attempts)), attempts, strict=True))
-            self.queued_us[lane] += sum([attempt[4] for attempt in attempts])
-            self.out_bytes += sum([attempt[5] for attempt in attempts])
+            self.queued_us[lane] += attempts[0][4] * len(attempts)
+            self.out_bytes += sum(map(size_of, attempts))
         self.out[lane] += len(attempts)
         if demand is not None:
             self._take(demand, len(attempts))
@@ -381,13 +389,7 @@ class Subscription:
 class Client:
     """One client connection."""
 
-    __slots__ = (
-        "last_seen",
-        "peer",
-        "session",
-        "started_at",
-        "subscriptions",
-    )
+    __slots__ = ("last_seen", "peer", "session", "subscriptions")
 
     def __init__(self, peer: bytes, session: bytes, now: float) -> None:
         self.peer = peer

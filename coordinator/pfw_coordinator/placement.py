@@ -92,7 +92,8 @@ def _fill_idle(
         if len(heap) > 1 and run.life.failed_on.get(steps[0]) == heap[0][1]:
             avoided = heapq.heappop(heap)
         worker = heap[0][2]
-        yield worker, run, steps, run.life.all_input_bytes(steps), expected_us_of(run, steps[0], estimates_us)
+        function = run.functions[run.life.graph.function_of[steps[0]]]
+        yield worker, run, steps, run.life.all_input_bytes(steps), counted_us(estimates_us[function])
         if worker.out[lane] < worker.slots[lane]:
             heapq.heapreplace(heap, (worker.out[lane] / worker.slots[lane], worker.number, worker))
         else:
@@ -213,10 +214,9 @@ def plan_chain(
     return chain
 
 
-def expected_us_of(run: Run, step: int, estimates_us: Sequence[float]) -> int:
-    """What a step counts for while it is with a worker."""
-    graph = run.life.graph
-    expected = int(estimates_us[run.functions[graph.function_of[step]]])
+def counted_us(estimate_us: float) -> int:
+    """What a step of a function with this estimate counts for while it is with a worker."""
+    expected = int(estimate_us)
     return max(FLOOR_US, min(expected, TARGET_US)) if expected else TARGET_US
 
 

@@ -41,7 +41,7 @@ class CoordinatorRig:
         invariants.check(self.core)
         self.wake_at = box.wake_at
         said: dict[str, list[Any]] = {
-            peer.decode(): [_row_by_row(message) for message in messages] for peer, messages in box.messages
+            peer.decode(): [_row_by_row(message) for message in messages] for peer, messages in box.messages.items()
         }
         said.update({name: value for name, value in (("all", box.broadcasts), ("watch", box.watch)) if value})
         return said

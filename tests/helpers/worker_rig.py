@@ -9,7 +9,7 @@ from helpers.columns import AssignRow, Ended, blocks_of, blocks_of_slot, columns
 from pfw import messages as m
 from pfw import outcome as oc
 from pfw.graph import LANE_CPU
-from pfw_worker.core import Core
+from pfw_worker.core import Core, Outbox
 
 REGISTER = m.Register(m.PROTOCOL, "3.11", "0", "worker", 1, "host", 1, 2, 5, 0)
 OUT = b"out"
@@ -33,9 +33,14 @@ class WorkerRig:
         invariants.check_worker(self.core)
         self.wake_at = box.wake_at
         sent = [(slot, [*message[:2], rows_of_slot(message[2]), *message[3:]]) for slot, message in box.to_slots]
-        said = [ended(message) if isinstance(message, m.Outcomes) else message for message in box.messages]
-        box = box._replace(to_slots=sent, messages=said)  # type: ignore[arg-type]  # as tests compare them
-        return {name: value for name, value in box._asdict().items() if value and name != "wake_at"}
+        said = _row_by_row(box.messages)
+        found = {name: getattr(box, name) for name in Outbox.__slots__}
+        found |= {"to_slots": sent, "messages": said}
+        return {name: value for name, value in found.items() if value and name != "wake_at"}
+
+    def tell(self) -> list[Any]:
+        """What the coordinator may hear before the turn's end."""
+        return _row_by_row(self.core.tell(self.now))
 
     def join(self) -> WorkerRig:
         """Registers, is welcome, and has its CPU slots ready."""
@@ -80,6 +85,10 @@ class WorkerRig:
         """The heartbeat that is expected."""
         batch = self._batch if last_batch is None else last_batch
         return m.Heartbeat(batch, last_cancel, held, 0, 0.0, 0.0, slots)
+
+
+def _row_by_row(messages: list[m.Message]) -> list[Any]:
+    return [ended(message) if isinstance(message, m.Outcomes) else message for message in messages]
 
 
 def row(

@@ -1,15 +1,18 @@
-"""Single calls by several threads of one client, and while one of them is in a callback."""
+"""Single calls by several threads of one client, while one of them is in a callback, and by a copy of its process."""
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from helpers import steps, wait_until
-from pfw import Client, LocalCluster, futures
+from pfw import Client, ClusterError, LocalCluster, futures
 
 THREADS = 4
 
@@ -70,3 +73,20 @@ def test_results_come_while_a_callback_takes_its_time(cluster: LocalCluster) -> 
     finally:
         may_end.set()
     assert later.result(20) == 4
+
+
+def test_a_forked_process_is_told_that_the_client_is_not_its_own(cluster: LocalCluster) -> None:
+    cluster.submit(len, "abc").result()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads, which this is about
+        child = os.fork()
+    if not child:
+        signal.alarm(20)  # what it inherited is held by threads that it has not
+        try:
+            cluster.submit(len, "abc")
+        except ClusterError as error:
+            os._exit(7 if "make one of your own after a fork" in str(error) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert cluster.submit(len, "abc").result() == 3, "the parent's goes on"

@@ -127,7 +127,7 @@ class SimCoordinator(Actor):
         for message in box.broadcasts:
             for frame in encode([message]):
                 self.world.network.publish(frame)
-        for peer, messages in box.messages:
+        for peer, messages in box.messages.items():
             self.world.note("coordinator", "to", (peer, messages))
             self.world.network.send(peer, DOWN, encode(messages))
         for peer, pid in box.watch:
@@ -206,6 +206,8 @@ class SimWorker(Actor):
             for number, (attempt, _) in [(number, slot.page) for number, slot in self.slots.items()]:
                 core.on_progress((attempt, float(number), now, ""), now)
             core.on_look({number: slot.page for number, slot in self.slots.items()}, now)
+        if self.turns % 3:  # as one that lives with its coordinator, whose slots have to wait
+            self._say(core.tell(now))
         core.on_time(now)
         box = core.drain(now)
         if self.turns % _INVARIANTS_EVERY == 0:
@@ -263,10 +265,13 @@ class SimWorker(Actor):
             if number in self.slots:
                 self.slots[number].kill()
         self._require_clear(box.clears)
-        if box.messages:
-            self.world.note(self.name, "says", box.messages)
-            self._check_timeouts(box.messages)
-            self.world.network.send(self.peer, UP, encode(box.messages))
+        self._say(box.messages)
+
+    def _say(self, messages: list[m.Message]) -> None:
+        if messages:
+            self.world.note(self.name, "says", messages)
+            self._check_timeouts(messages)
+            self.world.network.send(self.peer, UP, encode(messages))
 
     def _require_clear(self, clears: list[str]) -> None:
         for run_id in clears:

@@ -43,7 +43,7 @@ def known(rig: CoordinatorRig, **slots: int) -> None:
 def assigns(rig: CoordinatorRig) -> list[m.Assign]:
     """A turn's end: what is sent to the worker, as it travels."""
     box = rig.core.drain(rig.now)
-    return [message for _, messages in box.messages for message in messages if isinstance(message, m.Assign)]
+    return [message for messages in box.messages.values() for message in messages if isinstance(message, m.Assign)]
 
 
 def blocks_sent(rig: CoordinatorRig) -> list[m.AssignBlock]:

@@ -25,8 +25,8 @@ from pfw.facts import (
     SUCCEEDED,
     WAITING,
 )
-from pfw.graph import Graph
-from pfw_coordinator.ledger import MAX_HELD, Run
+from pfw.graph import LANE_CPU, Graph
+from pfw_coordinator.ledger import AHEAD_BYTES, MAX_HELD, Run
 from pfw_coordinator.placement import CHAIN_STEPS, CHAIN_US, plan_recall
 
 CHAIN = graph_of([(), (0,), (1,)])
@@ -172,6 +172,20 @@ def test_the_loss_of_a_worker_is_charged_to_the_first_step_only(rig: Coordinator
     rig.core._lose(rig.core.workers[b"a"], "it is gone", rig.now)
     assert list(run.life.states) == [READY, WAITING, WAITING]
     assert run.life._losses == {0: 1}
+
+
+def test_the_middle_of_a_cancelled_chain_may_report_first(rig: CoordinatorRig) -> None:
+    """It takes the slot that its head has not given back: a worker that is full has no credit then."""
+    _, batches = begin(rig, CHAIN._replace(calls=[bytes(2 * AHEAD_BYTES + 1), *CHAIN.calls[1:]]))
+    assert batches == [[0, 1, 2]]
+    worker = rig.core.workers[b"a"]
+    assert worker.has_credit(LANE_CPU), "a slot idles"
+    rig.core.on_cancel_run(b"client", m.CancelRun(2, "enough", 0), rig.now)
+    rig.turn()
+    rig.outcome("a", 3, code=oc.STOPPED)
+    assert not worker.has_credit(LANE_CPU), "head and tail may be in two slots"
+    assert worker not in rig.core._credit[LANE_CPU]
+    rig.turn()
 
 
 def test_of_a_cancelled_run_each_attempt_says_how_it_ended(rig: CoordinatorRig) -> None:

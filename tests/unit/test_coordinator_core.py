@@ -26,6 +26,7 @@ from pfw.facts import (
 )
 from pfw.graph import LANE_ASYNC, LANE_IO
 from pfw_coordinator.core import ACKNOWLEDGE_BYTES, ACKNOWLEDGE_S
+from pfw_coordinator.ledger import AHEAD_BYTES
 
 
 @pytest.fixture
@@ -292,3 +293,19 @@ def test_how_far_an_attempt_is_comes_after_its_start(rig: CoordinatorRig) -> Non
     rig.turn()
     rig.core.on_progress(b"a", m.Progress(((1, 4.0, 0.0, "after its end"),)), rig.now)
     assert "client" not in rig.turn()
+
+
+def test_what_fills_a_worker_in_one_lane_counts_in_the_others(rig: CoordinatorRig) -> None:
+    rig.join("a", cpu=4, io=1)
+    short = graph_of([()], specs=[spec(LANE_IO)], functions=[b"io"])
+    rig.submit(short._replace(), key=b"first")
+    rig.turn()
+    rig.outcome("a", 1, us=100)
+    rig.submit(short._replace(), key=b"second")
+    rig.turn()
+    worker = rig.core.workers[b"a"]
+    assert (worker.out[LANE_IO], worker.has_credit(LANE_IO)) == (1, True), "more of them may be sent ahead"
+    rig.submit(graph_of([()] * 4)._replace(calls=[bytes(AHEAD_BYTES // 2)] * 4), key=b"third")
+    rig.turn()
+    assert not worker.has_credit(LANE_IO)
+    assert worker not in rig.core._credit[LANE_IO]

@@ -83,6 +83,17 @@ def test_the_slots_of_a_wide_step_are_not_for_others() -> None:
     assert [slot for slot, _ in rig.turn()["to_slots"]] == [2]
 
 
+def test_a_slot_that_a_wide_step_has_left_is_not_for_plain_ones() -> None:
+    rig = joined(cpu=2)
+    assign(rig, row(1), attempt1=(2, 0))
+    ready(rig, 3)
+    rig.end(3, 1)
+    rig.turn()
+    assert [slot for slot, _ in assign(rig, row(2))["to_slots"]] == [1]
+    assert [slot for slot, _ in assign(rig, row(3))["to_slots"]] == [2]
+    assert "to_slots" not in assign(rig, row(4))
+
+
 def test_a_wide_step_waits_until_slots_are_free() -> None:
     rig = joined(cpu=2)
     assign(rig, row(1), row(2))

@@ -29,10 +29,12 @@ LONG, UNKNOWN = float(LONG_US), 0.0
 Placed = tuple[Worker, Run, int, int]
 
 
-def run_of(count: int, *, number: int = 1, priority: int = 0, one: Spec | None = None, function: int = 0) -> Run:
+def run_of(
+    count: int, *, number: int = 1, priority: int = 0, one: Spec | None = None, function: int = 0, call: bytes = b"call"
+) -> Run:
     """A run with so many independent steps, all ready."""
     life = RunLife()
-    life.start(graph_of([()] * count, specs=[one or spec()]), 0.0)
+    life.start(graph_of([()] * count, specs=[one or spec()])._replace(calls=[call] * count), 0.0)
     run = Run(number, f"run-{number}", "name", b"session", b"key", life)
     run.priority, run.functions = priority, [function]
     return run
@@ -214,8 +216,7 @@ def test_steps_are_sent_ahead_together_as_long_as_they_are_alike_and_find_room()
 
 
 def test_no_more_is_sent_ahead_once_calls_and_inputs_fill_a_megabyte() -> None:
-    run, worker = run_of(9), worker_of(1)
-    run.life.graph.calls[:] = [b"x" * (AHEAD_BYTES // 2)] * 9
+    run, worker = run_of(9, call=bytes(AHEAD_BYTES // 2)), worker_of(1)
     placed = []
     for _, _, steps, _, expected_us in plan_round(LANE_CPU, [run], [worker], [10.0]):
         placed += steps

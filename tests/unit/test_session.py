@@ -9,6 +9,7 @@ import pytest
 from helpers.samples import graph_of
 from helpers.session_rig import ENDED, GRAPH, HELLO, STARTED, SessionRig, fact, facts, submission
 from pfw import messages as m
+from pfw.client import answer_of
 from pfw.errors import (
     ClusterError,
     ConfigError,
@@ -36,7 +37,7 @@ from pfw.facts import (
 )
 from pfw.graphs import pack_graph
 from pfw.record import RunRecord
-from pfw.session import CONFIRM_BYTES, HELLO_S, LOST_S, REPEAT_S, answer_of
+from pfw.session import CONFIRM_BYTES, HELLO_S, LOST_S, REPEAT_S
 
 
 @pytest.fixture

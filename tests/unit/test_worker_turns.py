@@ -64,3 +64,35 @@ def test_nothing_is_told_to_stop_more_often_while_something_else_is_due() -> Non
     assert stopped_at == [1_000, 1_065, 1_165], (
         "at half of its grace, when the other's timeout is over, and 0.1 s later"
     )
+
+
+def test_the_coordinator_may_hear_of_outcomes_before_all_else_is_done() -> None:
+    rig = WorkerRig(cpu=2).join()
+    rig.assign(row(1), row(2))
+    rig.turn()
+    rig.end(1, 1)
+    assert rig.tell() == [rig.outcomes(outcome(1))]
+    assert rig.tell() == []
+    assert "messages" not in rig.turn(), "they are told once"
+    rig.assign(acked=1)
+    rig.end(2, 2)
+    assert rig.tell() == [rig.outcomes(outcome(2))]
+
+
+@pytest.mark.parametrize("first", ["a step waits for a slot", "something was printed", "a run is to be cleared away"])
+def test_outcomes_are_not_told_before_what_goes_first(first: str) -> None:
+    rig = WorkerRig(cpu=1).join()
+    rig.assign(row(1))
+    rig.turn()
+    if first == "a step waits for a slot":
+        rig.assign(row(2))
+    elif first == "something was printed":
+        rig.core.on_printed(1, b"text", rig.now)
+    else:
+        rig.core.on_cancels(m.Cancels(0, 1, (1,)), rig.now)
+    rig.end(1, 1)
+    assert rig.tell() == []
+    box = rig.turn()
+    assert box["messages"][-1] == rig.outcomes(outcome(1))
+    found = {"a step waits for a slot": "to_slots", "something was printed": "messages"}.get(first, "clears")
+    assert len(box[found]) == (2 if found == "messages" else 1)

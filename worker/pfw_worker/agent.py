@@ -99,13 +99,15 @@ class Agent:
             case _:
                 raise ProtocolError(f"{type(message).__name__} is not for a worker")
 
-    def turn(self, now: float, *, hears: bool = True) -> list[m.Message]:
-        """Does what is to be done now; returns what the coordinator has to hear.
+    def turn(self, now: float) -> list[m.Message]:
+        """Hears all that there is and does what is to be done now; returns what the coordinator has to hear."""
+        self.hear(now)
+        return self.act(now)
 
-        Without `hears` what slots and the spawner have to tell is left to the next turn.
-        """
+    def hear(self, now: float) -> None:
+        """Takes what slots and the spawner have to tell; `act` has to follow."""
         has_ended = self._spawner.has_ended_slots
-        for fd, _ in self._poller.poll(0) if hears else ():
+        for fd, _ in self._poller.poll(0):
             number = self._slot_of_fd.get(fd)
             if number is not None:
                 self._read_slot(number, now)
@@ -113,6 +115,16 @@ class Agent:
                 has_ended = has_ended or fd == self._spawner_fd
         if has_ended:
             self._reap(now)
+
+    def tell(self, now: float) -> list[m.Message]:
+        """What the coordinator may hear before `act`, if anything."""
+        messages = self.core.tell(now)
+        if messages:
+            self.wake_at = now
+        return messages
+
+    def act(self, now: float) -> list[m.Message]:
+        """Does what is to be done now; returns what the coordinator has to hear."""
         self._look(now)
         if now >= self._stats_at:
             self._measure(now)
@@ -120,7 +132,10 @@ class Agent:
         box = self.core.drain(now)
         self.wake_at = box.wake_at
         self._perform(box)
-        self.wake_at = 0.0 if self._spawner.has_ended_slots else min(self.wake_at, self._outputs.due)
+        if self._spawner.has_ended_slots:
+            self.wake_at = 0.0
+        elif self._outputs.due < self.wake_at:
+            self.wake_at = self._outputs.due
         return box.messages
 
     def _look(self, now: float) -> None:
@@ -138,15 +153,16 @@ class Agent:
 
     def _read_slot(self, number: int, now: float) -> None:
         slot = self._slots[number]
+        channel = slot.channel
         try:
-            for message in slot.channel.recv():
+            for message in channel.recv():
                 self._hear(number, slot, message, now)
         except ProtocolError as error:  # its death is reported by the spawner, and blamed on the step that executes
             logger.warning("a step has written into its slot's socket, the slot is killed: %s", error)
             slot.kill()
             return
-        if slot.channel.wants_write:
-            slot.channel.flush()
+        if channel.wants_write:
+            channel.flush()
             self._watch_slot(slot)
 
     def _hear(self, number: int, slot: SlotHandle, message: tuple[Any, ...], now: float) -> None:
@@ -195,8 +211,10 @@ class Agent:
             self._write_pages(box)
         for number, message in box.to_slots:
             slot = self._slots[number]
-            slot.channel.try_send(message)
-            if slot.channel.wants_write:
+            channel = slot.channel
+            was_stuck = channel.wants_write
+            channel.try_send(message)
+            if channel.wants_write is not was_stuck:
                 self._watch_slot(slot)
         if box.stops or box.kills or box.ends:
             self._end_steps(box)

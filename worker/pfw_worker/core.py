@@ -10,7 +10,8 @@ at once. A running attempt of it climbs the ladder: token at 0, StepInterrupt at
 A running attempt whose timeout is over climbs it from StepInterrupt on, and has timed out whatever it returns. An
 urgent cancel leaves no grace.
 
-As everywhere `on_*` only changes state, and `drain` is the one way out. No clock, sockets, processes, pickles.
+As everywhere `on_*` only changes state, and `drain` is the one way out; `tell` lets outcomes go ahead of it. No clock,
+sockets, processes, pickles.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, islice, takewhile
 from operator import add, attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from pfw import messages as m
 from pfw import outcome as oc
@@ -31,7 +32,7 @@ from pfw.failure import Failure, describe_crash, describe_timeout
 from pfw.graph import LANE_ASYNC, LANE_CPU, LANE_IO
 from pfw.messages import Message
 from pfw.wire import PIECE_BYTES, parts
-from pfw_worker.ledger import Held, Slot, SlotBlock, Stop, Unsent, new_held
+from pfw_worker.ledger import Held, Slot, SlotBlock, Stop, Unsent
 from pfw_worker.memory import Weight, judge, pause_s
 from pfw_worker.outfit import Need, Outfit, choose_outfit
 from pfw_worker.pieces import Pieces
@@ -79,35 +80,98 @@ LATE_S = 1.0
 STOP_TOKEN, STOP_INTERRUPT, STOP_TIMEOUT, STOP_UNLOAD = 1, 2, 3, 4
 
 
-class Outbox(NamedTuple):
-    """What the shell has to do after a turn, in this order."""
+class Outbox:
+    """What the shell has to do after a turn. No tuple, whose fields take four times as long to read."""
 
-    #: To the coordinator, one frame.
-    messages: list[Message]
-    #: Runs whose steps no slot may begin any more: written to every page, after `has_new_numbers`.
-    cancelled: list[int]
-    #: The coordinator is another one: what the pages say of runs is no longer true.
-    has_new_numbers: bool
-    #: (slot, [functions, forget, blocks]) or (slot, [[], [], [], stop]) for the async process
-    to_slots: list[tuple[int, list[Any]]]
-    #: (slot, attempt, level)
-    stops: list[tuple[int, int, int]]
-    kills: list[int]
-    #: Slots whose unread messages are to be taken back (`on_recalled`).
-    recalls: list[int]
-    #: (slot, lane): processes to start
-    starts: list[tuple[int, int]]
-    #: Slots whose process may end.
-    ends: list[int]
-    #: Run ids: cancelled, and nothing of them runs here any more. Their temporary files go before the messages do.
-    clears: list[str]
-    #: Run ids: over. Of their temporary files only the folder goes, if it is empty.
-    forgotten: list[str]
-    wake_at: float
+    __slots__ = (
+        "cancelled",
+        "clears",
+        "ends",
+        "forgotten",
+        "has_new_numbers",
+        "kills",
+        "messages",
+        "recalls",
+        "starts",
+        "stops",
+        "to_slots",
+        "wake_at",
+    )
+
+    def __init__(self) -> None:
+        #: To the coordinator, one frame.
+        self.messages: list[Message] = []
+        #: Runs whose steps no slot may begin any more: written to every page, after `has_new_numbers`.
+        self.cancelled: list[int] = []
+        #: The coordinator is another one: what the pages say of runs is no longer true.
+        self.has_new_numbers = False
+        #: (slot, [functions, forget, blocks]) or (slot, [[], [], [], stop]) for the async process
+        self.to_slots: list[tuple[int, list[Any]]] = []
+        #: (slot, attempt, level)
+        self.stops: list[tuple[int, int, int]] = []
+        self.kills: list[int] = []
+        #: Slots whose unread messages are to be taken back (`on_recalled`).
+        self.recalls: list[int] = []
+        #: (slot, lane): processes to start
+        self.starts: list[tuple[int, int]] = []
+        #: Slots whose process may end.
+        self.ends: list[int] = []
+        #: Run ids: cancelled, and nothing of them runs here any more. Their temporary files go before the messages do.
+        self.clears: list[str] = []
+        #: Run ids: over. Of their temporary files only the folder goes, if it is empty.
+        self.forgotten: list[str] = []
+        self.wake_at = 0.0
 
 
 class Core:
     """State of one worker. Times are monotonic seconds, the clock of the slots' start_us too."""
+
+    __slots__ = (
+        "_alone",
+        "_blocked",
+        "_box",
+        "_cancelled",
+        "_chains",
+        "_choosy",
+        "_failed_starts",
+        "_functions",
+        "_in_outbox",
+        "_is_unsent",
+        "_last_batch",
+        "_last_cancel",
+        "_memory_bytes",
+        "_needs",
+        "_next_heartbeat",
+        "_next_look",
+        "_no_start_before",
+        "_noted",
+        "_outbox",
+        "_outbox_number",
+        "_outcomes_since",
+        "_pieces",
+        "_progress",
+        "_queues",
+        "_repeat_at",
+        "_routine_look",
+        "_run_ids",
+        "_slot_number",
+        "_stops",
+        "_uncleared",
+        "_unseen_s",
+        "_unsent",
+        "_wake_at",
+        "_wanted_cancel",
+        "attempts",
+        "gpus",
+        "is_leaving",
+        "limits",
+        "number",
+        "pub",
+        "refusal",
+        "registration",
+        "slots",
+        "stats",
+    )
 
     def __init__(self, registration: m.Register, now: float) -> None:
         offered = dict(registration.resources)
@@ -146,17 +210,10 @@ class Core:
         self._next_heartbeat, self._is_unsent = now, False
         #: When to look next, and when if there is nothing in particular to be looked at.
         self._next_look = self._routine_look = self._wake_at = now
-        self._mail: list[Message] = []
-        self._to_cancel: list[int] = []
-        self._has_new_numbers = False
-        self._to_slots: list[tuple[int, list[Any]]] = []
-        self._to_stop: list[tuple[int, int, int]] = []
-        self._kills: list[int] = []
-        self._starts: list[tuple[int, int]] = []
-        self._recalls, self._ends = list[int](), list[int]()
+        #: Of this turn.
+        self._box = Outbox()
         #: Cancelled runs of which something may still run here.
         self._uncleared: set[int] = set()
-        self._forgotten: list[str] = []
         for _ in range(registration.cpu):
             self._start_slot(LANE_CPU, now)
 
@@ -193,14 +250,14 @@ class Core:
         self._blocked.clear()
         self._chains.clear()
         self._cancelled.clear()
-        self._to_cancel.clear()
+        self._box.cancelled.clear()
         self._uncleared.clear()
         # With another coordinator the same numbers mean other runs, functions and attempts.
         for slot in self.slots.values():
             slot.forget_all()
         for known in (self._functions, self._run_ids, self._needs, self._noted, self._alone, self._unseen_s):
             known.clear()
-        self._has_new_numbers = True
+        self._box.has_new_numbers = True
         self.number = self._last_batch = self._last_cancel = self._wanted_cancel = self._outbox_number = 0
 
     def _drop(self, number: int) -> None:
@@ -214,7 +271,7 @@ class Core:
     def _kill(self, slot: Slot) -> None:
         if not slot.is_killed:
             slot.is_killed = True
-            self._kills.append(slot.number)
+            self._box.kills.append(slot.number)
 
     def on_unsent(self) -> None:
         """Nobody is connected, so nothing could be sent: a connection begins the next turn, in which it registers."""
@@ -222,22 +279,25 @@ class Core:
 
     def _register(self, now: float) -> None:
         self._is_unsent = False
-        self._mail.append(self.registration._replace(clock_us=int(now * 1e6)))
+        self._box.messages.append(self.registration._replace(clock_us=int(now * 1e6)))
         self._next_heartbeat = now + REGISTER_S
 
     def on_assign(self, msg: m.Assign, now: float) -> None:
         """Takes a batch."""
         if not self.number:
             return
-        self._last_batch = max(self._last_batch, msg.batch)
-        self._on_acked(msg.acked)
-        if msg.functions or msg.runs:
-            self._functions.update(msg.functions)
-            self._run_ids.update(msg.runs)
-        is_blocked = msg.last_cancel > self._last_cancel
-        self._wanted_cancel = max(self._wanted_cancel, msg.last_cancel)
+        batch, last_cancel, acked, functions, runs, blocks = msg
+        if batch > self._last_batch:
+            self._last_batch = batch
+        self._on_acked(acked)
+        if functions or runs:
+            self._functions.update(functions)
+            self._run_ids.update(runs)
+        is_blocked = last_cancel > self._last_cancel
+        if last_cancel > self._wanted_cancel:
+            self._wanted_cancel = last_cancel
         head = 0
-        for block in msg.blocks:
+        for block in blocks:
             if block[1] in self._run_ids and block[3] in self._functions:
                 head = self._take(block, head, is_blocked)
             # else told in a batch that was lost; not held, so this is sent again
@@ -250,10 +310,10 @@ class Core:
         sizes = tuple(map(len, calls))
         if inputs:
             sizes = tuple(map(add, sizes, _sizes_of(inputs)))
-        held = new_held((
+        held = Held(
             first, run, self._run_ids[run], attempt, function, lane, estimate_us, grace_ms / 1000, timeout_ms / 1000,
             bool(is_once), Need(need[0], need[1], need[2], function) if need else None, calls, inputs, sizes,
-        ))  # fmt: skip
+        )  # fmt: skip
         numbers: Sequence[int] = range(first, first + len(calls))
         if len(calls) == 1 and first not in self.attempts and first not in self._in_outbox:
             self.attempts[first] = held
@@ -333,7 +393,7 @@ class Core:
         """Runs that have ended and functions that nobody uses any more."""
         for run in msg.runs:
             if run in self._run_ids:
-                self._forgotten.append(self._run_ids.pop(run))
+                self._box.forgotten.append(self._run_ids.pop(run))
             self._cancelled.discard(run)
         for function in msg.functions:
             self._functions.pop(function, None)
@@ -360,13 +420,13 @@ class Core:
                     self._queue_of(self.attempts[number]).append(number)
 
     def _ask_cancels(self) -> None:
-        self._mail.append(m.CancelsAsked(self._last_cancel))
+        self._box.messages.append(m.CancelsAsked(self._last_cancel))
 
     def _cancel(self, run: int, now: float) -> None:
         if run in self._cancelled or not self.number:
             return
         self._cancelled.add(run)
-        self._to_cancel.append(run)
+        self._box.cancelled.append(run)
         self._uncleared.add(run)
         for queue in (*self._queues, self._choosy, self._blocked):
             doomed = [number for number in queue if self.attempts[number].run == run]
@@ -395,8 +455,9 @@ class Core:
         self._in_outbox.add(number)
 
     def _on_acked(self, acked: int) -> None:
-        for number in [number for number in self._outbox if number <= acked]:
-            self._in_outbox.difference_update(self._outbox.pop(number)[0])
+        outbox = self._outbox  # in the order of its numbers
+        while outbox and (number := next(iter(outbox))) <= acked:
+            self._in_outbox.difference_update(outbox.pop(number)[0])
 
     # -- from the slots --------------------------------------------------------------------------------------------
 
@@ -443,18 +504,21 @@ class Core:
 
     def _on_all_ok(self, slot: Slot, columns: m.OutcomeColumns) -> None:
         """Attempts that the slot has and that have returned. 0.4 µs each, where one by one takes 0.8."""
-        numbers, held, pop = columns[0], slot.held, self.attempts.pop
+        numbers, held = columns[0], slot.held
         for number in numbers:
             del held[number]
-        ended = [pop(number) for number in numbers]
-        slot.expected_us -= sum([known.estimate_us or AHEAD_US for known in ended])
+        ended = list(map(self.attempts.pop, numbers))
+        first, runs_us = ended[0], columns[3]
+        if ended.count(first) == len(ended):  # nearly always
+            slot.expected_us -= (first.estimate_us or AHEAD_US) * len(ended)
+        else:
+            slot.expected_us -= sum([known.estimate_us or AHEAD_US for known in ended])
+            runs_us = [run_us for known, run_us in zip(ended, runs_us, strict=True) if known is first]
         self._unsent.extend(columns)
         self._in_outbox.update(numbers)
-        first = ended[0]
-        if is_short(first) and first.estimate_us * MESSAGE_STEPS > MESSAGE_US:  # else less would change no message
-            runs_us = [run_us for known, run_us in zip(ended, columns[3], strict=True) if known is first]
-            if 4 * sum(runs_us) < first.estimate_us * len(runs_us):
-                self._expect_less(first.function, first.estimate_us // 4)
+        matters = is_short(first) and first.estimate_us * MESSAGE_STEPS > MESSAGE_US  # else less changes no message
+        if matters and 4 * sum(runs_us) < first.estimate_us * len(runs_us):
+            self._expect_less(first.function, first.estimate_us // 4)
 
     def _expect_less(self, function: int, estimate_us: int) -> None:
         """Short attempts take far less than was expected when they were assigned: slots are sent more of them at once.
@@ -467,7 +531,7 @@ class Core:
             if held.function == function and estimate_us < held.estimate_us and is_short(held):
                 known = lower.get(held.first)
                 if known is None:
-                    known = lower[held.first] = held._replace(estimate_us=max(1, estimate_us))
+                    known = lower[held.first] = held.expecting(max(1, estimate_us))
                 saved_us[number] = held.estimate_us - known.estimate_us
                 self.attempts[number] = known
         for slot in self.slots.values():
@@ -642,12 +706,12 @@ class Core:
                 if number in self._stops:
                     self._climb(slot, number, self._stops[number], now)
         if notes:
-            self._mail.append(m.Notes(tuple(notes)))
+            self._box.messages.append(m.Notes(tuple(notes)))
         self._progress.keep(self.attempts)
         self._pieces.keep(self.attempts)
         progress = self._progress.take(self._noted, now)
         if progress:
-            self._mail.append(m.Progress(progress))
+            self._box.messages.append(m.Progress(progress))
 
     def _running(self, slot: Slot, executing: Mapping[int, tuple[int, int]]) -> list[tuple[int, int]]:
         """(attempt, start_us) of what a slot executes."""
@@ -669,11 +733,11 @@ class Core:
         if slot.lane == LANE_ASYNC or len(slot.held) < 2:
             return
         if number not in self._stops:  # else the slot does so as it is told to stop
-            self._to_stop.append((slot.number, number, STOP_UNLOAD))
+            self._box.stops.append((slot.number, number, STOP_UNLOAD))
         slot.expected_us = max(slot.expected_us, UNLOADED_US)
         if not (slot.is_recalled or slot.has_large):
             slot.is_recalled = True
-            self._recalls.append(slot.number)
+            self._box.recalls.append(slot.number)
 
     def on_memory(self, private: Mapping[int, int], rest_bytes: int, now: float) -> None:
         """What is held: {slot: bytes that its process holds alone}, and by the worker's other processes."""
@@ -712,9 +776,9 @@ class Core:
         due = stop.since + stop.grace_s if rung == STOP_INTERRUPT else interrupt_at
         self._next_look = min(self._next_look, due)
         if is_async:
-            self._to_slots.append((slot.number, [[], [], [], [number]]))
+            self._box.to_slots.append((slot.number, [[], [], [], [number]]))
         else:
-            self._to_stop.append((slot.number, number, STOP_TIMEOUT if stop.timeout_s else rung))
+            self._box.stops.append((slot.number, number, STOP_TIMEOUT if stop.timeout_s else rung))
 
     def on_stats(self, rss_bytes: int, cpu_percent: float, load: float, now: float) -> None:
         """What the shell measured of this worker."""
@@ -724,7 +788,7 @@ class Core:
         """No new work; what has not begun goes back, what runs may finish."""
         if not self.is_leaving:
             self.is_leaving = True
-            self._mail.append(m.Leaving(0))
+            self._box.messages.append(m.Leaving(0))
             for queue in (*self._queues, self._choosy, self._blocked):
                 for number in queue:
                     self._hand_back(number)
@@ -753,16 +817,27 @@ class Core:
             return
         self._next_heartbeat = now + m.HEARTBEAT_S
         if self._outbox and now >= self._repeat_at:
-            self._mail.extend(m.Outcomes(number, columns) for number, columns in self._outbox.items())
+            self._box.messages.extend(m.Outcomes(number, columns) for number, columns in self._outbox.items())
             self._repeat_at = _repeat_time(sum(sum(map(len, columns[4])) for columns in self._outbox.values()), now)
         if self._blocked:
             self._ask_cancels()
         if self.is_leaving:
-            self._mail.append(m.Leaving(0))
+            self._box.messages.append(m.Leaving(0))
         held = (*self.attempts, *self._in_outbox)
-        self._mail.append(m.Heartbeat(self._last_batch, self._last_cancel, held, *self.stats, len(self.slots)))
+        self._box.messages.append(m.Heartbeat(self._last_batch, self._last_cancel, held, *self.stats, len(self.slots)))
 
     # -- the way out -----------------------------------------------------------------------------------------------
+
+    def tell(self, now: float) -> list[Message]:
+        """What the coordinator may hear ahead of `drain`, which has to follow: outcomes, if nothing waits for slots.
+
+        A call takes 3 % less where its client is told before its worker looks what else there is to do.
+        """
+        if self._uncleared or self._pieces.rows or self._choosy or any(self._queues):
+            return []
+        self._tell_outcomes(now)
+        messages, self._box.messages = self._box.messages, []
+        return messages
 
     def drain(self, now: float) -> Outbox:
         """Gives queued attempts to slots and returns everything the shell has to do."""
@@ -774,32 +849,26 @@ class Core:
         if len(self.attempts) > 1 and not self._queues[LANE_CPU]:
             self._recall(now)
         if self._pieces.rows:  # before the outcomes: the coordinator asks what runs whose attempt it was
-            self._mail.extend(self._pieces.take())
+            self._box.messages.extend(self._pieces.take())
         self._tell_outcomes(now)
+        if self._uncleared:
+            self._box.clears = self._clear()
+        box, self._box = self._box, Outbox()
+        box.wake_at = self._wake_at = self._next_turn(now)
+        return box
+
+    def _next_turn(self, now: float) -> float:
+        """When it is due at the latest. Compared by hand: `min` and `max` take 0.3 µs each."""
         wake_at = self._next_heartbeat
         if self.attempts:
-            wake_at = min(wake_at, max(now, self._next_look))
-        if self._unsent:
-            wake_at = min(wake_at, self._outcomes_since + ALONE_S)
-        self._wake_at = wake_at
-        box = Outbox(
-            self._mail,
-            self._to_cancel,
-            self._has_new_numbers,
-            self._to_slots,
-            self._to_stop,
-            self._kills,
-            self._recalls,
-            self._starts,
-            self._ends,
-            self._clear() if self._uncleared else [],
-            self._forgotten,
-            wake_at,
-        )
-        self._mail, self._to_cancel, self._to_slots, self._to_stop = [], [], [], []
-        self._kills, self._recalls, self._starts, self._ends, self._has_new_numbers = [], [], [], [], False
-        self._forgotten = []
-        return box
+            look_at = self._next_look
+            if look_at < now:
+                look_at = now
+            if look_at < wake_at:
+                wake_at = look_at
+        if self._unsent and self._outcomes_since + ALONE_S < wake_at:
+            wake_at = self._outcomes_since + ALONE_S
+        return wake_at
 
     def _clear(self) -> list[str]:
         """The cancelled runs of which nothing runs here any more."""
@@ -831,10 +900,12 @@ class Core:
     def _tell(self, columns: m.OutcomeColumns) -> None:
         self._outbox_number += 1
         self._outbox[self._outbox_number] = columns
-        self._mail.append(m.Outcomes(self._outbox_number, columns))
+        self._box.messages.append(m.Outcomes(self._outbox_number, columns))
 
     def _dispatch(self, lane: int, now: float) -> None:
         queue = self._queues[lane]
+        if len(queue) == 1 and self._dispatch_one(queue, lane, now):
+            return
         slots = self._plain_slots(lane)
         if lane == LANE_ASYNC:
             self._dispatch_async(queue, slots, now)
@@ -844,10 +915,6 @@ class Core:
         if self._needs:  # the slots that such attempts take are not for others
             idle = [slot for slot in ready if not slot.held][: self._room(lane)]
             ready = [slot for slot in ready if slot.held or slot in idle]
-        if len(queue) == 1 and ready and not ready[0].held and queue[0] not in self._chains:
-            number = queue.popleft()
-            self._hand(ready[0], number, self.attempts[number], now)
-            return
         for left, slot in zip(range(len(ready), 0, -1), ready, strict=True):
             if not queue:
                 return
@@ -857,6 +924,18 @@ class Core:
             self._start_io_slots(queue, slots, now)
         else:
             self._dispatch_ahead(queue, slots, now)
+
+    def _dispatch_one(self, queue: deque[int], lane: int, now: float) -> bool:
+        """Gives the only attempt that waits to a slot that idles, if one does: there is nothing to plan then."""
+        number = queue[0]
+        if lane == LANE_ASYNC or self._needs or number in self._chains:
+            return False
+        for slot in self.slots.values():
+            if not slot.held and slot.lane == lane and slot.is_ready and not slot.is_killed and slot.outfit is None:
+                queue.popleft()
+                self._hand(slot, number, self.attempts[number], now)
+                return True
+        return False
 
     def _dispatch_ahead(self, queue: deque[int], slots: list[Slot], now: float) -> None:
         """Gives slots that execute more steps of known length, so that they need not wait for them."""
@@ -895,7 +974,7 @@ class Core:
                 is_stuck = now - next(iter(slot.held.values())) > RECALL_AFTER_S
                 if (is_stuck or slot.expected_us > MESSAGE_US) and self._holds_several(slot):
                     slot.is_recalled = True
-                    self._recalls.append(slot.number)
+                    self._box.recalls.append(slot.number)
 
     def _holds_several(self, slot: Slot) -> bool:
         """Whether a slot has more than one attempt, or chain of them, that could be anywhere."""
@@ -919,7 +998,7 @@ class Core:
         slot.has_large = slot.has_large or held.sizes[number - held.first] >= MESSAGE_BYTES
         block = held.block(number, 1, is_short(held))
         if held.function in slot.functions and not slot.to_forget:
-            self._to_slots.append((slot.number, [[], [], [block]]))
+            self._box.to_slots.append((slot.number, [[], [], [block]]))
         else:
             self._send_blocks(slot, [block])
 
@@ -993,7 +1072,7 @@ class Core:
         else:
             slot.unread |= unknown
         forget, slot.to_forget = slot.to_forget, []
-        self._to_slots.append((slot.number, [functions, forget, blocks]))
+        self._box.to_slots.append((slot.number, [functions, forget, blocks]))
 
     def _dispatch_async(self, queue: deque[int], slots: list[Slot], now: float) -> None:
         if not slots:
@@ -1025,11 +1104,11 @@ class Core:
             return
         self._slot_number += 1
         self.slots[self._slot_number] = Slot(self._slot_number, lane, now, outfit, pledged)
-        self._starts.append((self._slot_number, lane))
+        self._box.starts.append((self._slot_number, lane))
 
     def _end_slot(self, slot: Slot) -> None:
         del self.slots[slot.number]
-        self._ends.append(slot.number)
+        self._box.ends.append(slot.number)
 
     # -- attempts that want a slot of their own kind ---------------------------------------------------------------
 
