@@ -79,13 +79,23 @@ def test_the_coordinator_may_hear_of_outcomes_before_all_else_is_done() -> None:
     assert rig.tell() == [rig.outcomes(outcome(2))]
 
 
-@pytest.mark.parametrize("first", ["a step waits for a slot", "something was printed", "a run is to be cleared away"])
-def test_outcomes_are_not_told_before_what_goes_first(first: str) -> None:
+@pytest.mark.parametrize(
+    ("first", "found"),
+    [
+        ("a step waits for a slot", "to_slots"),
+        ("a step waits for a slot of its own kind", "starts"),
+        ("something was printed", "messages"),
+        ("a run is to be cleared away", "clears"),
+    ],
+)
+def test_outcomes_are_not_told_before_what_goes_first(first: str, found: str) -> None:
     rig = WorkerRig(cpu=1).join()
     rig.assign(row(1))
     rig.turn()
     if first == "a step waits for a slot":
         rig.assign(row(2))
+    elif first == "a step waits for a slot of its own kind":
+        rig.assign(row(2), needs=((2, 1, 0, 1 << 20),))
     elif first == "something was printed":
         rig.core.on_printed(1, b"text", rig.now)
     else:
@@ -94,5 +104,4 @@ def test_outcomes_are_not_told_before_what_goes_first(first: str) -> None:
     assert rig.tell() == []
     box = rig.turn()
     assert box["messages"][-1] == rig.outcomes(outcome(1))
-    found = {"a step waits for a slot": "to_slots", "something was printed": "messages"}.get(first, "clears")
     assert len(box[found]) == (2 if found == "messages" else 1)
