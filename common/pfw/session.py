@@ -37,7 +37,7 @@ LATE_S = 1.0
 
 
 class Outbox:
-    """What the shell has to do after a turn. No tuple, whose fields take four times as long to read."""
+    """What the shell has to do after a turn. No tuple, whose fields take three times as long to read."""
 
     __slots__ = ("messages", "wake_at")
 

@@ -99,7 +99,7 @@ ENDED_OF_CODE = {oc.STOPPED: ENDED_ITSELF, oc.INTERRUPTED: ENDED_INTERRUPTED, oc
 
 
 class Outbox:
-    """What the shell has to do after a turn. No tuple, whose fields take four times as long to read."""
+    """What the shell has to do after a turn. No tuple, whose fields take three times as long to read."""
 
     __slots__ = ("broadcasts", "gone", "messages", "wake_at", "watch")
 
@@ -282,7 +282,6 @@ class Core:
         if message_number == worker.last_outcomes + 1:
             worker.last_outcomes = message_number
         numbers, codes, *others = columns
-        had_chains = bool(worker.ahead)
         due, size = self._to_acknowledge.get(worker, (now + ACKNOWLEDGE_S, 0))
         size += sum(map(len, columns[4]))
         self._to_acknowledge[worker] = (now if size > ACKNOWLEDGE_BYTES or worker.is_leaving else due), size
@@ -298,10 +297,7 @@ class Core:
             else:
                 freed = [worker.free(number, now) for number in numbers]
                 self._on_all_ok(worker, zip(freed, *others, strict=True), now)
-        for lane in LANES:
-            # Who has credit keeps it, for it holds less now; but of a cancelled chain the middle may report first.
-            if had_chains or worker not in self._credit[lane]:
-                self._settle(worker, (lane,))
+        self._settle(worker)
 
     def _follow_all(self, worker: Worker, numbers: Iterable[int]) -> bool:
         """Whether these attempts, which have returned, do so in order: `_is_in_order` for each; 0.1 µs."""

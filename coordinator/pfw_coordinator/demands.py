@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pfw.demand import Demand
 from pfw.lifecycle import ReadyQueue
 from pfw_coordinator.ledger import TARGET_US, Reservation, Run, Worker
-from pfw_coordinator.placement import Placement
+from pfw_coordinator.placement import Placement, sizes_of
 
 #: A step that has been ready for so long has a worker kept free for it.
 RESERVE_AFTER_S = 2.0
@@ -91,7 +91,7 @@ def plan_demands(
                 continue
             run, demand, queue = waiting.run, waiting.demand, waiting.queue
             steps = queue.take()
-            sizes, expected_us = run.life.all_input_bytes(steps), _expected_us(run, steps[0], demand, estimates_us)
+            sizes, expected_us = sizes_of(run.life, steps), _expected_us(run, steps[0], demand, estimates_us)
             yield demand, (worker, run, steps, sizes, expected_us)
             if run.reserved.get(demand) is worker:
                 release(run, demand)

@@ -27,6 +27,8 @@ FLOOR_US = 5
 MAX_HELD = 4_096
 #: Inputs and arguments sent ahead to one slot.
 AHEAD_BYTES = 1 << 20
+#: Of so much, as many may be with a worker as it may hold at all: what is smaller need not be known exactly.
+SMALL_BYTES = AHEAD_BYTES // MAX_HELD
 
 
 class Run:

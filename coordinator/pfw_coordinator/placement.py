@@ -12,7 +12,17 @@ from typing import NamedTuple
 
 from pfw.graph import LANE_ASYNC, LANE_CPU
 from pfw.lifecycle import RunLife
-from pfw_coordinator.ledger import ALONE_TARGET_US, DEEP_TARGET_US, FLOOR_US, LONG_US, MAX_HELD, TARGET_US, Run, Worker
+from pfw_coordinator.ledger import (
+    ALONE_TARGET_US,
+    DEEP_TARGET_US,
+    FLOOR_US,
+    LONG_US,
+    MAX_HELD,
+    SMALL_BYTES,
+    TARGET_US,
+    Run,
+    Worker,
+)
 
 #: (worker, run, steps of one function and spec, bytes of each with its inputs, expected µs of each)
 Placement = tuple[Worker, Run, Sequence[int], Sequence[int], int]
@@ -93,7 +103,7 @@ def _fill_idle(
             avoided = heapq.heappop(heap)
         worker = heap[0][2]
         function = run.functions[run.life.graph.function_of[steps[0]]]
-        yield worker, run, steps, run.life.all_input_bytes(steps), counted_us(estimates_us[function])
+        yield worker, run, steps, sizes_of(run.life, steps), counted_us(estimates_us[function])
         if worker.out[lane] < worker.slots[lane]:
             heapq.heapreplace(heap, (worker.out[lane] / worker.slots[lane], worker.number, worker))
         else:
@@ -172,7 +182,7 @@ def _sizes_of_alike(life: RunLife, steps: Sequence[int], room_bytes: int) -> lis
         if len(set(map(kinds.__getitem__, steps))) > 1:
             first = kinds[steps[0]]
             steps = steps[: next(place for place, step in enumerate(steps) if kinds[step] != first)]
-    sizes = life.all_input_bytes(steps)
+    sizes = sizes_of(life, steps)
     return sizes[: 1 + bisect_left(list(accumulate(sizes)), room_bytes)]
 
 
@@ -212,6 +222,15 @@ def plan_chain(
         chain.append((other, max(expected, FLOOR_US)))
         step = other
     return chain
+
+
+def sizes_of(life: RunLife, steps: Sequence[int]) -> list[int]:
+    """What each of the steps counts for in bytes: while all of its run are small, what the largest may have.
+
+    To add them up one by one takes 3 % of what layers with three inputs each cost both cores.
+    """
+    most = life.most_input_bytes
+    return [most] * len(steps) if most <= SMALL_BYTES else life.all_input_bytes(steps)
 
 
 def counted_us(estimate_us: float) -> int:

@@ -7,8 +7,9 @@ import pytest
 from helpers.lives import assign, start, succeed
 from helpers.samples import graph_of
 from pfw.columns import PackedFacts
-from pfw.lifecycle import PACKED_FROM, SMALL_BYTES, ReadyQueue
-from pfw_coordinator.ledger import AHEAD_BYTES, MAX_HELD
+from pfw.lifecycle import PACKED_FROM, ReadyQueue
+from pfw_coordinator.ledger import SMALL_BYTES
+from pfw_coordinator.placement import sizes_of
 
 
 @pytest.mark.parametrize("count", [1, 2, PACKED_FROM - 1, PACKED_FROM, 50])
@@ -61,11 +62,11 @@ def test_what_steps_are_sent_is_known_exactly_once_any_may_be_large() -> None:
     life = start(graph_of([(), (), (0,), (0, 1)]))
     assign(life)
     succeed(life, 0)
-    assert life.all_input_bytes([2, 3]) == [len(b"call 3") + 2 * len(b"out 0")] * 2, "what the largest can have"
+    assert sizes_of(life, [2, 3]) == [len(b"call 3") + 2 * len(b"out 0")] * 2, "what the largest can have"
     large = bytes(SMALL_BYTES)
     life.on_succeeded(1, 1, 1.0, 0.5, large, 1.0)
     exact = [len(b"call 2out 0"), len(b"call 3out 0") + len(large)]
-    assert life.all_input_bytes([2, 3]) == exact
+    assert sizes_of(life, [2, 3]) == life.all_input_bytes([2, 3]) == exact
     assert [life.input_bytes(step) for step in (2, 3)] == exact
 
 
@@ -74,20 +75,16 @@ def test_a_large_output_of_many_steps_is_noticed() -> None:
     assign(life)
     outputs = [b"small", bytes(SMALL_BYTES)]
     life.on_all_succeeded(1, ([0, 1], [0.5] * 2, [0.5] * 2, outputs, [0] * 2, [0] * 2), 1.0)
-    assert life.all_input_bytes([2, 3]) == [len(b"call 2small") + SMALL_BYTES, len(b"call 3") + SMALL_BYTES]
-
-
-def test_as_many_small_steps_as_a_worker_may_hold_fit_beside_each_other() -> None:
-    assert SMALL_BYTES * MAX_HELD <= AHEAD_BYTES
+    assert sizes_of(life, [2, 3]) == [len(b"call 2small") + SMALL_BYTES, len(b"call 3") + SMALL_BYTES]
 
 
 def test_a_large_call_that_comes_later_is_noticed() -> None:
     life = start(graph_of([()]), is_open=True)
-    assert life.all_input_bytes([0]) == [len(b"call 0")]
+    assert sizes_of(life, [0]) == [len(b"call 0")]
     for step, count in ((1, 1), (2, 2)):
         large = bytes(step * SMALL_BYTES + 1)
         life.extend_like(0, [f"s{step + n}" for n in range(count)], [large] * count, [()] * count, 1.0)
-        assert life.all_input_bytes([0, step]) == [len(b"call 0"), len(large)]
+        assert sizes_of(life, [0, step]) == [len(b"call 0"), len(large)]
 
 
 def test_all_steps_of_a_rank_may_be_taken_at_once() -> None:

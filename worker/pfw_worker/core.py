@@ -81,7 +81,7 @@ STOP_TOKEN, STOP_INTERRUPT, STOP_TIMEOUT, STOP_UNLOAD = 1, 2, 3, 4
 
 
 class Outbox:
-    """What the shell has to do after a turn. No tuple, whose fields take four times as long to read."""
+    """What the shell has to do after a turn. No tuple, whose fields take three times as long to read."""
 
     __slots__ = (
         "cancelled",

@@ -14,7 +14,7 @@ from pfw_worker.outfit import Need, Outfit
 class Held:
     """Attempts in this worker's hands that are alike and were assigned together: numbered from `first`.
 
-    No tuple, whose fields take four times as long to read: that happens some twenty times for each message.
+    No tuple, whose fields take three times as long to read: that happens some twenty times for each message.
     """
 
     __slots__ = (
